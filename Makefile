@@ -1,0 +1,52 @@
+# Every target sets up what it needs, and set-up is skipped while pyproject.toml and constraints.txt are unchanged.
+# ARGS is passed on:  make run ARGS="flux.p=2 seed=1"   make test ARGS="tests/test_flux.py -x"
+
+PYTHON ?= python3.11
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+DEV := $(VENV)/.installed-dev
+BENCH := $(VENV)/.installed-bench
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format bench sweep clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(DEV) ## a virtual environment in .venv with pinned versions
+
+# The stamp is written last: an interrupted set-up is taken up again.
+$(DEV): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) --editable ".[dev]"
+	@touch $@
+
+$(BENCH): $(DEV)
+	$(PIP_INSTALL) --editable ".[bench]"
+	@touch $@
+
+run: $(DEV) ## the main experiment; results go to outputs/
+	$(PY) -m experiments.run +exp=gmm_memorization $(ARGS)
+
+test: $(DEV) ## all tests
+	$(PY) -m pytest -n 2 $(ARGS)
+
+lint: $(DEV) ## style and imports, checked
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(DEV) ## style and imports, mended
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(BENCH) ## speed against PyTorch-style baselines
+	$(PY) -m benchmarks.run $(ARGS)
+
+sweep: ARGS ?= seed=0,1,2 flux.p=1,2
+sweep: $(DEV) ## the main experiment over seeds and p, collected in one table
+	$(PY) -m experiments.run -m +exp=gmm_memorization $(ARGS)
+
+clean: ## remove the environment and what the tools cache (results in outputs/ stay)
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

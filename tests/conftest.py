@@ -1,0 +1,23 @@
+"""What all tests share: double precision on request, and reproducible, few hypothesis examples."""
+
+import hypothesis
+import jax
+import pytest
+
+# Each new shape is a compilation, so examples are few; what varies is data, not shapes. The same examples
+# every time: a failure is a change in the code. A fixture such as `x64` may serve all examples of a test.
+hypothesis.settings.register_profile(
+    "few",
+    deadline=None,
+    max_examples=20,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("few")
+
+
+@pytest.fixture
+def x64():
+    """Double precision within the test: closed forms are held to 1e-6 and better."""
+    with jax.enable_x64(True):
+        yield
