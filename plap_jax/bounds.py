@@ -1,0 +1,123 @@
+"""Bounds on the error of flux estimates: from sampling, and from an inexact score.
+
+Following the second version of Brokman et al. (arXiv 2505.08246), with constants for every p ≥ 1.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plap_jax.directions import Directions, sample_directions
+from plap_jax.flux import radius_like
+from plap_jax.typing import (
+    Array,
+    ArrayLike,
+    Estimate,
+    PRNGKey,
+    ScoreFn,
+    accumulation_dtype,
+    concrete,
+    require,
+    require_order,
+)
+
+
+def hoeffding(n_units: ArrayLike, delta: float) -> Array:
+    """|κ̂_1 − κ_1| ≤ √(2 ln(2/δ)/m) with probability ≥ 1 − δ, for m independent units in [−1, 1] (Hoeffding 1963).
+
+    Raises:
+        ValueError: δ outside (0, 1).
+    """
+    _check_delta(delta)
+    return jnp.sqrt(2 * jnp.log(2 / delta) / n_units)
+
+
+def empirical_bernstein(variance: ArrayLike, n_units: ArrayLike, delta: float) -> Array:
+    """|κ̂_1 − κ_1| ≤ √(2 V ln(4/δ)/m) + 14 ln(4/δ)/(3(m−1)), V the sample variance (Maurer & Pontil 2009, Theorem 4).
+
+    Two-sided, for m ≥ 2 independent units in [−1, 1]. The second term makes it looser than ``hoeffding`` at m ≤ 32
+    whatever the variance.
+
+    Raises:
+        ValueError: δ outside (0, 1), fewer than two units.
+    """
+    _check_delta(delta)
+    known = concrete(n_units)
+    require(known is None or bool(np.all(known >= 2)), "n_units", n_units, "must be >= 2")
+    log_term = jnp.log(4 / delta)
+    return jnp.sqrt(2 * jnp.asarray(variance) * log_term / n_units) + 14 * log_term / (
+        3 * (jnp.asarray(n_units) - 1)
+    )
+
+
+def sampling_bound(kappa: Estimate, delta: float) -> Array:
+    """min(Hoeffding, empirical Bernstein), each at δ/2: |κ̂_1 − κ_1| exceeds it in at most a share δ of cases.
+
+    Args:
+        kappa: a flux estimate with p = 1, whose units lie in [−1, 1].
+        delta: allowed failure probability, in (0, 1).
+
+    Returns:
+        The bound, shape of ``kappa.value``, dimensionless.
+
+    Raises:
+        ValueError: δ outside (0, 1), fewer than two units.
+    """
+    variance = jnp.asarray(kappa.stderr) ** 2 * kappa.n_units
+    first = hoeffding(kappa.n_units, delta / 2)
+    return jnp.minimum(first, empirical_bernstein(variance, kappa.n_units, delta / 2))
+
+
+def score_error_bound(
+    score_fn: ScoreFn,
+    other_fn: ScoreFn,
+    x: Array,
+    *,
+    radius: ArrayLike,
+    p: ArrayLike = 1.0,
+    key: PRNGKey,
+    n_samples: int = 16,
+    directions: Directions = "iid",
+) -> Array:
+    """|κ_p(ŝ) − κ_p(s)| ≤ E_n[ b_p(ŝ, s) ], on the sphere of radius r about x.
+
+    b_p bounds | |ŝ|^{p−2}ŝ − |s|^{p−2}s | pointwise: for 1 ≤ p ≤ 2, 2^{2−p}|ŝ−s|^{p−1}, and for p = 1 the smaller of
+    that, 2, and 2|ŝ−s|/(|ŝ|+|s|) (Dunkl & Williams 1964); for p ≥ 2, (p−1) max(|ŝ|,|s|)^{p−2} |ŝ−s|. Because the bound
+    is pointwise it also holds, without any probability, between two estimates that use the same key and directions.
+
+    Args:
+        score_fn: the true score s.
+        other_fn: its approximation ŝ.
+        x, radius, p, key, n_samples, directions: as for ``flux``.
+
+    Returns:
+        The bound, a scalar in the units of |s|^{p−1}.
+
+    Raises:
+        ValueError: p < 1, unknown or too few directions.
+    """
+    require_order(p)
+    x = jnp.asarray(x)
+    n = sample_directions(key, n_samples, x.shape, directions, x.dtype).reshape(n_samples, *x.shape)
+    points = x + radius_like(radius, x) * n
+    s, other = (jax.vmap(f)(points).reshape(n_samples, -1) for f in (score_fn, other_fn))
+    return jnp.mean(field_difference_bound(s, other, p))
+
+
+def field_difference_bound(s: Array, other: Array, p: ArrayLike) -> Array:
+    """b_p(ŝ, s) of ``score_error_bound`` for score vectors ``(*batch, d)``: ``(*batch,)``."""
+    dtype = accumulation_dtype(s.dtype)
+    s, other, p = s.astype(dtype), other.astype(dtype), jnp.asarray(p, dtype)
+    gap, a, b = (jnp.linalg.norm(v, axis=-1) for v in (other - s, s, other))
+    total = a + b
+    dunkl_williams = jnp.where(total > 0, 2 * gap / jnp.where(total > 0, total, 1), 0)
+    hoelder = 2 ** (2 - p) * gap ** (p - 1)
+    lipschitz = (p - 1) * jnp.maximum(a, b) ** (p - 2) * gap
+    low = jnp.where(p == 1, jnp.minimum(dunkl_williams, 2), hoelder)
+    return jnp.where(p < 2, low, lipschitz)
+
+
+def _check_delta(delta: float) -> None:
+    require(0 < delta < 1, "delta", delta, "must lie in (0, 1)")

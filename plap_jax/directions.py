@@ -1,0 +1,112 @@
+"""Random directions on the unit sphere S^{d−1}, and the independent units that each way of drawing them gives.
+
+Every sampler has the uniform distribution as the marginal of each single direction, so all of them estimate the same
+mean; they differ in how directions depend on each other, and with that in variance. Statistics of error are taken over
+*units*: groups of directions that are independent of each other.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from plap_jax.typing import Array, PRNGKey, require
+
+Directions = Literal["iid", "antithetic", "orthogonal", "antithetic-orthogonal"]
+KINDS: tuple[str, ...] = get_args(Directions)
+
+
+def unit_size(kind: Directions, n: int, dim: int) -> int:
+    """How many of ``n`` directions in dimension ``dim`` form one independent unit.
+
+    iid: 1. antithetic: 2 (n, −n). orthogonal: the largest block b ≤ min(dim, n/8) that divides n. antithetic-orthogonal:
+    2c, the largest c ≤ dim with 2c ≤ max(n/8, 2) and 2c dividing n. Blocks of at most n/8 keep at least eight units, so
+    that the standard error means something; with few directions blocks shrink to single directions (or pairs).
+
+    Raises:
+        ValueError: unknown kind, n not a positive multiple of the unit, or fewer than two units.
+    """
+    require(kind in KINDS, "directions", kind, f"must be one of {', '.join(KINDS)}")
+    require(
+        isinstance(n, int) and n >= 2,
+        "n_samples",
+        n,
+        "must be an integer >= 2: one unit has no standard error",
+    )
+    require(dim >= 1, "dim", dim, "must be >= 1")
+    if kind == "iid":
+        return 1
+    if kind == "orthogonal":
+        return max(b for b in range(1, max(1, min(dim, n // 8)) + 1) if n % b == 0)
+    require(n % 2 == 0 and n >= 4, "n_samples", n, f"must be an even number >= 4 for {kind} directions")
+    if kind == "antithetic":
+        return 2
+    return 2 * max(c for c in range(1, max(1, min(dim, n // 16)) + 1) if n % (2 * c) == 0)
+
+
+def sample_directions(
+    key: PRNGKey, n: int, shape: tuple[int, ...], kind: Directions = "iid", dtype: jnp.dtype = jnp.float32
+) -> Array:
+    """n ~ Uniform(S^{d−1}), d = prod(shape): normals divided by their norm, paired or orthogonalised by units.
+
+    Args:
+        key: randomness.
+        n: number of directions.
+        shape: shape of a point; d is its number of entries.
+        kind: dependence between directions, see ``unit_size``.
+        dtype: floating dtype of the result.
+
+    Returns:
+        Unit vectors ``(n_units, unit, *shape)`` with n_units · unit = n; different units are independent.
+
+    Raises:
+        ValueError: as ``unit_size``.
+    """
+    dim = math.prod(shape)
+    unit = unit_size(kind, n, dim)
+    paired = kind.startswith("antithetic")
+    block = unit // 2 if paired else unit
+    normals = jax.random.normal(key, (n // unit, block, dim), dtype)
+    vectors = (
+        _orthonormal(normals) if block > 1 else normals / jnp.linalg.norm(normals, axis=-1, keepdims=True)
+    )
+    if paired:
+        vectors = jnp.concatenate([vectors, -vectors], axis=1)
+    return vectors.reshape(n // unit, unit, *shape)
+
+
+def _orthonormal(normals: Array) -> Array:
+    """Gram–Schmidt over axis −2, batched: (units, b, d) → the same shape with orthonormal rows.
+
+    Of normal rows it gives frames from the Haar distribution. Every row is projected twice, which keeps float32 frames
+    orthogonal to rounding even when b = d; a batched QR does the same and is several times slower on a CPU.
+    """
+
+    def add_row(j: Array, frame: Array) -> Array:
+        row = lax.dynamic_index_in_dim(normals, j, axis=1, keepdims=False)
+        for _ in range(2):
+            row = row / jnp.linalg.norm(row, axis=-1, keepdims=True)
+            row = row - jnp.einsum("ub,ubd->ud", jnp.einsum("ubd,ud->ub", frame, row), frame)
+        row = row / jnp.linalg.norm(row, axis=-1, keepdims=True)
+        return lax.dynamic_update_index_in_dim(frame, row, j, axis=1)
+
+    return lax.fori_loop(0, normals.shape[1], add_row, jnp.zeros_like(normals))
+
+
+def circle(n: int, dtype: jnp.dtype = jnp.float32) -> Array:
+    """(cos 2πi/n, sin 2πi/n): ``n`` equispaced directions of the plane, ``(n, 2)``; a trapezoid rule on the circle."""
+    require(isinstance(n, int) and n >= 1, "n", n, "must be an integer >= 1")
+    angle = 2 * jnp.pi * jnp.arange(n, dtype=dtype) / n
+    return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+def uniform_in_ball(key: PRNGKey, n: int, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    """n · U^{1/d}: ``n`` uniform points of the unit ball, ``(n, *shape)``, d = prod(shape)."""
+    key_direction, key_radius = jax.random.split(key)
+    vectors = sample_directions(key_direction, n, shape, "iid", dtype)[:, 0]
+    radii = jax.random.uniform(key_radius, (n,), dtype) ** (1 / math.prod(shape))
+    return vectors * radii.reshape(n, *(1 for _ in shape))

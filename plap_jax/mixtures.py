@@ -1,0 +1,290 @@
+"""Gaussian mixtures in closed form: the ground truth of every experiment, and the perfect memorizer.
+
+A mixture noised by x_t = α x₀ + σ ε is a mixture again; with zero covariances it is the empirical distribution of its
+means, whose score is that of a denoiser which has memorized its training data.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from plap_jax.typing import Array, ArrayLike, PRNGKey, concrete, require
+
+CovarianceType = Literal["full", "diag", "spherical"]
+
+# Eigenvalues of a positive semi-definite matrix may come out this much below zero, relative to the largest.
+_PSD_TOLERANCE = 1e-6
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class GaussianMixture:
+    """q(x) = Σ_k w_k N(x; μ_k, Σ_k), Σ_k = U_k diag(λ_k) U_kᵀ, for points of any shape.
+
+    The covariances are kept as eigenvalues and eigenvectors, so that noising, α²Σ + σ²I, touches eigenvalues alone.
+
+    Args:
+        weights: ``(K,)``, nonnegative, sum 1.
+        means: ``(K, *shape)``; d = prod(shape).
+        covariances: "full" ``(K, d, d)`` symmetric positive semi-definite; "diag" ``(K, *shape)``; "spherical" ``(K,)``
+            variances. Zero is allowed; density and score then exist only after ``noised``.
+        covariance_type: which of the three.
+
+    Raises:
+        ValueError: shapes that do not agree, weights that are negative or do not sum to one, covariances that are not
+            symmetric positive semi-definite, anything not finite.
+    """
+
+    weights: Array
+    means: Array
+    eigenvalues: Array  # (K, d), or (K, 1) when spherical
+    eigenvectors: Array | None  # (K, d, d), columns; None when the axes are the coordinates
+
+    def __init__(
+        self,
+        weights: ArrayLike,
+        means: ArrayLike,
+        covariances: ArrayLike,
+        covariance_type: CovarianceType = "full",
+    ) -> None:
+        allowed = get_args(CovarianceType)
+        require(
+            covariance_type in allowed,
+            "covariance_type",
+            covariance_type,
+            f"must be one of {', '.join(allowed)}",
+        )
+        weights, means, covariances = (_floating(a) for a in (weights, means, covariances))
+        _check_shapes(weights, means, covariances, covariance_type)
+        _check_values(weights, means, covariances)
+        k, d = means.shape[0], math.prod(means.shape[1:])
+        self.weights, self.means, self.eigenvectors = weights, means, None
+        if covariance_type == "full":
+            symmetric = (covariances + covariances.mT) / 2
+            self.eigenvalues, self.eigenvectors = jnp.linalg.eigh(symmetric)
+            _check_symmetric(covariances)
+        else:
+            self.eigenvalues = covariances.reshape(k, d if covariance_type == "diag" else 1)
+        _check_semidefinite(self.eigenvalues)
+        self.eigenvalues = jnp.maximum(self.eigenvalues, 0)
+
+    @classmethod
+    def empirical(cls, points: ArrayLike, weights: ArrayLike | None = None) -> GaussianMixture:
+        """q = Σ_k w_k δ(x − x_k): the points as means with zero covariance, ``(K, *shape)``; equal weights by default.
+
+        Noised, its score is that of the perfect memorizer.
+        """
+        points = _floating(points)
+        require(
+            points.ndim >= 2 and points.shape[0] >= 1,
+            "points",
+            points.shape,
+            "must be (K, *shape) with K >= 1",
+        )
+        k = points.shape[0]
+        weights = jnp.full(k, 1 / k, points.dtype) if weights is None else weights
+        return cls(weights, points, jnp.zeros(k, points.dtype), "spherical")
+
+    @property
+    def dim(self) -> int:
+        """d, the number of coordinates of a point."""
+        return math.prod(self.means.shape[1:])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a point."""
+        return self.means.shape[1:]
+
+    @property
+    def n_components(self) -> int:
+        """K."""
+        return self.means.shape[0]
+
+    def noised(self, alpha: ArrayLike, sigma: ArrayLike) -> GaussianMixture:
+        """The law of α x₀ + σ ε: means αμ_k, covariances α²Σ_k + σ²I. ``alpha`` and ``sigma`` are scalars, data."""
+        for name, value in (("alpha", alpha), ("sigma", sigma)):
+            known = concrete(value)
+            require(
+                known is None or bool(np.all(np.isfinite(known) & (known >= 0))), name, value, "must be >= 0"
+            )
+        alpha, sigma = (jnp.asarray(a, self.means.dtype) for a in (alpha, sigma))
+        eigenvalues = alpha**2 * self.eigenvalues + sigma**2
+        return self._with(self.weights, alpha * self.means, eigenvalues, self.eigenvectors)
+
+    def sample(self, key: PRNGKey, n: int) -> Array:
+        """x = μ_k + U_k diag(√λ_k) z, k ~ w, z ~ N(0, I): ``n`` independent points, ``(n, *shape)``."""
+        key_k, key_z = jax.random.split(key)
+        k = jax.random.choice(key_k, self.n_components, (n,), p=self.weights)
+        z = jax.random.normal(key_z, (n, self.dim), self.means.dtype) * jnp.sqrt(self.eigenvalues)[k]
+        if self.eigenvectors is not None:
+            z = jnp.einsum("nij,nj->ni", self.eigenvectors[k], z)
+        return self.means[k] + z.reshape(n, *self.shape)
+
+    def log_prob(self, x: Array) -> Array:
+        """log Σ_k w_k N(x; μ_k, Σ_k) of one point ``(*shape)``: a scalar, in nats.
+
+        Finite in float32 as long as the value itself can be represented.
+
+        Raises:
+            ValueError: x of another shape; a covariance is singular (``noised`` first). Traced values give NaN instead.
+        """
+        relative, reference = self._log_joint(x)
+        return jax.nn.logsumexp(relative) + reference
+
+    def score(self, x: Array) -> Array:
+        """∇ log q = Σ_k w_k(x) s_k(x), s_k = −Σ_k⁻¹(x − μ_k), w_k(x) the posterior weight: ``(*shape) -> (*shape)``.
+
+        The weights come from a softmax of log-densities, never of densities.
+
+        Raises:
+            ValueError: as ``log_prob``.
+        """
+        posterior, scores = self._posterior_scores(x)
+        return (posterior @ scores).reshape(self.shape)
+
+    def hessian(self, x: Array) -> Array:
+        """∇² log q = Σ_k w_k(x)(−Σ_k⁻¹) + Cov_w[s_k]: ``(*shape) -> (d, d)``, symmetric.
+
+        The covariance of the component scores is taken about their mean: s sᵀ is never subtracted.
+
+        Raises:
+            ValueError: as ``log_prob``.
+        """
+        posterior, scores = self._posterior_scores(x)
+        centred = scores - posterior @ scores
+        precision = jnp.broadcast_to(1 / self.eigenvalues, scores.shape)
+        if self.eigenvectors is None:
+            mean_precision = jnp.diag(posterior @ precision)
+        else:
+            mean_precision = jnp.einsum(
+                "k,kij,kj,klj->il", posterior, self.eigenvectors, precision, self.eigenvectors
+            )
+        return jnp.einsum("k,ki,kj->ij", posterior, centred, centred) - mean_precision
+
+    def _posterior_scores(self, x: Array) -> tuple[Array, Array]:
+        """Posterior weights ``(K,)`` and component scores ``(K, d)``."""
+        relative, _ = self._log_joint(x)
+        difference = (x - self.means).reshape(self.n_components, self.dim)
+        scores = -self._from_axes(self._to_axes(difference) / self.eigenvalues)
+        return jax.nn.softmax(relative), scores
+
+    def _log_joint(self, x: Array) -> tuple[Array, Array]:
+        """log(w_k N(x; μ_k, Σ_k)) as ``(K,)`` values relative to the nearest component r, and that reference.
+
+        Far from the data the quadratic forms are huge and nearly equal. Their differences are therefore written as
+        z_k² − z_r² = (z_k − z_r)(z_k + z_r) with z_k − z_r = (W_k − W_r)(x − μ_r) + W_k(μ_r − μ_k), W = Λ^{−1/2}Uᵀ,
+        in which components of equal covariance cancel exactly, and are scaled by c so that squares cannot overflow.
+        """
+        require(
+            jnp.shape(x) == self.shape, "x", jnp.shape(x), f"must have the shape of a point, {self.shape}"
+        )
+        known = concrete(self.eigenvalues)
+        require(
+            known is None or bool(np.all(known > 0)),
+            "covariances",
+            "singular",
+            "log_prob and score need a density: call noised(alpha, sigma) with sigma > 0 first",
+        )
+        means = self.means.reshape(self.n_components, self.dim)
+        x = jnp.reshape(x, self.dim)
+        root = 1 / jnp.sqrt(self.eigenvalues)
+        z = root * self._to_axes(x - means)
+        c = jnp.maximum(lax.stop_gradient(jnp.max(jnp.abs(z))), 1)
+        r = jnp.argmin(jnp.sum(lax.stop_gradient(z / c) ** 2, axis=-1))
+
+        if self.eigenvectors is None:
+            turned = (root - root[r]) * (x - means[r])
+        else:
+            axes = root[..., None] * self.eigenvectors.mT
+            turned = (axes - axes[r]) @ (x - means[r])
+        gap = turned + root * self._to_axes(means[r] - means)
+        quadratic = c * jnp.sum((gap / c) * ((z + z[r]) / c), axis=-1) * c
+        log_det = jnp.sum(jnp.broadcast_to(jnp.log(self.eigenvalues), z.shape), axis=-1)
+        relative = -0.5 * (quadratic + log_det - log_det[r]) + jnp.log(self.weights)
+        reference = -0.5 * (jnp.sum(z[r] ** 2) + log_det[r] + self.dim * math.log(2 * math.pi))
+        return relative, reference
+
+    def _to_axes(self, vectors: Array) -> Array:
+        """U_kᵀ v_k for ``(K, d)`` vectors."""
+        return vectors if self.eigenvectors is None else jnp.einsum("kij,ki->kj", self.eigenvectors, vectors)
+
+    def _from_axes(self, vectors: Array) -> Array:
+        """U_k v_k for ``(K, d)`` vectors."""
+        return vectors if self.eigenvectors is None else jnp.einsum("kij,kj->ki", self.eigenvectors, vectors)
+
+    @classmethod
+    def _with(
+        cls, weights: Array, means: Array, eigenvalues: Array, eigenvectors: Array | None
+    ) -> GaussianMixture:
+        """A mixture from its parts, unchecked: what ``jit`` and ``noised`` rebuild."""
+        self = object.__new__(cls)
+        self.weights, self.means, self.eigenvalues, self.eigenvectors = (
+            weights,
+            means,
+            eigenvalues,
+            eigenvectors,
+        )
+        return self
+
+    def tree_flatten_with_keys(self) -> tuple[tuple, None]:
+        """Leaves with their names, for JAX."""
+        names = ("weights", "means", "eigenvalues", "eigenvectors")
+        return tuple((jax.tree_util.GetAttrKey(n), getattr(self, n)) for n in names), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, leaves: tuple) -> GaussianMixture:
+        """The mixture from its leaves, for JAX."""
+        return cls._with(*leaves)
+
+
+def _floating(a: ArrayLike) -> Array:
+    a = jnp.asarray(a)
+    return a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(jnp.result_type(float))
+
+
+def _check_shapes(weights: Array, means: Array, covariances: Array, covariance_type: str) -> None:
+    require(
+        means.ndim >= 2 and means.size > 0, "means", means.shape, "must be (K, *shape) with K >= 1 and d >= 1"
+    )
+    k, shape, d = means.shape[0], means.shape[1:], math.prod(means.shape[1:])
+    require(weights.shape == (k,), "weights", weights.shape, f"must have shape ({k},), one per mean")
+    expected = {"full": (k, d, d), "diag": (k, *shape), "spherical": (k,)}[covariance_type]
+    allowed = f"must have shape {expected} for covariance_type={covariance_type!r}"
+    require(covariances.shape == expected, "covariances", covariances.shape, allowed)
+
+
+def _check_values(weights: Array, means: Array, covariances: Array) -> None:
+    for name, value in (("weights", weights), ("means", means), ("covariances", covariances)):
+        known = concrete(value)
+        require(
+            known is None or bool(np.all(np.isfinite(known))),
+            name,
+            known,
+            "must be finite (no NaN, no infinity)",
+        )
+    known = concrete(weights)
+    if known is not None:
+        total = float(known.astype(np.float64).sum())
+        require(bool(np.all(known >= 0)), "weights", known, "must be nonnegative")
+        require(abs(total - 1) <= 1e-5, "weights", known, f"must sum to 1; they sum to {total:.6g}")
+
+
+def _check_symmetric(covariances: Array) -> None:
+    known = concrete(covariances)
+    if known is not None:
+        asymmetry = np.abs(known - known.swapaxes(-1, -2)).max()
+        allowed = f"must be symmetric; entries differ from their mirror by up to {asymmetry:.3g}"
+        require(asymmetry <= 1e-5 * max(np.abs(known).max(), 1e-30), "covariances", known, allowed)
+
+
+def _check_semidefinite(eigenvalues: Array) -> None:
+    known = concrete(eigenvalues)
+    if known is not None:
+        lowest, highest = known.min(), max(float(known.max()), 0.0)
+        allowed = "must be positive semi-definite; this is the smallest eigenvalue"
+        require(lowest >= -_PSD_TOLERANCE * highest, "covariances", float(lowest), allowed)

@@ -1,0 +1,214 @@
+"""The p-Laplacian of u = log q at a point, from the score s = ∇u alone.
+
+Δ_p u = ∇·(|s|^{p−2} s) = |s|^{p−2} ( tr J + (p−2) ŝᵀJŝ ), J = ∇s, ŝ = s/|s|   (Brokman et al., SSVM 2025).
+Sign: negative at maxima of q. p = 2 is the Laplacian; p = 1 is −(d−1) × the mean curvature of the level set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import traceax
+from jax import lax
+
+from plap_jax.typing import (
+    Array,
+    ArrayLike,
+    Estimate,
+    PRNGKey,
+    ScoreFn,
+    accumulation_dtype,
+    concrete,
+    require,
+    require_order,
+    require_point,
+)
+
+TraceMethod = Literal["hutchinson", "hutch++", "xtrace"]
+TRACE_METHODS: tuple[str, ...] = get_args(TraceMethod)
+
+# Hutch++ and XTrace give no standard error of their own that could be trusted: it is taken over this many replicates.
+N_REPLICATES = 8
+
+
+def p_field(s: Array, p: ArrayLike, eps: ArrayLike = 0.0) -> tuple[Array, Array]:
+    """|s|^{p−2} s, with |s| → (|s|² + eps²)^{1/2}: the vector field whose divergence is Δ_p u.
+
+    Args:
+        s: a score ``(d,)``, or a batch ``(*batch, d)``.
+        p: order, ≥ 1; a scalar.
+        eps: smoothing of the norm, in the units of s.
+
+    Returns:
+        The field, of s's shape, and a boolean ``(*batch,)``: where s vanishes exactly while p < 2 and eps = 0, and the
+        field was set to 0, its limit for p > 1 and the middle of its range for p = 1.
+    """
+    s = s.astype(accumulation_dtype(s.dtype))
+    p, eps = jnp.asarray(p, s.dtype), jnp.asarray(eps, s.dtype)
+    norm, vanishes = _norm(s, eps)
+    power = jnp.where(vanishes, 0, norm ** (p - 1))
+    return power[..., None] * (s / norm[..., None]), vanishes & (p < 2)
+
+
+def _norm(s: Array, eps: Array) -> tuple[Array, Array]:
+    """(|s|² + eps²)^{1/2} over the last axis without overflow, 1 where it vanishes; and where it does."""
+    largest = lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(s), axis=-1), jnp.abs(eps)))
+    vanishes = largest == 0
+    scale = jnp.where(vanishes, 1, largest)
+    squared = jnp.sum((s / scale[..., None]) ** 2, axis=-1) + (eps / scale) ** 2
+    return scale * jnp.sqrt(jnp.where(vanishes, 1, squared)), vanishes
+
+
+def p_laplacian(
+    score_fn: ScoreFn, x: Array, p: ArrayLike = 1.0, *, chunk: int | None = None, eps: ArrayLike = 0.0
+) -> Array:
+    """Δ_p u(x) = |s|^{p−2} ( tr J + (p−2) ŝᵀJŝ ), exact, by d + 1 forward-mode products.
+
+    Args:
+        score_fn: s = ∇ log q, one point in, same shape out.
+        x: the point ``(*shape)``, any shape, floating.
+        p: order, ≥ 1; may be traced.
+        chunk: products taken at once, to bound memory; None takes all d.
+        eps: |s| → (|s|² + eps²)^{1/2}, in the units of s.
+
+    Returns:
+        A scalar in units of u/length^p; negative at maxima. At a critical point with eps = 0: ±inf or NaN for p < 2,
+        the Laplacian for p = 2, 0 for p > 2.
+
+    Raises:
+        ValueError: p < 1, x not finite or not floating, score of another shape, chunk not a positive integer.
+    """
+    require_order(p)
+    require(
+        chunk is None or (isinstance(chunk, int) and chunk >= 1),
+        "chunk",
+        chunk,
+        "must be None or an integer >= 1",
+    )
+    known = concrete(eps)
+    require(known is None or bool(known >= 0), "eps", eps, "must be >= 0")
+    s, jacobian = _linearized(score_fn, x)
+    return _assemble(s, _trace(jacobian, s.size, chunk, s.dtype), jacobian(s), p, eps)
+
+
+def p_laplacian_estimate(
+    score_fn: ScoreFn,
+    x: Array,
+    p: ArrayLike = 1.0,
+    *,
+    key: PRNGKey,
+    n_probes: int,
+    method: TraceMethod = "hutchinson",
+    eps: ArrayLike = 0.0,
+) -> Estimate:
+    """Δ_p u(x) with a stochastic trace: |s|^{p−2} ( E[vᵀJv] + (p−2) ŝᵀJŝ ).
+
+    Hutchinson averages Rademacher probes, each an independent unit. Hutch++ (Meyer et al. 2021) and XTrace (Epperly et
+    al. 2024), by ``traceax``, run in eight independent replicates of n_probes/8 products each, which are the units.
+
+    Args:
+        score_fn: as for ``p_laplacian``.
+        x: the point ``(*shape)``.
+        p: order, ≥ 1.
+        key: randomness.
+        n_probes: Jacobian-vector products spent on the trace. Hutchinson: ≥ 2. Hutch++: a multiple of 24. XTrace: a
+            multiple of 16, at least 32. The last two need n_probes/24, n_probes/16 ≤ d.
+        method: "hutchinson", "hutch++" or "xtrace".
+        eps: as for ``p_laplacian``.
+
+    Returns:
+        ``Estimate`` of Δ_p u, same units and sign; n_evals = n_probes + 2 (the score and the product with ŝ).
+
+    Raises:
+        ValueError: as ``p_laplacian``, and for an unknown method or an n_probes that does not fit it.
+    """
+    require_order(p)
+    require(method in TRACE_METHODS, "method", method, f"must be one of {', '.join(TRACE_METHODS)}")
+    s, jacobian = _linearized(score_fn, x)
+    _check_probes(method, n_probes, s.size)
+    if method == "hutchinson":
+        probes = jax.random.rademacher(key, (n_probes, s.size), s.dtype)
+        units = jax.vmap(lambda v: v @ jacobian(v))(probes)
+    else:
+        sampler = traceax.SphereSampler()
+        estimator = {
+            "hutch++": traceax.HutchPlusPlusEstimator(sampler),
+            "xtrace": traceax.XTraceEstimator(sampler),
+        }[method]
+        # traceax draws in the default floating dtype, and lineax wants to know the dtype beforehand.
+        operator = lx.FunctionLinearOperator(jacobian, jax.ShapeDtypeStruct(s.shape, jnp.result_type(float)))
+        keys = jax.random.split(key, N_REPLICATES)
+        units = jax.vmap(lambda k: estimator.estimate(k, operator, n_probes // N_REPLICATES)[0])(keys)
+    n_units = units.shape[0]
+    value = _assemble(s, jnp.mean(units), jacobian(s), p, eps)
+    slope = _assemble(s, jnp.ones_like(units[0]), jnp.zeros_like(s), p, eps)
+    stderr = slope * jnp.std(units, ddof=1) / n_units**0.5
+    return Estimate(value, stderr, n_probes + 2, n_units)
+
+
+def _check_probes(method: str, n_probes: int, dim: int) -> None:
+    multiple, least, allowed = {
+        "hutchinson": (1, 2, "must be an integer >= 2"),
+        "hutch++": (3 * N_REPLICATES, 3 * N_REPLICATES, f"must be a positive multiple of {3 * N_REPLICATES}"),
+        "xtrace": (
+            2 * N_REPLICATES,
+            4 * N_REPLICATES,
+            f"must be a multiple of {2 * N_REPLICATES}, at least twice it",
+        ),
+    }[method]
+    fits = isinstance(n_probes, int) and n_probes >= least and n_probes % multiple == 0
+    require(fits, "n_probes", n_probes, f"{allowed} for {method}")
+    if method != "hutchinson":
+        require(
+            n_probes // multiple <= dim,
+            "n_probes",
+            n_probes,
+            f"must be at most {multiple * dim} for {method} here",
+        )
+
+
+def _linearized(score_fn: ScoreFn, x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """The flat score at x and v ↦ Jv on flat vectors, with sums in float32 at least."""
+    x = jnp.asarray(x)
+    require_point(x)
+
+    def flat_score(v: Array) -> Array:
+        s = score_fn(v.reshape(x.shape))
+        require(jnp.shape(s) == x.shape, "score_fn", jnp.shape(s), f"must return the shape of x, {x.shape}")
+        return s.reshape(-1).astype(accumulation_dtype(s.dtype))
+
+    s, jacobian = jax.linearize(flat_score, x.reshape(-1))
+    return s, lambda v: jacobian(v.astype(x.dtype))
+
+
+def _trace(jacobian: Callable[[Array], Array], dim: int, chunk: int | None, dtype: jnp.dtype) -> Array:
+    """tr J = Σ_i e_iᵀJe_i, ``chunk`` unit vectors at a time."""
+
+    def diagonal(i: Array) -> Array:
+        # One past the end, used to fill the last chunk, gives the zero vector and adds nothing.
+        e = jax.nn.one_hot(i, dim, dtype=dtype)
+        return e @ jacobian(e)
+
+    size = dim if chunk is None else min(chunk, dim)
+    if size == dim:
+        return jnp.sum(jax.vmap(diagonal)(jnp.arange(dim)))
+    indices = jnp.arange(-(-dim // size) * size).reshape(-1, size)
+    return lax.scan(
+        lambda total, i: (total + jnp.sum(jax.vmap(diagonal)(i)), None), jnp.zeros((), dtype), indices
+    )[0]
+
+
+def _assemble(s: Array, trace: Array, j_s: Array, p: ArrayLike, eps: ArrayLike) -> Array:
+    """|s|^{p−2} (tr J + (p−2) sᵀJs/|s|²), with the limits at s = 0 that the operator itself has."""
+    p, eps = jnp.asarray(p, s.dtype), jnp.asarray(eps, s.dtype)
+    norm, vanishes = _norm(s, eps)
+    # At a critical point ŝ has no direction; its average, tr J/d, gives the sign of the divergence.
+    along = jnp.where(vanishes, trace / s.size, (s / norm) @ (j_s / norm))
+    factor = trace + (p - 2) * along
+    infinite = jnp.where(factor > 0, jnp.inf, jnp.where(factor < 0, -jnp.inf, jnp.nan))
+    at_critical = jnp.where(p == 2, factor, jnp.where(p > 2, 0, infinite))
+    return jnp.where(vanishes, at_critical, norm ** (p - 2) * factor)

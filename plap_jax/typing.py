@@ -1,0 +1,137 @@
+"""Names shared by the whole library: array aliases, score functions, estimates, and how bad input is refused.
+
+Layer 0: imports nothing of the library.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+Array = jax.Array
+ArrayLike = jax.typing.ArrayLike
+PRNGKey = jax.Array
+
+
+class ScoreFn(Protocol):
+    """s = ∇ log q at one point: ``(*shape) -> (*shape)``.
+
+    To be handed to the estimators without recompilation a score function should be a pytree whose arrays are data:
+    a network module, a bound method of a pytree (``mixture.score``), or a ``jax.tree_util.Partial``.
+    """
+
+    def __call__(self, x: Array, /) -> Array: ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Estimate:
+    """value ± stderr, where stderr = (sample standard deviation of the independent units) / √n_units.
+
+    Attributes:
+        value: the estimate, ``(*batch,)``, in the units of the quantity estimated.
+        stderr: its standard error, same shape and units.
+        n_evals: score evaluations spent per point; a Jacobian-vector product counts as one.
+        n_units: independent units behind ``stderr`` (single directions, pairs, blocks, replicates).
+        n_zero: directions on which the score vanished exactly while p < 2. They contribute 0.
+    """
+
+    value: Any
+    stderr: Any
+    n_evals: Any
+    n_units: Any
+    n_zero: Any = 0
+
+    def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """value ± t_{(1+level)/2, n_units−1} · stderr: Student's interval, computed on the host.
+
+        Args:
+            level: coverage, in (0, 1).
+
+        Returns:
+            Lower and upper ends as NumPy arrays of the shape of ``value``.
+
+        Raises:
+            ValueError: level outside (0, 1), or the estimate is still being traced by ``jit``.
+        """
+        require(0 < level < 1, "level", level, "must lie in (0, 1)")
+        parts = [concrete(a) for a in (self.value, self.stderr, self.n_units)]
+        require(
+            all(a is not None for a in parts),
+            "interval",
+            "a traced value",
+            "call .interval() outside of jit and vmap",
+        )
+        value, stderr, n_units = parts
+        half = stats.t.ppf(0.5 + level / 2, n_units - 1) * stderr
+        return value - half, value + half
+
+
+def require(condition: bool, name: str, value: object, allowed: str) -> None:
+    """Refuse a bad argument in one line: its name, its value, and what is allowed.
+
+    Raises:
+        ValueError: ``condition`` is false.
+    """
+    if not condition:
+        shown = " ".join(repr(value).split())
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        raise ValueError(f"{name}={shown}: {allowed}")
+
+
+def concrete(x: ArrayLike) -> np.ndarray | None:
+    """``x`` as a NumPy array, or None while it is traced by ``jit``, ``vmap`` or ``grad``.
+
+    Values can only be checked when they are known; traced ones propagate NaN instead.
+    """
+    return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+
+def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype in which sums over a point's coordinates are taken: float32 at least, whatever the network's."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def require_order(p: ArrayLike) -> None:
+    """Refuse an order p below 1, where |s|^{p−2} s is no longer bounded near critical points.
+
+    Raises:
+        ValueError: p is known (not traced) and below 1, or not a finite number.
+    """
+    known = concrete(p)
+    if known is not None:
+        reason = "must be a finite number >= 1; for p < 1 the flux |s|^(p-1) is unbounded at critical points"
+        require(bool(np.all(np.isfinite(known) & (known >= 1))), "p", p, reason)
+
+
+def require_point(x: ArrayLike) -> None:
+    """Refuse a point that is not of a real floating dtype, is empty, or holds NaN or infinity.
+
+    Raises:
+        ValueError: naming ``x``.
+    """
+    require(
+        jnp.issubdtype(jnp.result_type(x), jnp.floating),
+        "x",
+        jnp.result_type(x),
+        "must be of a floating dtype",
+    )
+    require(
+        np.size(x) > 0 if not isinstance(x, jax.core.Tracer) else x.size > 0,
+        "x",
+        jnp.shape(x),
+        "must not be empty",
+    )
+    known = concrete(x)
+    if known is not None:
+        require(
+            bool(np.all(np.isfinite(known.astype(np.float64)))),
+            "x",
+            known,
+            "must be finite (no NaN, no infinity)",
+        )
