@@ -47,9 +47,7 @@ def empirical_bernstein(variance: ArrayLike, n_units: ArrayLike, delta: float) -
     known = concrete(n_units)
     require(known is None or bool(np.all(known >= 2)), "n_units", n_units, "must be >= 2")
     log_term = jnp.log(4 / delta)
-    return jnp.sqrt(2 * jnp.asarray(variance) * log_term / n_units) + 14 * log_term / (
-        3 * (jnp.asarray(n_units) - 1)
-    )
+    return jnp.sqrt(2 * jnp.asarray(variance) * log_term / n_units) + 14 * log_term / (3 * (jnp.asarray(n_units) - 1))
 
 
 def sampling_bound(kappa: Estimate, delta: float) -> Array:

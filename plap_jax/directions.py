@@ -71,9 +71,7 @@ def sample_directions(
     paired = kind.startswith("antithetic")
     block = unit // 2 if paired else unit
     normals = jax.random.normal(key, (n // unit, block, dim), dtype)
-    vectors = (
-        _orthonormal(normals) if block > 1 else normals / jnp.linalg.norm(normals, axis=-1, keepdims=True)
-    )
+    vectors = _orthonormal(normals) if block > 1 else normals / jnp.linalg.norm(normals, axis=-1, keepdims=True)
     if paired:
         vectors = jnp.concatenate([vectors, -vectors], axis=1)
     return vectors.reshape(n // unit, unit, *shape)

@@ -131,9 +131,7 @@ def volume(
     return _estimate(jax.vmap(at_point)(points), n_samples * per_point, 0)
 
 
-def circle_flux(
-    score_fn: ScoreFn, x: Array, *, radius: ArrayLike, p: ArrayLike = 1.0, n_points: int = 256
-) -> Array:
+def circle_flux(score_fn: ScoreFn, x: Array, *, radius: ArrayLike, p: ArrayLike = 1.0, n_points: int = 256) -> Array:
     """κ_p(x, r) in the plane by the trapezoid rule over the circle: converges exponentially where s is smooth there.
 
     Args:

@@ -109,9 +109,7 @@ class GaussianMixture:
         """The law of α x₀ + σ ε: means αμ_k, covariances α²Σ_k + σ²I. ``alpha`` and ``sigma`` are scalars, data."""
         for name, value in (("alpha", alpha), ("sigma", sigma)):
             known = concrete(value)
-            require(
-                known is None or bool(np.all(np.isfinite(known) & (known >= 0))), name, value, "must be >= 0"
-            )
+            require(known is None or bool(np.all(np.isfinite(known) & (known >= 0))), name, value, "must be >= 0")
         alpha, sigma = (jnp.asarray(a, self.means.dtype) for a in (alpha, sigma))
         eigenvalues = alpha**2 * self.eigenvalues + sigma**2
         return self._with(self.weights, alpha * self.means, eigenvalues, self.eigenvectors)
@@ -161,9 +159,7 @@ class GaussianMixture:
         if self.eigenvectors is None:
             mean_precision = jnp.diag(posterior @ precision)
         else:
-            mean_precision = jnp.einsum(
-                "k,kij,kj,klj->il", posterior, self.eigenvectors, precision, self.eigenvectors
-            )
+            mean_precision = jnp.einsum("k,kij,kj,klj->il", posterior, self.eigenvectors, precision, self.eigenvectors)
         return jnp.einsum("k,ki,kj->ij", posterior, centred, centred) - mean_precision
 
     def _posterior_scores(self, x: Array) -> tuple[Array, Array]:
@@ -180,9 +176,7 @@ class GaussianMixture:
         z_k² − z_r² = (z_k − z_r)(z_k + z_r) with z_k − z_r = (W_k − W_r)(x − μ_r) + W_k(μ_r − μ_k), W = Λ^{−1/2}Uᵀ,
         in which components of equal covariance cancel exactly, and are scaled by c so that squares cannot overflow.
         """
-        require(
-            jnp.shape(x) == self.shape, "x", jnp.shape(x), f"must have the shape of a point, {self.shape}"
-        )
+        require(jnp.shape(x) == self.shape, "x", jnp.shape(x), f"must have the shape of a point, {self.shape}")
         known = concrete(self.eigenvalues)
         require(
             known is None or bool(np.all(known > 0)),
@@ -218,9 +212,7 @@ class GaussianMixture:
         return vectors if self.eigenvectors is None else jnp.einsum("kij,kj->ki", self.eigenvectors, vectors)
 
     @classmethod
-    def _with(
-        cls, weights: Array, means: Array, eigenvalues: Array, eigenvectors: Array | None
-    ) -> GaussianMixture:
+    def _with(cls, weights: Array, means: Array, eigenvalues: Array, eigenvectors: Array | None) -> GaussianMixture:
         """A mixture from its parts, unchecked: what ``jit`` and ``noised`` rebuild."""
         self = object.__new__(cls)
         self.weights, self.means, self.eigenvalues, self.eigenvectors = (
@@ -248,9 +240,7 @@ def _floating(a: ArrayLike) -> Array:
 
 
 def _check_shapes(weights: Array, means: Array, covariances: Array, covariance_type: str) -> None:
-    require(
-        means.ndim >= 2 and means.size > 0, "means", means.shape, "must be (K, *shape) with K >= 1 and d >= 1"
-    )
+    require(means.ndim >= 2 and means.size > 0, "means", means.shape, "must be (K, *shape) with K >= 1 and d >= 1")
     k, shape, d = means.shape[0], means.shape[1:], math.prod(means.shape[1:])
     require(weights.shape == (k,), "weights", weights.shape, f"must have shape ({k},), one per mean")
     expected = {"full": (k, d, d), "diag": (k, *shape), "spherical": (k,)}[covariance_type]

@@ -197,9 +197,7 @@ def _trace(jacobian: Callable[[Array], Array], dim: int, chunk: int | None, dtyp
     if size == dim:
         return jnp.sum(jax.vmap(diagonal)(jnp.arange(dim)))
     indices = jnp.arange(-(-dim // size) * size).reshape(-1, size)
-    return lax.scan(
-        lambda total, i: (total + jnp.sum(jax.vmap(diagonal)(i)), None), jnp.zeros((), dtype), indices
-    )[0]
+    return lax.scan(lambda total, i: (total + jnp.sum(jax.vmap(diagonal)(i)), None), jnp.zeros((), dtype), indices)[0]
 
 
 def _assemble(s: Array, trace: Array, j_s: Array, p: ArrayLike, eps: ArrayLike) -> Array:

@@ -21,11 +21,13 @@ PRNGKey = jax.Array
 class ScoreFn(Protocol):
     """s = ∇ log q at one point: ``(*shape) -> (*shape)``.
 
-    To be handed to the estimators without recompilation a score function should be a pytree whose arrays are data:
-    a network module, a bound method of a pytree (``mixture.score``), or a ``jax.tree_util.Partial``.
+    Passed into a jitted function, a score function should be a pytree whose arrays are data, so that nothing is
+    compiled again for other values: a network module, or a ``Partial`` such as ``Partial(GaussianMixture.score, q)``.
     """
 
-    def __call__(self, x: Array, /) -> Array: ...
+    def __call__(self, x: Array, /) -> Array:
+        """The score at ``x``."""
+        ...
 
 
 @jax.tree_util.register_dataclass
