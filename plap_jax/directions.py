@@ -23,8 +23,8 @@ KINDS: tuple[str, ...] = get_args(Directions)
 def unit_size(kind: Directions, n: int, dim: int) -> int:
     """How many of ``n`` directions in dimension ``dim`` form one independent unit.
 
-    iid: 1. antithetic: 2 (n, −n). orthogonal: the largest block b ≤ min(dim, n/8) that divides n. antithetic-orthogonal:
-    2c, the largest c ≤ dim with 2c ≤ max(n/8, 2) and 2c dividing n. Blocks of at most n/8 keep at least eight units, so
+    iid: 1. antithetic: 2 (n, −n). orthogonal: the largest block b ≤ min(dim, n/8) that divides n.
+    antithetic-orthogonal: 2c, the largest c ≤ dim with 2c ≤ max(n/8, 2) and 2c dividing n. Blocks of at most n/8 keep at least eight units, so
     that the standard error means something; with few directions blocks shrink to single directions (or pairs).
 
     Raises:

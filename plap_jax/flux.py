@@ -1,6 +1,7 @@
 """Averages of the p-Laplacian over a ball: by the flux through its boundary, or by sampling its volume.
 
-(1/|B_r|) ∫_{B_r} Δ_p u = (d/r) · E_n[ |s|^{p−2} ⟨s, n⟩ ], s at x + r n   (divergence theorem; Brokman et al., SSVM 2025).
+(1/|B_r|) ∫_{B_r} Δ_p u = (d/r) · E_n[ |s|^{p−2} ⟨s, n⟩ ], s at x + r n,
+by the divergence theorem (Brokman et al., SSVM 2025).
 Mean inward flux density: κ_p(x, r) = −E_n[ |s|^{p−2} ⟨s, n⟩ ]. Inward is positive: higher = sharper maximum of q.
 For d + p > 2; in one dimension with p = 1 the mass of Δ_1 u sits in the critical points, which a volume never samples.
 """
@@ -171,7 +172,7 @@ def log_sphere_area(radius: ArrayLike, dim: int) -> Array:
 
 
 def total_flux(kappa: Estimate, radius: ArrayLike, dim: int) -> Estimate:
-    """∮_{∂B_r} |s|^{p−2} ⟨s, −n⟩ dA = |S^{d−1}| r^{d−1} κ_p: total inward flux; use ``log_total_flux`` for large d."""
+    """∮_{∂B_r} |s|^{p−2} ⟨s, −n⟩ dA = |S^{d−1}| r^{d−1} κ_p: total inward flux; ``log_total_flux`` for large d."""
     return _scaled(kappa, jnp.exp(log_sphere_area(radius, dim)))
 
 

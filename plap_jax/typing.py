@@ -5,6 +5,7 @@ Layer 0: imports nothing of the library.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -117,23 +118,10 @@ def require_point(x: ArrayLike) -> None:
     Raises:
         ValueError: naming ``x``.
     """
-    require(
-        jnp.issubdtype(jnp.result_type(x), jnp.floating),
-        "x",
-        jnp.result_type(x),
-        "must be of a floating dtype",
-    )
-    require(
-        np.size(x) > 0 if not isinstance(x, jax.core.Tracer) else x.size > 0,
-        "x",
-        jnp.shape(x),
-        "must not be empty",
-    )
+    dtype = jnp.result_type(x)
+    require(jnp.issubdtype(dtype, jnp.floating), "x", dtype, "must be of a floating dtype")
+    require(math.prod(jnp.shape(x)) > 0, "x", jnp.shape(x), "must have at least one coordinate")
     known = concrete(x)
     if known is not None:
-        require(
-            bool(np.all(np.isfinite(known.astype(np.float64)))),
-            "x",
-            known,
-            "must be finite (no NaN, no infinity)",
-        )
+        finite = bool(np.all(np.isfinite(known.astype(np.float64))))
+        require(finite, "x", known, "must be finite (no NaN, no infinity)")
