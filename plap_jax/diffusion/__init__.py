@@ -1,0 +1,22 @@
+"""Noise schedules, the one place where ε, x₀, v and score are converted, and networks with their schedule."""
+
+from plap_jax.diffusion.conversion import PREDICTIONS, Prediction, convert, training_target
+from plap_jax.diffusion.exploding import EDM, VE
+from plap_jax.diffusion.model import Conditioning, Diffusion
+from plap_jax.diffusion.preserving import DiscreteVP, VPCosine, VPLinear
+from plap_jax.diffusion.schedules import Schedule
+
+__all__ = [
+    "EDM",
+    "PREDICTIONS",
+    "VE",
+    "Conditioning",
+    "Diffusion",
+    "DiscreteVP",
+    "Prediction",
+    "Schedule",
+    "VPCosine",
+    "VPLinear",
+    "convert",
+    "training_target",
+]

@@ -1,0 +1,158 @@
+"""A network paired with its noise schedule: noise, score and denoised point at any noise level."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from plap_jax.diffusion.conversion import PREDICTIONS, Prediction, convert, training_target
+from plap_jax.diffusion.schedules import Schedule
+from plap_jax.typing import Array, ArrayLike, accumulation_dtype, require
+
+Conditioning = Literal["time", "log_snr"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Diffusion:
+    """x_t = α(t) x₀ + σ(t) ε and a network that predicts ε, x₀, v = α ε − σ x₀ or the score from x_t.
+
+    A pytree: the network and ``data_std`` are data, the rest is static. All methods take one point; ``vmap``
+    them, or use ``plap_jax.parallel``.
+
+    Args:
+        network: a callable pytree ``(x, level, condition=None) -> prediction``; x and prediction
+            ``(*shape)``, level a scalar, condition whatever the network takes (ours: an integer, or None).
+        schedule: the noise schedule.
+        prediction: what the network returns: "eps", "x0", "v" or "score".
+        data_std: standard deviation of one coordinate of the data, or None. When given, the network sees
+            x_t / √(α² data_std² + σ²), which has unit variance at every level.
+        conditioning: the level the network is told: "time", t itself, or "log_snr", log(α²/σ²), which means
+            the same under every schedule.
+
+    Raises:
+        ValueError: an unknown prediction or conditioning, or data_std not > 0.
+    """
+
+    network: Any
+    schedule: Schedule = field(metadata={"static": True})
+    prediction: Prediction = field(default="eps", metadata={"static": True})
+    data_std: ArrayLike | None = None
+    conditioning: Conditioning = field(default="time", metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("prediction", PREDICTIONS), ("conditioning", get_args(Conditioning))):
+            value = getattr(self, name)
+            require(value in allowed, name, value, f"must be one of {', '.join(allowed)}")
+        if isinstance(self.data_std, (int, float)):  # JAX puts placeholders here when it rebuilds the pytree
+            good = 0 < self.data_std < math.inf
+            require(good, "data_std", self.data_std, "must be finite and > 0, or None")
+
+    def output(self, x: Array, t: ArrayLike, condition: Any = None) -> Array:
+        """The network's own prediction at x_t = ``x``: input scaled, level as the network expects it.
+
+        Args:
+            x: the noised point, ``(*shape)``.
+            t: time, a scalar; an integer step on a discrete schedule.
+            condition: handed to the network.
+
+        Returns:
+            ``(*shape)``, the dtype of ``x``.
+
+        Raises:
+            ValueError: the network returned another shape.
+        """
+        level = self.schedule.log_snr(t) if self.conditioning == "log_snr" else jnp.asarray(t)
+        if jnp.issubdtype(level.dtype, jnp.floating):
+            level = level.astype(accumulation_dtype(x.dtype))
+        value = self.network(self._scaled(x, t), level, condition)
+        require(value.shape == x.shape, "network", value.shape, f"must return the shape of its input, {x.shape}")
+        return value.astype(x.dtype)
+
+    def predict(self, x: Array, t: ArrayLike, condition: Any = None, target: Prediction = "eps") -> Array:
+        """The ``target`` ("eps", "x0", "v" or "score") at x_t = ``x``, from whatever the network predicts.
+
+        Arguments and dtypes as in ``output``; units and signs as in ``convert``.
+        """
+        alpha, sigma = self._level(t, x.dtype)
+        return convert(self.output(x, t, condition), x, alpha, sigma, self.prediction, target)
+
+    def eps(self, x: Array, t: ArrayLike, condition: Any = None) -> Array:
+        """ε̂(x, t) = E[ε | x_t = x]: the predicted noise, ``(*shape)``, no unit."""
+        return self.predict(x, t, condition, "eps")
+
+    def score(self, x: Array, t: ArrayLike, condition: Any = None) -> Array:
+        """s(x, t) = ∇ log q_t(x) = −ε̂/σ: points uphill, ``(*shape)``, 1/unit."""
+        return self.predict(x, t, condition, "score")
+
+    def denoise(self, x: Array, t: ArrayLike, condition: Any = None) -> Array:
+        """x̂₀(x, t) = E[x₀ | x_t = x] = (x − σ ε̂)/α: the denoised point, ``(*shape)``."""
+        return self.predict(x, t, condition, "x0")
+
+    def score_at(self, t: ArrayLike, condition: Any = None) -> Partial:
+        """x ↦ s(x, t): a score function for the estimators, as a pytree whose arrays, t included, are data.
+
+        Raises:
+            ValueError: t (known, not traced) outside the schedule.
+        """
+        return Partial(_score_at, self, self._time(t), condition)
+
+    def eps_at(self, t: ArrayLike, condition: Any = None) -> Partial:
+        """x ↦ ε̂(x, t) = −σ s(x, t), as ``score_at``.
+
+        Raises:
+            ValueError: t (known, not traced) outside the schedule.
+        """
+        return Partial(_eps_at, self, self._time(t), condition)
+
+    def ball(self, x0: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """(α x₀, σ √d): centre and radius of the shell on which the noised x₀ concentrates.
+
+        Args:
+            x0: a clean point, ``(*shape)``, d = prod(shape).
+            t: time, a scalar.
+
+        Returns:
+            The centre ``(*shape)`` and the radius ``()``, in the units of the data.
+
+        Raises:
+            ValueError: t (known, not traced) outside the schedule.
+        """
+        alpha, sigma = self._level(self._time(t), x0.dtype)
+        return alpha * x0, sigma * math.sqrt(x0.size)
+
+    def noised(self, x0: Array, t: ArrayLike, noise: Array) -> Array:
+        """x_t = α x₀ + σ ε, ``(*shape)``."""
+        alpha, sigma = self._level(t, x0.dtype)
+        return alpha * x0 + sigma * noise
+
+    def target(self, x0: Array, t: ArrayLike, noise: Array) -> Array:
+        """What the network should have predicted at x_t = α x₀ + σ ε, ``(*shape)``."""
+        alpha, sigma = self._level(t, x0.dtype)
+        return training_target(x0, noise, alpha, sigma, self.prediction)
+
+    def _level(self, t: ArrayLike, dtype: jnp.dtype) -> tuple[Array, Array]:
+        return self.schedule.alpha(t).astype(dtype), self.schedule.sigma(t).astype(dtype)
+
+    def _scaled(self, x: Array, t: ArrayLike) -> Array:
+        if self.data_std is None:
+            return x
+        alpha, sigma = self._level(t, x.dtype)
+        return x / jnp.sqrt((alpha * self.data_std) ** 2 + sigma**2).astype(x.dtype)
+
+    def _time(self, t: ArrayLike) -> Array:
+        self.schedule.check_time(t)
+        return jnp.asarray(t, jnp.int32 if self.schedule.discrete else jnp.result_type(float))
+
+
+def _score_at(diffusion: Diffusion, t: Array, condition: Any, x: Array) -> Array:
+    return diffusion.score(x, t, condition)
+
+
+def _eps_at(diffusion: Diffusion, t: Array, condition: Any, x: Array) -> Array:
+    return diffusion.eps(x, t, condition)

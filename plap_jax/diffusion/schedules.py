@@ -1,0 +1,109 @@
+"""Noise schedules x_t = α(t) x₀ + σ(t) ε: what all of them promise.
+
+Frozen, hashable objects, static under ``jit``; t is data.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plap_jax.typing import Array, ArrayLike, PRNGKey, concrete, require
+
+# time_at accepts noise levels this far (relatively) outside the schedule: σ(t_min) rounds in float32.
+_SIGMA_TOLERANCE = 1e-5
+
+
+def floating(a: ArrayLike) -> Array:
+    """``a`` as an array of a floating dtype: integers and Python numbers get the default one."""
+    a = jnp.asarray(a)
+    return a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(jnp.result_type(float))
+
+
+class Schedule(ABC):
+    """α(t), σ(t) for t in [t_min, t_max], σ strictly increasing. All functions are elementwise in t.
+
+    Results have the dtype of t (the default float for integers and Python numbers).
+    """
+
+    discrete: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def t_min(self) -> float:
+        """The smallest time with noise worth a score, inclusive."""
+
+    @property
+    @abstractmethod
+    def t_max(self) -> float:
+        """The largest time, inclusive."""
+
+    @abstractmethod
+    def alpha(self, t: ArrayLike) -> Array:
+        """α(t), the factor of the data."""
+
+    @abstractmethod
+    def sigma(self, t: ArrayLike) -> Array:
+        """σ(t), the standard deviation of the noise."""
+
+    @abstractmethod
+    def log_snr(self, t: ArrayLike) -> Array:
+        """log(α²/σ²), decreasing in t."""
+
+    @abstractmethod
+    def _time(self, sigma: Array) -> Array:
+        """The inverse of ``sigma``, unchecked."""
+
+    def time_at(self, sigma: ArrayLike) -> Array:
+        """t with σ(t) = sigma: the inverse of ``sigma``; on a discrete schedule the step of the nearest σ.
+
+        Args:
+            sigma: noise levels, any shape.
+
+        Raises:
+            ValueError: a level (known, not traced) that the schedule does not reach within [t_min, t_max].
+        """
+        known = concrete(sigma)
+        if known is not None:
+            with jax.ensure_compile_time_eval():
+                low, high = float(self.sigma(self.t_min)), float(self.sigma(self.t_max))
+            slack = 1 + _SIGMA_TOLERANCE
+            inside = np.all((known >= low / slack) & (known <= high * slack))
+            require(bool(inside), "sigma", sigma, f"must lie in [{low:.6g}, {high:.6g}] ({self.name})")
+        t = self._time(floating(sigma))
+        return jnp.clip(t, jnp.asarray(self.t_min, t.dtype), jnp.asarray(self.t_max, t.dtype))
+
+    def sample_times(self, key: PRNGKey, n: int) -> Array:
+        """Training times ``(n,)``, one from each of n strata of equal probability.
+
+        Stratified times make the loss of a batch less noisy than independent ones; in increasing order.
+        Uniform on [t_min, t_max], or on the integer steps of a discrete schedule.
+        """
+        return self._quantile((jnp.arange(n) + jax.random.uniform(key, (n,))) / n)
+
+    def check_time(self, t: ArrayLike) -> None:
+        """Refuse a time outside the schedule.
+
+        Raises:
+            ValueError: t (known, not traced) outside [t_min, t_max], or not a whole step of a discrete one.
+        """
+        known = concrete(t)
+        if known is None:
+            return
+        # t_min may have been rounded to float32 on its way
+        inside = np.all((known >= self.t_min * (1 - 1e-6)) & (known <= self.t_max * (1 + 1e-6)))
+        require(bool(inside), "t", t, f"must lie in [{self.t_min:.6g}, {self.t_max:.6g}] ({self.name})")
+        if self.discrete:
+            require(bool(np.all(known == np.round(known))), "t", t, f"must be a whole step of {self.name}")
+
+    @property
+    def name(self) -> str:
+        """The class, for messages."""
+        return type(self).__name__
+
+    def _quantile(self, u: Array) -> Array:
+        return jnp.clip(self.t_min + (self.t_max - self.t_min) * u, self.t_min, self.t_max)

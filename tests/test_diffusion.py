@@ -1,0 +1,309 @@
+"""Schedules, conversions, and a network paired with its schedule, against what is known exactly."""
+
+import itertools
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plap_jax.diffusion import (
+    EDM,
+    PREDICTIONS,
+    VE,
+    Diffusion,
+    DiscreteVP,
+    VPCosine,
+    VPLinear,
+    convert,
+    training_target,
+)
+
+CONTINUOUS = [VPLinear(), VPLinear(1.0, 1.0), VPCosine(), VPCosine(s=0.0), VE(), EDM()]
+DISCRETE = [DiscreteVP.linear(), DiscreteVP.scaled_linear()]
+SCHEDULES = CONTINUOUS + DISCRETE
+
+
+def times(schedule, n=50):
+    if schedule.discrete:
+        return jnp.arange(schedule.t_max + 1)
+    return jnp.linspace(schedule.t_min, schedule.t_max, n)
+
+
+def name(schedule):
+    return schedule.name
+
+
+# --- schedules
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
+def test_alpha_sigma_and_log_snr_agree(schedule, x64):
+    t = times(schedule)
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    expected = 1.0 if not isinstance(schedule, (VE, EDM)) else 1 + sigma**2
+    np.testing.assert_allclose(alpha**2 + sigma**2, expected, rtol=1e-13)
+    np.testing.assert_allclose(schedule.log_snr(t), 2 * np.log(alpha / sigma), rtol=1e-10, atol=1e-10)
+    assert np.all(np.diff(sigma) > 0)
+    assert np.all(alpha > 0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
+def test_float32_keeps_its_digits(schedule):
+    t = times(schedule)
+    single = [f(t) for f in (schedule.alpha, schedule.sigma, schedule.log_snr)]
+    assert all(v.dtype == jnp.float32 for v in single)
+    with jax.enable_x64(True):
+        t = jnp.asarray(t, jnp.int64 if schedule.discrete else jnp.float64)
+        double = [f(t) for f in (schedule.alpha, schedule.sigma, schedule.log_snr)]
+        assert all(v.dtype == jnp.float64 for v in double)
+    for narrow, wide in zip(single, double, strict=True):
+        np.testing.assert_allclose(narrow, wide, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
+def test_time_at_inverts_sigma(schedule, x64):
+    t = times(schedule)
+    back = schedule.time_at(schedule.sigma(t))
+    if schedule.discrete:
+        np.testing.assert_array_equal(back, t)
+    else:
+        np.testing.assert_allclose(back, t, rtol=1e-8)
+        np.testing.assert_allclose(schedule.sigma(back), schedule.sigma(t), rtol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
+def test_time_at_refuses_levels_out_of_reach(schedule):
+    known = float(schedule.sigma(schedule.t_max))
+    for sigma in (known * 1.01, 0.0, float("nan")):
+        with pytest.raises(ValueError, match=rf"^sigma=.*must lie in .*{schedule.name}") as caught:
+            schedule.time_at(sigma)
+        assert "\n" not in str(caught.value)
+    assert jax.jit(schedule.time_at)(1e3).shape == ()  # a traced level cannot be checked
+    assert jax.jit(lambda: schedule.time_at(known))() == schedule.time_at(known)  # a constant within jit can
+
+
+def test_discrete_table_is_the_plain_product():
+    schedule = DiscreteVP.linear(100, 1e-4, 0.02)
+    betas = np.linspace(1e-4, 0.02, 100)
+    alpha_bar = np.cumprod(1 - betas)
+    t = jnp.arange(100)
+    np.testing.assert_allclose(schedule.alpha(t), np.sqrt(alpha_bar), rtol=1e-6)
+    np.testing.assert_allclose(schedule.sigma(t), np.sqrt(1 - alpha_bar), rtol=1e-6)
+    latent = DiscreteVP.scaled_linear()
+    np.testing.assert_allclose(latent.betas, np.linspace(8.5e-4**0.5, 0.012**0.5, 1000) ** 2, rtol=1e-14)
+    assert np.isnan(jax.jit(schedule.alpha)(100)) and np.isnan(jax.jit(schedule.alpha)(-1))
+
+
+def test_discrete_time_at_takes_the_nearest_level():
+    schedule = DiscreteVP.linear()
+    sigma = np.asarray(schedule.sigma(jnp.arange(100)))
+    assert int(schedule.time_at(0.6 * sigma[4] + 0.4 * sigma[5])) == 4
+    assert int(schedule.time_at(0.4 * sigma[4] + 0.6 * sigma[5])) == 5
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
+def test_sample_times_fill_every_stratum(schedule):
+    n = 100
+    t = np.asarray(schedule.sample_times(jax.random.key(0), n))
+    assert t.shape == (n,) and np.all(t >= schedule.t_min) and np.all(t <= schedule.t_max)
+    if schedule.discrete:
+        assert t.dtype == np.int32
+        np.testing.assert_array_equal(t // ((schedule.t_max + 1) // 100), np.arange(n))
+    elif isinstance(schedule, EDM):
+        logs = np.log(t)
+        assert abs(logs.mean() - schedule.p_mean) < 0.05 and abs(logs.std() - schedule.p_std) < 0.05
+    else:
+        share = (t - schedule.t_min) / (schedule.t_max - schedule.t_min)
+        assert np.all(np.abs(share * n - np.arange(n) - 0.5) <= 0.5 + 1e-3)
+
+
+def test_schedules_are_static_and_hashable():
+    assert jax.tree.leaves(DiscreteVP.linear()) == []
+    assert DiscreteVP.linear() == DiscreteVP([float(b) for b in np.linspace(1e-4, 0.02, 100)])
+    assert len({VPLinear(), VPLinear(), VE(), DiscreteVP.linear(), DiscreteVP.linear()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: VPLinear(beta_min=0.0), "beta_min=0.0: must be > 0"),
+        (lambda: VPLinear(beta_min=2.0, beta_max=1.0), "beta_max=1.0: must be finite and >= beta_min"),
+        (lambda: VPLinear(t_min=0.0), "t_min=0.0: must lie in"),
+        (lambda: VPCosine(s=-1.0), "s=-1.0: must be finite and >= 0"),
+        (lambda: VPCosine(t_max=1.0), "t_max=1.0: must lie in"),
+        (lambda: VE(sigma_min=0.0), "sigma_min=0.0: must be > 0"),
+        (lambda: EDM(sigma_max=0.001), "sigma_max=0.001: must be finite and > sigma_min"),
+        (lambda: EDM(p_std=0.0), "p_std=0.0: must be finite and > 0"),
+        (lambda: DiscreteVP(()), "betas=.*: must be a non-empty list"),
+        (lambda: DiscreteVP((0.1, 1.0)), "betas=.*1.*: every beta must lie in"),
+        (lambda: DiscreteVP.linear(n_steps=0), "n_steps=0: must be >= 1"),
+    ],
+)
+def test_bad_schedules_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# --- conversions
+
+
+@given(alpha=st.floats(0.05, 3.0), sigma=st.floats(0.05, 3.0), seed=st.integers(0, 10_000), vp=st.booleans())
+def test_conversions_there_and_back(alpha, sigma, seed, vp, x64):
+    if vp:
+        alpha, sigma = np.array([alpha, sigma]) / np.hypot(alpha, sigma)
+    x0, noise = np.random.default_rng(seed).normal(size=(2, 5))
+    x_t = alpha * x0 + sigma * noise
+    truth = {"eps": noise, "x0": x0, "v": alpha * noise - sigma * x0, "score": -noise / sigma}
+    for source, target in itertools.product(PREDICTIONS, PREDICTIONS):
+        got = convert(truth[source], x_t, alpha, sigma, source, target)
+        np.testing.assert_allclose(got, truth[target], rtol=1e-9, atol=1e-9, err_msg=f"{source} -> {target}")
+        back = convert(got, x_t, alpha, sigma, target, source)
+        np.testing.assert_allclose(back, truth[source], rtol=1e-9, atol=1e-9)
+    for kind in PREDICTIONS:
+        np.testing.assert_allclose(training_target(x0, noise, alpha, sigma, kind), truth[kind], rtol=1e-12)
+
+
+def test_conversion_from_v_survives_vanishing_alpha_and_sigma():
+    x0, noise = jnp.array([0.3, -1.2]), jnp.array([0.8, 0.1])
+    for alpha, sigma in ((1e-12, 1.0), (1.0, 1e-12)):
+        x_t, v = alpha * x0 + sigma * noise, alpha * noise - sigma * x0
+        np.testing.assert_allclose(convert(v, x_t, alpha, sigma, "v", "x0"), x0, rtol=1e-6)
+        np.testing.assert_allclose(convert(v, x_t, alpha, sigma, "v", "eps"), noise, rtol=1e-6)
+
+
+def test_unknown_kinds_are_refused():
+    x = jnp.ones(2)
+    with pytest.raises(ValueError, match="source='noise': must be one of eps, x0, v, score"):
+        convert(x, x, 1.0, 1.0, "noise", "eps")
+    with pytest.raises(ValueError, match="target='data': must be one of eps, x0, v, score"):
+        convert(x, x, 1.0, 1.0, "eps", "data")
+    with pytest.raises(ValueError, match="prediction='noise': must be one of"):
+        training_target(x, x, 1.0, 1.0, "noise")
+
+
+# --- a network with its schedule
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GaussianPredictor:
+    """The exact predictor for data N(mean, std² I): x_t ~ N(α mean, (α² std² + σ²) I)."""
+
+    mean: jax.Array
+    std: float
+    schedule: object = field(metadata={"static": True})
+    prediction: str = field(metadata={"static": True})
+
+    def __call__(self, x, level, condition=None):
+        alpha, sigma = self.schedule.alpha(level), self.schedule.sigma(level)
+        variance = (alpha * self.std) ** 2 + sigma**2
+        eps = sigma * (x - alpha * self.mean) / variance
+        x0 = self.mean + alpha * self.std**2 * (x - alpha * self.mean) / variance
+        known = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0, "score": -eps / sigma}
+        return known[self.prediction]
+
+
+MEAN, STD = jnp.array([[0.5, -1.0, 2.0]]), 0.7
+
+
+@pytest.mark.parametrize("schedule", [VPLinear(), DiscreteVP.linear(), EDM()], ids=name)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_exact_predictor_of_a_gaussian(schedule, prediction, x64):
+    mean = jnp.asarray(MEAN, jnp.float64)
+    x = jnp.array([[0.1, 0.4, -0.3]])
+    diffusion = Diffusion(GaussianPredictor(mean, STD, schedule, prediction), schedule, prediction)
+    for t in times(schedule)[1 :: len(times(schedule)) // 3]:
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        score = -(x - alpha * mean) / ((alpha * STD) ** 2 + sigma**2)
+        np.testing.assert_allclose(diffusion.score(x, t), score, rtol=1e-9)
+        np.testing.assert_allclose(diffusion.eps(x, t), -sigma * score, rtol=1e-9)
+        np.testing.assert_allclose(diffusion.denoise(x, t), (x + sigma**2 * score) / alpha, rtol=1e-9)
+        v = diffusion.predict(x, t, target="v")
+        np.testing.assert_allclose(v, -alpha * sigma * score - sigma * diffusion.denoise(x, t), rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(diffusion.score_at(t)(x), score, rtol=1e-9)
+        np.testing.assert_allclose(diffusion.eps_at(t)(x), -sigma * score, rtol=1e-9)
+
+
+def exact(schedule=None, **kwargs):
+    schedule = schedule or VPLinear()
+    return Diffusion(GaussianPredictor(MEAN, STD, schedule, "eps"), schedule, **kwargs)
+
+
+def test_ball_is_the_noise_shell():
+    schedule, x0 = VPLinear(), jnp.ones((2, 8))
+    diffusion = exact()
+    centre, radius = diffusion.ball(x0, 0.4)
+    np.testing.assert_allclose(centre, schedule.alpha(0.4) * x0)
+    np.testing.assert_allclose(radius, schedule.sigma(0.4) * 4, rtol=1e-6)
+    noise = jax.random.normal(jax.random.key(0), (2000, *x0.shape))
+    noised = jax.vmap(diffusion.noised, (None, None, 0))(x0, 0.4, noise)
+    distance = jnp.sqrt(jnp.sum((noised - centre) ** 2, axis=(1, 2)))
+    assert abs(jnp.sqrt(jnp.mean(distance**2)) / radius - 1) < 0.02
+
+
+def test_noise_levels_and_weights_are_data():
+    compiled = jax.jit(lambda score_fn, x: score_fn(x))
+    x = jnp.ones((1, 3))
+    for mean in (MEAN, 2 * MEAN):
+        for t in (0.01, 0.3, jnp.asarray(0.9), np.float32(0.5), 1):
+            diffusion = Diffusion(GaussianPredictor(mean, STD, VPLinear(), "eps"), VPLinear(), data_std=1.0)
+            compiled(diffusion.score_at(t), x)
+    assert compiled._cache_size() == 1
+    assert jax.vmap(lambda t: exact().score_at(t)(x))(jnp.linspace(0.1, 1, 4)).shape == (4, 1, 3)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Echo:
+    """Returns its input, shifted by the level it is told."""
+
+    def __call__(self, x, level, condition=None):
+        return x + level if condition is None else x + condition
+
+
+def test_what_the_network_is_told():
+    x, schedule = jnp.ones(4), VPLinear()
+    np.testing.assert_allclose(Diffusion(Echo(), schedule).output(x, 0.25), x + 0.25)
+    told = Diffusion(Echo(), schedule, conditioning="log_snr").output(x, 0.25)
+    np.testing.assert_allclose(told, x + schedule.log_snr(0.25), rtol=1e-6)
+    alpha, sigma = schedule.alpha(0.25), schedule.sigma(0.25)
+    scaled = Diffusion(Echo(), schedule, data_std=3.0).output(x, 0.25)
+    np.testing.assert_allclose(scaled, x / jnp.sqrt(9 * alpha**2 + sigma**2) + 0.25, rtol=1e-6)
+    np.testing.assert_allclose(Diffusion(Echo(), schedule).eps(x, 0.25, 7), x + 7)
+    np.testing.assert_allclose(Diffusion(Echo(), schedule).eps_at(0.25, 7)(x), x + 7)
+    np.testing.assert_allclose(Diffusion(Echo(), DiscreteVP.linear()).output(x, 5), x + 5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
+def test_results_keep_the_dtype_of_the_point(dtype):
+    with jax.enable_x64(dtype == jnp.float64):
+        diffusion, x = exact(conditioning="log_snr", data_std=2.0), jnp.ones((1, 3), dtype)
+        for method in (diffusion.eps, diffusion.score, diffusion.denoise):
+            assert method(x, 0.3).dtype == dtype
+        assert diffusion.ball(x, 0.3)[0].dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: exact(prediction="noise"), "prediction='noise': must be one of eps, x0, v, score"),
+        (lambda: exact(conditioning="sigma"), "conditioning='sigma': must be one of time, log_snr"),
+        (lambda: exact(data_std=0.0), "data_std=0.0: must be finite and > 0, or None"),
+        (lambda: exact().score_at(0.0), r"t=0.0: must lie in \[0.001, 1\] \(VPLinear\)"),
+        (lambda: exact().ball(MEAN, float("nan")), "t=nan: must lie in"),
+        (lambda: exact(DiscreteVP.linear()).eps_at(100), r"t=100: must lie in \[0, 99\]"),
+        (lambda: exact(DiscreteVP.linear()).eps_at(2.5), "t=2.5: must be a whole step"),
+        (lambda: exact().score(jnp.ones((4, 3)), 0.5).shape, None),
+        (lambda: exact().score(jnp.ones(3), 0.5), r"network=\(1, 3\): must return the shape of its input, \(3,\)"),
+    ],
+)
+def test_bad_arguments_are_refused(call, message):
+    if message is None:
+        assert call() == (4, 3)
+        return
+    with pytest.raises(ValueError, match=message):
+        call()
