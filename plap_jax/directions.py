@@ -24,8 +24,9 @@ def unit_size(kind: Directions, n: int, dim: int) -> int:
     """How many of ``n`` directions in dimension ``dim`` form one independent unit.
 
     iid: 1. antithetic: 2 (n, −n). orthogonal: the largest block b ≤ min(dim, n/8) that divides n.
-    antithetic-orthogonal: 2c, the largest c ≤ dim with 2c ≤ max(n/8, 2) and 2c dividing n. Blocks of at most n/8 keep at least eight units, so
-    that the standard error means something; with few directions blocks shrink to single directions (or pairs).
+    antithetic-orthogonal: 2c, the largest c ≤ dim with 2c ≤ max(n/8, 2) and 2c dividing n. Blocks of at most n/8 keep
+    at least eight units, so that the standard error means something; with few directions (n < 16, n < 32) blocks shrink
+    to single directions or pairs.
 
     Raises:
         ValueError: unknown kind, n not a positive multiple of the unit, or fewer than two units.

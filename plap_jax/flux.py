@@ -172,12 +172,15 @@ def log_sphere_area(radius: ArrayLike, dim: int) -> Array:
 
 
 def total_flux(kappa: Estimate, radius: ArrayLike, dim: int) -> Estimate:
-    """∮_{∂B_r} |s|^{p−2} ⟨s, −n⟩ dA = |S^{d−1}| r^{d−1} κ_p: total inward flux; ``log_total_flux`` for large d."""
+    """∮_{∂B_r} |s|^{p−2} ⟨s, −n⟩ dA = |S^{d−1}| r^{d−1} κ_p: total inward flux.
+
+    Its area factor leaves the range of a float in high dimension; ``log_total_flux`` does not.
+    """
     return _scaled(kappa, jnp.exp(log_sphere_area(radius, dim)))
 
 
 def log_total_flux(kappa: Estimate, radius: ArrayLike, dim: int) -> tuple[Array, Array]:
-    """(sign κ_p, ln|κ_p| + ln(|S^{d−1}| r^{d−1})): the total inward flux where the area itself would not fit a float."""
+    """(sign κ_p, ln|κ_p| + ln(|S^{d−1}| r^{d−1})): the total flux where the area itself is too large for a float."""
     value = jnp.asarray(kappa.value)
     return jnp.sign(value), jnp.log(jnp.abs(value)) + log_sphere_area(radius, dim)
 
