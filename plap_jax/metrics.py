@@ -1,0 +1,227 @@
+"""How well scores tell two classes apart, and how sure we are: ROC measures and their intervals.
+
+Higher scores mean "positive" (memorized). Everything runs on the host in float64. The two measures work on the
+last axis and keep the others, so that one call evaluates all resamples of a bootstrap.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from plap_jax.typing import require
+
+Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# Scores held at a time by a bootstrap: 2^20 in float64 are 8 MiB, which caches like better than all resamples.
+RESAMPLED_SCORES = 2**20
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with a two-sided confidence interval, all in the units of the value.
+
+    Attributes:
+        value: the estimate from all the data.
+        low: lower end.
+        high: upper end.
+        n: number of independent data behind it (both classes together).
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def as_dict(self) -> dict[str, float]:
+        """``{"value", "low", "high", "n"}``, as `metrics.json` holds it."""
+        return asdict(self)
+
+
+def auc(scores_pos: ArrayLike, scores_neg: ArrayLike) -> np.ndarray | float:
+    """AUC = P(s⁺ > s⁻) + ½ P(s⁺ = s⁻) over all pairs: the area under the ROC curve (Mann–Whitney U / n⁺n⁻).
+
+    Args:
+        scores_pos: scores of positives, ``(*batch, n_pos)``, real.
+        scores_neg: scores of negatives, ``(*batch, n_neg)``.
+
+    Returns:
+        ``(*batch,)`` float64 in [0, 1], a float without batch; 1 when every positive is above every negative.
+
+    Raises:
+        ValueError: an empty class, a score that is not finite, or batches that differ.
+    """
+    pos, neg = _two_classes(scores_pos, scores_neg)
+    n_pos, n_neg = pos.shape[-1], neg.shape[-1]
+    ranks = stats.rankdata(np.concatenate([pos, neg], axis=-1), axis=-1)
+    wins = ranks[..., :n_pos].sum(axis=-1) - n_pos * (n_pos + 1) / 2
+    return _plain(wins / (n_pos * n_neg))
+
+
+def tpr_at_fpr(scores_pos: ArrayLike, scores_neg: ArrayLike, max_fpr: float = 0.01) -> np.ndarray | float:
+    """max { TPR(τ) : FPR(τ) ≤ max_fpr }, where TPR(τ) = P(s⁺ > τ) and FPR(τ) = P(s⁻ > τ).
+
+    No ROC point beyond `max_fpr` is used, and nothing is interpolated: at most k = ⌊max_fpr · n_neg⌋ negatives may
+    pass, so τ is the (k+1)-th largest of them. With fewer than 1/max_fpr negatives none may.
+
+    Args:
+        scores_pos: scores of positives, ``(*batch, n_pos)``, real.
+        scores_neg: scores of negatives, ``(*batch, n_neg)``.
+        max_fpr: the largest false positive rate allowed, in [0, 1].
+
+    Returns:
+        ``(*batch,)`` float64 in [0, 1], a float without batch.
+
+    Raises:
+        ValueError: as `auc`, or max_fpr outside [0, 1].
+    """
+    require(0 <= max_fpr <= 1, "max_fpr", max_fpr, "must lie in [0, 1]")
+    pos, neg = _two_classes(scores_pos, scores_neg)
+    n_neg = neg.shape[-1]
+    passing = int(np.floor(round(max_fpr * n_neg, 9)))  # 0.29 * 100 is 28.999999999999996 in floating point
+    if passing >= n_neg:
+        return _plain(np.ones(pos.shape[:-1]))
+    threshold = np.partition(neg, n_neg - 1 - passing, axis=-1)[..., n_neg - 1 - passing]
+    return _plain(np.mean(pos > threshold[..., None], axis=-1))
+
+
+def bootstrap_interval(
+    statistic: Statistic,
+    scores_pos: ArrayLike,
+    scores_neg: ArrayLike,
+    *,
+    seed: int,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """[q_{(1−level)/2}, q_{(1+level)/2}] of statistic(pos*, neg*): the percentile bootstrap, classes resampled apart.
+
+    Where all resamples agree (AUC = 1) the interval has no width: it then says nothing about how sure we are.
+
+    Args:
+        statistic: ``(*batch, n_pos), (*batch, n_neg) -> (*batch,)``, as `auc` and `tpr_at_fpr`; a function of plain
+            vectors becomes one by ``np.vectorize(f, signature="(n),(m)->()")``.
+        scores_pos: scores of positives, ``(n_pos,)``, n_pos ≥ 2.
+        scores_neg: scores of negatives, ``(n_neg,)``, n_neg ≥ 2.
+        seed: the same seed gives the same interval.
+        n_resamples: resamples drawn.
+        level: coverage aimed at, in (0, 1).
+
+    Raises:
+        ValueError: as `auc`, fewer than two scores in a class, or n_resamples or level out of range.
+    """
+    pos, neg = _two_samples(scores_pos, scores_neg)
+    return _bootstrap(lambda i, j: statistic(pos[i], neg[j]), pos.size, neg.size, seed, n_resamples, level)
+
+
+def paired_bootstrap(
+    statistic: Statistic,
+    pos_a: ArrayLike,
+    neg_a: ArrayLike,
+    pos_b: ArrayLike,
+    neg_b: ArrayLike,
+    *,
+    seed: int,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile bootstrap of statistic(pos_a*, neg_a*) − statistic(pos_b*, neg_b*), the same points drawn for both.
+
+    Two scores of the same points are correlated; drawing the points, not the scores, lets what they share cancel.
+
+    Args:
+        statistic: as in `bootstrap_interval`.
+        pos_a: scores of the positives by A, ``(n_pos,)``.
+        neg_a: scores of the negatives by A, ``(n_neg,)``.
+        pos_b: scores by B of the same positives in the same order.
+        neg_b: scores by B of the same negatives in the same order.
+        seed: the same seed gives the same interval.
+        n_resamples: resamples drawn.
+        level: coverage aimed at, in (0, 1).
+
+    Returns:
+        The interval of the difference A − B: positive where A is larger.
+
+    Raises:
+        ValueError: as `bootstrap_interval`, or A and B differ in length.
+    """
+    pos_a, neg_a = _two_samples(pos_a, neg_a, "pos_a", "neg_a")
+    pos_b, neg_b = _two_samples(pos_b, neg_b, "pos_b", "neg_b")
+    require(pos_b.size == pos_a.size, "pos_b", pos_b.shape, f"must score the same points as pos_a, {pos_a.shape}")
+    require(neg_b.size == neg_a.size, "neg_b", neg_b.shape, f"must score the same points as neg_a, {neg_a.shape}")
+
+    def difference(i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        return statistic(pos_a[i], neg_a[j]) - statistic(pos_b[i], neg_b[j])
+
+    return _bootstrap(difference, pos_a.size, neg_a.size, seed, n_resamples, level)
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """x̄ ± t_{(1+level)/2, n−1} · sd/√n: Student's interval of the mean of independent values.
+
+    Args:
+        values: independent repeats, ``(n,)``, n ≥ 2, real.
+        level: coverage, in (0, 1).
+
+    Raises:
+        ValueError: fewer than two values, a value that is not finite, or level out of range.
+    """
+    values = _sample(values, "values")
+    require(0 < level < 1, "level", level, "must lie in (0, 1)")
+    mean = values.mean()
+    half = stats.t.ppf(0.5 + level / 2, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
+    return Interval(float(mean), float(mean - half), float(mean + half), values.size)
+
+
+def _bootstrap(statistic: Statistic, n_pos: int, n_neg: int, seed: int, n_resamples: int, level: float) -> Interval:
+    """Percentile interval of a statistic of row indices: ``(*batch, n_pos), (*batch, n_neg) -> (*batch,)``."""
+    require(n_resamples >= 2, "n_resamples", n_resamples, "must be at least 2")
+    require(0 < level < 1, "level", level, "must lie in (0, 1)")
+    rows = np.arange(n_pos), np.arange(n_neg)
+    result = stats.bootstrap(
+        rows,
+        lambda i, j, axis: statistic(i, j),
+        n_resamples=n_resamples,
+        batch=max(1, RESAMPLED_SCORES // (n_pos + n_neg)),
+        vectorized=True,
+        axis=-1,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
+    return Interval(float(statistic(*rows)), float(low), float(high), n_pos + n_neg)
+
+
+def _scores(values: ArrayLike, name: str) -> np.ndarray:
+    """Scores in float64, at least one, all finite."""
+    array = np.asarray(values, dtype=np.float64)
+    require(array.ndim >= 1 and array.shape[-1] > 0, name, array.shape, "must hold at least one score")
+    finite = np.isfinite(array)
+    require(bool(finite.all()), name, array[~finite], "must be finite (no NaN, no infinity)")
+    return array
+
+
+def _two_classes(pos: ArrayLike, neg: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    pos, neg = _scores(pos, "scores_pos"), _scores(neg, "scores_neg")
+    allowed = f"must have the batch shape of scores_pos, {pos.shape[:-1]}"
+    require(neg.shape[:-1] == pos.shape[:-1], "scores_neg", neg.shape, allowed)
+    return pos, neg
+
+
+def _sample(values: ArrayLike, name: str) -> np.ndarray:
+    array = _scores(values, name)
+    require(array.ndim == 1 and array.size >= 2, name, array.shape, "must be a vector of at least two values")
+    return array
+
+
+def _two_samples(
+    pos: ArrayLike, neg: ArrayLike, name_pos: str = "scores_pos", name_neg: str = "scores_neg"
+) -> tuple[np.ndarray, np.ndarray]:
+    return _sample(pos, name_pos), _sample(neg, name_neg)
+
+
+def _plain(value: np.ndarray) -> np.ndarray | float:
+    """A float where there is no batch, so that it can be written as JSON."""
+    return float(value) if np.ndim(value) == 0 else value

@@ -1,0 +1,114 @@
+"""Map a function of one point over many: batches of one shape, all devices, compiled once."""
+
+import inspect
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import Partial
+from tqdm import tqdm
+
+from plap_jax.typing import Array, require
+
+AXIS = "points"
+
+
+def map_points(
+    fn: Callable[..., Any],
+    points: Array | np.ndarray,
+    *args_batched: Any,
+    batch_size: int = 1024,
+    progress: Callable[[int, int], None] | bool = False,
+) -> Any:
+    """out_i = fn(points_i, *args_i) for every i: vmapped in batches, each split over `jax.devices()`.
+
+    The n points are cut into ⌈n/batch_size⌉ batches of one size, so that little is computed in vain; the last is
+    filled up with its last point, and what comes of that is dropped. Calls with the same function and shapes share
+    one compilation: what varies (weights, noise level, radius, p) belongs into a `jax.tree_util.Partial`, whose
+    arrays are data, and not into a fresh lambda, which is another function each time. Under several devices each
+    works through its own points, without communication.
+
+    Args:
+        fn: function of one point, ``(*shape), ... -> pytree of arrays``: a `Partial`, a pytree that can be called,
+            a bound method of a pytree, or a function of a module.
+        points: ``(n, *shape)``, n ≥ 1.
+        *args_batched: further arguments, pytrees with leading axis n (keys, captions, noise levels).
+        batch_size: points evaluated at a time, over all devices together; rounded up to a multiple of their number.
+        progress: True for a bar on stderr, or a function of (points done, n), called after each batch.
+
+    Returns:
+        The results of fn as NumPy arrays with leading axis n.
+
+    Raises:
+        ValueError: no points, a coordinate that is not finite, arguments of another length, batch_size below 1.
+    """
+    n = _checked_length(points, args_batched, batch_size)
+    mesh = Mesh(np.array(jax.devices()), (AXIS,))
+    size = math.ceil(math.ceil(n / math.ceil(n / batch_size)) / mesh.size) * mesh.size
+    fn = jax.device_put(_as_pytree(fn), NamedSharding(mesh, PartitionSpec()))
+    split = NamedSharding(mesh, PartitionSpec(AXIS))
+
+    columns = jax.tree.map(_on_host, (points, *args_batched))
+
+    def evaluate(start: int) -> Any:
+        rows = np.minimum(np.arange(start, start + size), n - 1)
+        batch = jax.tree.map(lambda a: jax.device_put(a[rows], split), columns)
+        return _evaluate(fn, batch, mesh=mesh)
+
+    starts = range(0, n, size)
+    results = []
+    with tqdm(total=n, unit="point", disable=progress is not True) as bar:
+        ahead = evaluate(0)
+        for start in starts:
+            # The devices work on the next batch while this one is copied to the host.
+            current, ahead = ahead, evaluate(start + size) if start + size < n else None
+            results.append(jax.tree.map(np.asarray, current))
+            done = min(start + size, n)
+            bar.update(done - start)
+            if callable(progress):
+                progress(done, n)
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *results)
+
+
+@partial(jax.jit, static_argnames="mesh")
+def _evaluate(fn: Callable[..., Any], batch: tuple, *, mesh: Mesh) -> Any:
+    """fn over one batch; module-level, so that its cache of compilations outlives a call of `map_points`."""
+    split, same = PartitionSpec(AXIS), PartitionSpec()
+    # Per device rather than left to the partitioner, which would gather what it cannot split (as QR).
+    each = jax.shard_map(
+        lambda fn, batch: jax.vmap(fn)(*batch), mesh=mesh, in_specs=(same, split), out_specs=split, check_vma=False
+    )
+    return each(fn, batch)
+
+
+def _as_pytree(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Anything that can be called, as a pytree whose arrays are data."""
+    if inspect.ismethod(fn):
+        return Partial(fn.__func__, fn.__self__)
+    return Partial(fn) if jax.tree_util.all_leaves([fn]) else fn
+
+
+def _on_host(array: Any) -> Any:
+    """Arrays as NumPy, whose slices compile nothing; keys have no NumPy form."""
+    return array if jax.dtypes.issubdtype(jnp.result_type(array), jax.dtypes.prng_key) else np.asarray(array)
+
+
+def _checked_length(points: Any, args_batched: tuple, batch_size: int) -> int:
+    shape = np.shape(points)
+    require(len(shape) >= 1 and np.size(points) > 0, "points", shape, "must be (n, *shape) with at least one point")
+    require(batch_size >= 1, "batch_size", batch_size, "must be at least 1")
+    if jnp.issubdtype(jnp.result_type(points), jnp.inexact):
+        finite = np.isfinite(points)
+        first = int(np.argmin(finite)) // (finite.size // shape[0])
+        require(bool(finite.all()), "points", points[first], f"must be finite, and point {first} is not")
+    for position, argument in enumerate(args_batched):
+        for leaf in jax.tree.leaves(argument):
+            name = f"args_batched[{position}]"
+            allowed = f"must have leading axis {shape[0]}, one entry for each point"
+            require(np.shape(leaf)[:1] == shape[:1], name, np.shape(leaf), allowed)
+    return shape[0]
