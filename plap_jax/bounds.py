@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plap_jax.directions import Directions, sample_directions
-from plap_jax.flux import radius_like
+from plap_jax.operators import safe_norm
 from plap_jax.typing import (
     Array,
     ArrayLike,
@@ -20,7 +20,7 @@ from plap_jax.typing import (
     accumulation_dtype,
     concrete,
     require,
-    require_order,
+    require_ball,
 )
 
 
@@ -94,21 +94,23 @@ def score_error_bound(
         The bound, a scalar in the units of |s|^{p−1}.
 
     Raises:
-        ValueError: p < 1, unknown or too few directions.
+        ValueError: as ``flux``.
     """
-    require_order(p)
     x = jnp.asarray(x)
+    require_ball(x, radius, p)
     n = sample_directions(key, n_samples, x.shape, directions, x.dtype).reshape(n_samples, *x.shape)
-    points = x + radius_like(radius, x) * n
-    s, other = (jax.vmap(f)(points).reshape(n_samples, -1) for f in (score_fn, other_fn))
-    return jnp.mean(field_difference_bound(s, other, p))
+    points = x + jnp.asarray(radius, x.dtype) * n
+    s, other = (jax.vmap(f)(points) for f in (score_fn, other_fn))
+    for name, values in (("score_fn", s), ("other_fn", other)):
+        require(values.shape == n.shape, name, values.shape[1:], f"must return the shape of x, {x.shape}")
+    return jnp.mean(field_difference_bound(s.reshape(n_samples, -1), other.reshape(n_samples, -1), p))
 
 
 def field_difference_bound(s: Array, other: Array, p: ArrayLike) -> Array:
     """b_p(ŝ, s) of ``score_error_bound`` for score vectors ``(*batch, d)``: ``(*batch,)``."""
-    dtype = accumulation_dtype(s.dtype)
+    dtype = accumulation_dtype(jnp.promote_types(s.dtype, other.dtype))
     s, other, p = s.astype(dtype), other.astype(dtype), jnp.asarray(p, dtype)
-    gap, a, b = (jnp.linalg.norm(v, axis=-1) for v in (other - s, s, other))
+    gap, a, b = (jnp.where(vanishes, 0, norm) for norm, vanishes in map(safe_norm, (other - s, s, other)))
     total = a + b
     dunkl_williams = jnp.where(total > 0, 2 * gap / jnp.where(total > 0, total, 1), 0)
     hoelder = 2 ** (2 - p) * gap ** (p - 1)

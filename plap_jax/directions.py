@@ -8,13 +8,15 @@ mean; they differ in how directions depend on each other, and with that in varia
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from plap_jax.typing import Array, PRNGKey, require
+from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require
 
 Directions = Literal["iid", "antithetic", "orthogonal", "antithetic-orthogonal"]
 KINDS: tuple[str, ...] = get_args(Directions)
@@ -33,7 +35,7 @@ def unit_size(kind: Directions, n: int, dim: int) -> int:
     """
     require(kind in KINDS, "directions", kind, f"must be one of {', '.join(KINDS)}")
     require(
-        isinstance(n, int) and n >= 2,
+        isinstance(n, Integral) and n >= 2,
         "n_samples",
         n,
         "must be an integer >= 2: one unit has no standard error",
@@ -59,7 +61,7 @@ def sample_directions(
         n: number of directions.
         shape: shape of a point; d is its number of entries.
         kind: dependence between directions, see ``unit_size``.
-        dtype: floating dtype of the result.
+        dtype: floating dtype of the result; norms and products are taken in float32 at least.
 
     Returns:
         Unit vectors ``(n_units, unit, *shape)`` with n_units · unit = n; different units are independent.
@@ -71,11 +73,11 @@ def sample_directions(
     unit = unit_size(kind, n, dim)
     paired = kind.startswith("antithetic")
     block = unit // 2 if paired else unit
-    normals = jax.random.normal(key, (n // unit, block, dim), dtype)
+    normals = jax.random.normal(key, (n // unit, block, dim), accumulation_dtype(dtype))
     vectors = _orthonormal(normals) if block > 1 else normals / jnp.linalg.norm(normals, axis=-1, keepdims=True)
     if paired:
         vectors = jnp.concatenate([vectors, -vectors], axis=1)
-    return vectors.reshape(n // unit, unit, *shape)
+    return vectors.reshape(n // unit, unit, *shape).astype(dtype)
 
 
 def _orthonormal(normals: Array) -> Array:
@@ -98,9 +100,9 @@ def _orthonormal(normals: Array) -> Array:
 
 def circle(n: int, dtype: jnp.dtype = jnp.float32) -> Array:
     """(cos 2πi/n, sin 2πi/n): ``n`` equispaced directions of the plane, ``(n, 2)``; a trapezoid rule on the circle."""
-    require(isinstance(n, int) and n >= 1, "n", n, "must be an integer >= 1")
-    angle = 2 * jnp.pi * jnp.arange(n, dtype=dtype) / n
-    return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    require(isinstance(n, Integral) and n >= 1, "n", n, "must be an integer >= 1")
+    angle = 2 * np.pi * np.arange(n) / n
+    return jnp.asarray(np.stack([np.cos(angle), np.sin(angle)], axis=-1), dtype)
 
 
 def uniform_in_ball(key: PRNGKey, n: int, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:

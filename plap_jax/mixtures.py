@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from plap_jax.typing import Array, ArrayLike, PRNGKey, concrete, require
+from plap_jax.typing import Array, ArrayLike, PRNGKey, concrete, require, require_scalar
 
 CovarianceType = Literal["full", "diag", "spherical"]
 
@@ -108,8 +108,7 @@ class GaussianMixture:
     def noised(self, alpha: ArrayLike, sigma: ArrayLike) -> GaussianMixture:
         """The law of α x₀ + σ ε: means αμ_k, covariances α²Σ_k + σ²I. ``alpha`` and ``sigma`` are scalars, data."""
         for name, value in (("alpha", alpha), ("sigma", sigma)):
-            known = concrete(value)
-            require(known is None or bool(np.all(np.isfinite(known) & (known >= 0))), name, value, "must be >= 0")
+            require_scalar(name, value, lambda v: math.isfinite(v) and v >= 0, "must be a single finite number >= 0")
         alpha, sigma = (jnp.asarray(a, self.means.dtype) for a in (alpha, sigma))
         eigenvalues = alpha**2 * self.eigenvalues + sigma**2
         return self._with(self.weights, alpha * self.means, eigenvalues, self.eigenvectors)
@@ -267,14 +266,15 @@ def _check_values(weights: Array, means: Array, covariances: Array) -> None:
 def _check_symmetric(covariances: Array) -> None:
     known = concrete(covariances)
     if known is not None:
-        asymmetry = np.abs(known - known.swapaxes(-1, -2)).max()
-        allowed = f"must be symmetric; entries differ from their mirror by up to {asymmetry:.3g}"
-        require(asymmetry <= 1e-5 * max(np.abs(known).max(), 1e-30), "covariances", known, allowed)
+        asymmetry, largest = (np.abs(a).max(axis=(1, 2)) for a in (known - known.mT, known))
+        allowed = f"must be symmetric; entries differ from their mirror by up to {asymmetry.max():.3g}"
+        require(bool(np.all(asymmetry <= 1e-5 * largest)), "covariances", known, allowed)
 
 
 def _check_semidefinite(eigenvalues: Array) -> None:
     known = concrete(eigenvalues)
     if known is not None:
-        lowest, highest = known.min(), max(float(known.max()), 0.0)
+        lowest, highest = known.min(axis=1), np.maximum(known.max(axis=1), 0)
         allowed = "must be positive semi-definite; this is the smallest eigenvalue"
-        require(lowest >= -_PSD_TOLERANCE * highest, "covariances", float(lowest), allowed)
+        fits = bool(np.all(lowest >= -_PSD_TOLERANCE * highest))
+        require(fits, "covariances", float(lowest.min()), allowed)

@@ -6,7 +6,9 @@ Sign: negative at maxima of q. p = 2 is the Laplacian; p = 1 is −(d−1) × th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from numbers import Integral
 from typing import Literal, get_args
 
 import jax
@@ -22,10 +24,10 @@ from plap_jax.typing import (
     PRNGKey,
     ScoreFn,
     accumulation_dtype,
-    concrete,
     require,
     require_order,
     require_point,
+    require_scalar,
 )
 
 TraceMethod = Literal["hutchinson", "hutch++", "xtrace"]
@@ -49,13 +51,13 @@ def p_field(s: Array, p: ArrayLike, eps: ArrayLike = 0.0) -> tuple[Array, Array]
     """
     s = s.astype(accumulation_dtype(s.dtype))
     p, eps = jnp.asarray(p, s.dtype), jnp.asarray(eps, s.dtype)
-    norm, vanishes = _norm(s, eps)
+    norm, vanishes = safe_norm(s, eps)
     power = jnp.where(vanishes, 0, norm ** (p - 1))
     return power[..., None] * (s / norm[..., None]), vanishes & (p < 2)
 
 
-def _norm(s: Array, eps: Array) -> tuple[Array, Array]:
-    """(|s|² + eps²)^{1/2} over the last axis without overflow, 1 where it vanishes; and where it does."""
+def safe_norm(s: Array, eps: ArrayLike = 0.0) -> tuple[Array, Array]:
+    """(|s|² + eps²)^{1/2} over the last axis, without overflow or underflow, 1 where it vanishes; and where it does."""
     largest = lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(s), axis=-1), jnp.abs(eps)))
     vanishes = largest == 0
     scale = jnp.where(vanishes, 1, largest)
@@ -84,13 +86,12 @@ def p_laplacian(
     """
     require_order(p)
     require(
-        chunk is None or (isinstance(chunk, int) and chunk >= 1),
+        chunk is None or (isinstance(chunk, Integral) and chunk >= 1),
         "chunk",
         chunk,
         "must be None or an integer >= 1",
     )
-    known = concrete(eps)
-    require(known is None or bool(known >= 0), "eps", eps, "must be >= 0")
+    _require_eps(eps)
     s, jacobian = _linearized(score_fn, x)
     return _assemble(s, _trace(jacobian, s.size, chunk, s.dtype), jacobian(s), p, eps)
 
@@ -127,6 +128,7 @@ def p_laplacian_estimate(
         ValueError: as ``p_laplacian``, and for an unknown method or an n_probes that does not fit it.
     """
     require_order(p)
+    _require_eps(eps)
     require(method in TRACE_METHODS, "method", method, f"must be one of {', '.join(TRACE_METHODS)}")
     s, jacobian = _linearized(score_fn, x)
     _check_probes(method, n_probes, s.size)
@@ -142,12 +144,16 @@ def p_laplacian_estimate(
         # traceax draws in the default floating dtype, and lineax wants to know the dtype beforehand.
         operator = lx.FunctionLinearOperator(jacobian, jax.ShapeDtypeStruct(s.shape, jnp.result_type(float)))
         keys = jax.random.split(key, N_REPLICATES)
-        units = jax.vmap(lambda k: estimator.estimate(k, operator, n_probes // N_REPLICATES)[0])(keys)
+        units = jax.vmap(lambda k: estimator.estimate(k, operator, n_probes // N_REPLICATES)[0])(keys).astype(s.dtype)
     n_units = units.shape[0]
     value = _assemble(s, jnp.mean(units), jacobian(s), p, eps)
     slope = _assemble(s, jnp.ones_like(units[0]), jnp.zeros_like(s), p, eps)
     stderr = slope * jnp.std(units, ddof=1) / n_units**0.5
     return Estimate(value, stderr, n_probes + 2, n_units)
+
+
+def _require_eps(eps: ArrayLike) -> None:
+    require_scalar("eps", eps, lambda v: math.isfinite(v) and v >= 0, "must be a single finite number >= 0")
 
 
 def _check_probes(method: str, n_probes: int, dim: int) -> None:
@@ -160,7 +166,7 @@ def _check_probes(method: str, n_probes: int, dim: int) -> None:
             f"must be a multiple of {2 * N_REPLICATES}, at least twice it",
         ),
     }[method]
-    fits = isinstance(n_probes, int) and n_probes >= least and n_probes % multiple == 0
+    fits = isinstance(n_probes, Integral) and n_probes >= least and n_probes % multiple == 0
     require(fits, "n_probes", n_probes, f"{allowed} for {method}")
     if method != "hutchinson":
         require(
@@ -203,7 +209,7 @@ def _trace(jacobian: Callable[[Array], Array], dim: int, chunk: int | None, dtyp
 def _assemble(s: Array, trace: Array, j_s: Array, p: ArrayLike, eps: ArrayLike) -> Array:
     """|s|^{p−2} (tr J + (p−2) sᵀJs/|s|²), with the limits at s = 0 that the operator itself has."""
     p, eps = jnp.asarray(p, s.dtype), jnp.asarray(eps, s.dtype)
-    norm, vanishes = _norm(s, eps)
+    norm, vanishes = safe_norm(s, eps)
     # At a critical point ŝ has no direction; its average, tr J/d, gives the sign of the divergence.
     along = jnp.where(vanishes, trace / s.size, (s / norm) @ (j_s / norm))
     factor = trace + (p - 2) * along

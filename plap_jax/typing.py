@@ -6,7 +6,9 @@ Layer 0: imports nothing of the library.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol
 
 import jax
@@ -100,16 +102,37 @@ def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+def require_scalar(name: str, value: ArrayLike, holds: Callable[[float], bool], allowed: str) -> None:
+    """Refuse an argument that is not one real number, or that is known (not traced) and fails ``holds``.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    real = isinstance(value, Real | np.generic | np.ndarray | jax.Array) and jnp.ndim(value) == 0
+    require(real, name, value, allowed)
+    known = concrete(value)
+    require(known is None or holds(float(known)), name, value, allowed)
+
+
 def require_order(p: ArrayLike) -> None:
     """Refuse an order p below 1, where |s|^{p−2} s is no longer bounded near critical points.
 
     Raises:
         ValueError: p is known (not traced) and below 1, or not a finite number.
     """
-    known = concrete(p)
-    if known is not None:
-        reason = "must be a finite number >= 1; for p < 1 the flux |s|^(p-1) is unbounded at critical points"
-        require(bool(np.all(np.isfinite(known) & (known >= 1))), "p", p, reason)
+    reason = "must be a single finite number >= 1; for p < 1 the flux |s|^(p-1) is unbounded at critical points"
+    require_scalar("p", p, lambda v: math.isfinite(v) and v >= 1, reason)
+
+
+def require_ball(x: ArrayLike, radius: ArrayLike, p: ArrayLike) -> None:
+    """Refuse a ball whose centre is no point, whose radius is not positive, or an order p below 1.
+
+    Raises:
+        ValueError: naming ``x``, ``radius`` or ``p``.
+    """
+    require_order(p)
+    require_point(x)
+    require_scalar("radius", radius, lambda v: math.isfinite(v) and v > 0, "must be a single finite number > 0")
 
 
 def require_point(x: ArrayLike) -> None:
