@@ -1,0 +1,1 @@
+"""Pictures, drawn from what a run saved: the only place that imports matplotlib."""

@@ -1,0 +1,49 @@
+"""Runs an experiment: ``python -m experiments.run +exp=NAME [key=value …]``; with ``-m`` a sweep over values."""
+
+import os
+import sys
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.catalogue import CONF
+from experiments.collect import SweepWatch, collect, runs_in, tell
+from experiments.errors import JobFailed, Refused, UserError, one_line
+from experiments.job import execute
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def job(config: DictConfig) -> float:
+    """One job; what it returns is the experiment's objective."""
+    return execute(config)
+
+
+def main() -> int:
+    """Exit code: 0, or 2 with one line on stderr for a mistake in what was asked for, or 1 for a bug."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing its own kind of report and exiting
+    try:
+        job()
+        return 0
+    except Refused as refused:
+        return _tell(refused.failure)
+    except (UserError, JobFailed, HydraException, OmegaConfBaseException, OSError) as error:
+        return _tell(error)
+    finally:
+        if SweepWatch.directory is not None and runs_in(SweepWatch.directory):
+            tell(SweepWatch.directory, collect(SweepWatch.directory))  # here, as Hydra's hook misses failed sweeps
+
+
+def _tell(error: BaseException) -> int:
+    if isinstance(error, JobFailed):
+        return 1
+    line = one_line(error)
+    if line is None:
+        raise error
+    print(line, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

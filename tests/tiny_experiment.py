@@ -1,0 +1,63 @@
+"""An experiment small enough for tests of everything around an experiment."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from experiments.cache import Cache
+from experiments.figures.style import grid, save
+from experiments.report import Report
+from experiments.schema import RunConfig, Section
+from experiments.tracker import Tracker
+from plap_jax.metrics import mean_interval
+from plap_jax.typing import require
+
+
+class Sample(Section):
+    """What is drawn."""
+
+    n: int = Field(ge=2)
+    spread: float = Field(gt=0)
+    fail: Literal["none", "value", "bug", "kill"]
+
+
+class Config(RunConfig):
+    """The config of the tiny experiment."""
+
+    sample: Sample
+
+
+def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> None:
+    """Mean and spread of a normal sample; the cached stage depends on seed and n, not on flux."""
+    sample = config.sample
+    require(sample.fail != "value", "sample.fail", sample.fail, "must be none")
+    if sample.fail == "bug":
+        raise AttributeError("a bug")
+    if sample.fail == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def draw() -> dict[str, np.ndarray]:
+        return {"x": np.random.default_rng(config.seed).normal(0, sample.spread, sample.n)}
+
+    with report.stage("draw"):
+        x = cache.arrays("draw", {"seed": config.seed, "sample": sample.model_dump()}, draw)["x"]
+    report.fingerprint("x", x)
+    tracker.curve("draw/loss", x**2)
+    report.metric("moments/mean", mean_interval(x + config.flux.p))
+    report.metric("moments/spread", float(np.std(x)))
+    report.metric("moments/nothing", None, reason="no such class")
+    report.arrays("x", x=x)
+    report.table("x", [{"i": i, "x": value} for i, value in enumerate(x)])
+    source = cache.stage("network", {"seed": config.seed}, lambda d: np.save(d / "weights.npy", x))
+    report.checkpoint("network", source)
+
+
+def draw(directory: Path) -> None:
+    """The sample, from ``arrays/x.npz``."""
+    figure, axes = grid(1, 1, width=2, height=1.5)
+    axes[0, 0].plot(np.load(directory / "arrays" / "x.npz")["x"])
+    save(figure, directory / "figures", "x")
