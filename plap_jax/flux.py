@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral
 from typing import Literal, get_args
@@ -77,6 +78,39 @@ def flux(
     inward, vanishes = _inward(score_fn, x, radius, p, vectors.reshape(n_samples, *x.shape))
     units = jnp.mean(inward.reshape(vectors.shape[:2]), axis=1)
     return _estimate(units, n_samples, jnp.sum(vanishes))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FluxEstimator:
+    """x ↦ ``flux(score_fn, x, …)`` as a pytree: score, radius, order and key are data, the rest is static.
+
+    For ``plap_jax.parallel.map_points`` and ``jit``: other weights, noise levels, radii, orders or keys compile nothing
+    again. All points see the same directions.
+
+    Args:
+        score_fn: s = ∇ log q as a pytree, e.g. ``Diffusion.score_at(t)``.
+        radius, key, p, n_samples, directions: as for ``flux``.
+    """
+
+    score_fn: ScoreFn
+    radius: ArrayLike
+    key: PRNGKey
+    p: ArrayLike = 1.0
+    n_samples: int = field(default=16, metadata={"static": True})
+    directions: Directions = field(default="iid", metadata={"static": True})
+
+    def __call__(self, x: Array) -> Estimate:
+        """κ_p(x, r), inward positive; errors as ``flux``."""
+        return flux(
+            self.score_fn,
+            x,
+            radius=self.radius,
+            p=self.p,
+            key=self.key,
+            n_samples=self.n_samples,
+            directions=self.directions,
+        )
 
 
 def volume(

@@ -1,0 +1,50 @@
+"""The Gaussian mixtures of the experiments."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from plap_jax.mixtures import GaussianMixture
+from plap_jax.typing import PRNGKey, require
+
+
+def triangle(side: float = 5.0, variance: float = 0.1) -> GaussianMixture:
+    """⅓ Σ_k N(μ_k, variance · I) in the plane, μ_k = (side/√3)(cos θ_k, sin θ_k), θ_k = 90° + 120° k.
+
+    The mixture of the published figure (Brokman et al., SSVM 2025): an equilateral triangle centred at the origin.
+
+    Args:
+        side: distance between two means, > 0.
+        variance: variance of each coordinate within a component, > 0, in units of side².
+
+    Raises:
+        ValueError: side or variance not positive.
+    """
+    require(side > 0, "side", side, "must be > 0")
+    require(variance > 0, "variance", variance, "must be > 0")
+    angle = jnp.pi * (0.5 + 2 * jnp.arange(3) / 3)
+    means = side / jnp.sqrt(3.0) * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
+    return GaussianMixture(jnp.full(3, 1 / 3), means, jnp.full(3, variance), "spherical")
+
+
+def random_mixture(key: PRNGKey, *, dim: int, n_components: int, spread: float, variance: float) -> GaussianMixture:
+    """(1/K) Σ_k N(μ_k, variance · I_d), μ_k ~ N(0, spread² I_d).
+
+    Args:
+        key: randomness of the means.
+        dim: d ≥ 1.
+        n_components: K ≥ 1.
+        spread: standard deviation of each coordinate of the means, ≥ 0.
+        variance: variance of each coordinate within a component, > 0.
+
+    Raises:
+        ValueError: any of these out of range.
+    """
+    require(dim >= 1, "dim", dim, "must be >= 1")
+    require(n_components >= 1, "n_components", n_components, "must be >= 1")
+    require(spread >= 0, "spread", spread, "must be >= 0")
+    require(variance > 0, "variance", variance, "must be > 0")
+    means = spread * jax.random.normal(key, (n_components, dim))
+    weights = jnp.full(n_components, 1 / n_components)
+    return GaussianMixture(weights, means, jnp.full(n_components, variance), "spherical")
