@@ -130,7 +130,7 @@ class GaussianMixture:
         Raises:
             ValueError: x of another shape; a covariance is singular (``noised`` first). Traced values give NaN instead.
         """
-        relative, reference = self._log_joint(x)
+        relative, reference, _, _ = self._against_nearest(x)
         return jax.nn.logsumexp(relative) + reference
 
     def score(self, x: Array) -> Array:
@@ -141,39 +141,34 @@ class GaussianMixture:
         Raises:
             ValueError: as ``log_prob``.
         """
-        posterior, scores = self._posterior_scores(x)
-        return (posterior @ scores).reshape(self.shape)
+        relative, _, differences, nearest = self._against_nearest(x)
+        return (nearest + jax.nn.softmax(relative) @ differences).reshape(self.shape)
 
     def hessian(self, x: Array) -> Array:
         """∇² log q = Σ_k w_k(x)(−Σ_k⁻¹) + Cov_w[s_k]: ``(*shape) -> (d, d)``, symmetric.
 
-        The covariance of the component scores is taken about their mean: s sᵀ is never subtracted.
+        The covariance is that of the differences s_k − s_r: s sᵀ is never subtracted.
 
         Raises:
             ValueError: as ``log_prob``.
         """
-        posterior, scores = self._posterior_scores(x)
-        centred = scores - posterior @ scores
-        precision = jnp.broadcast_to(1 / self.eigenvalues, scores.shape)
+        relative, _, differences, _ = self._against_nearest(x)
+        posterior = jax.nn.softmax(relative)
+        centred = differences - posterior @ differences
+        precision = jnp.broadcast_to(1 / self.eigenvalues, differences.shape)
         if self.eigenvectors is None:
             mean_precision = jnp.diag(posterior @ precision)
         else:
             mean_precision = jnp.einsum("k,kij,kj,klj->il", posterior, self.eigenvectors, precision, self.eigenvectors)
         return jnp.einsum("k,ki,kj->ij", posterior, centred, centred) - mean_precision
 
-    def _posterior_scores(self, x: Array) -> tuple[Array, Array]:
-        """Posterior weights ``(K,)`` and component scores ``(K, d)``."""
-        relative, _ = self._log_joint(x)
-        difference = (x - self.means).reshape(self.n_components, self.dim)
-        scores = -self._from_axes(self._to_axes(difference) / self.eigenvalues)
-        return jax.nn.softmax(relative), scores
+    def _against_nearest(self, x: Array) -> tuple[Array, Array, Array, Array]:
+        """Components against the nearest, r: ln(w_k N_k / N_r) ``(K,)``, ln N_r, s_k − s_r ``(K, d)`` and s_r ``(d,)``.
 
-    def _log_joint(self, x: Array) -> tuple[Array, Array]:
-        """log(w_k N(x; μ_k, Σ_k)) as ``(K,)`` values relative to the nearest component r, and that reference.
-
-        Far from the data the quadratic forms are huge and nearly equal. Their differences are therefore written as
-        z_k² − z_r² = (z_k − z_r)(z_k + z_r) with z_k − z_r = (W_k − W_r)(x − μ_r) + W_k(μ_r − μ_k), W = Λ^{−1/2}Uᵀ,
-        in which components of equal covariance cancel exactly, and are scaled by c so that squares cannot overflow.
+        Far from the data log-densities and scores are huge and nearly equal, so differences are not taken of them. With
+        z_k = W_k(x − μ_k), W = Λ^{−1/2}Uᵀ, and g_k = z_k − z_r = (W_k − W_r)(x − μ_r) + W_k(μ_r − μ_k), in which
+        components of equal covariance cancel exactly: z_k² − z_r² = g_k·(z_k + z_r), computed in units of c so that
+        squares cannot overflow, and s_k − s_r = −W_kᵀg_k − (W_k − W_r)ᵀz_r.
         """
         require(jnp.shape(x) == self.shape, "x", jnp.shape(x), f"must have the shape of a point, {self.shape}")
         known = concrete(self.eigenvalues)
@@ -190,17 +185,19 @@ class GaussianMixture:
         c = jnp.maximum(lax.stop_gradient(jnp.max(jnp.abs(z))), 1)
         r = jnp.argmin(jnp.sum(lax.stop_gradient(z / c) ** 2, axis=-1))
 
+        change = root - root[r]
         if self.eigenvectors is None:
-            turned = (root - root[r]) * (x - means[r])
+            turned, tilted, nearest = change * (x - means[r]), change * z[r], -root[r] * z[r]
         else:
-            axes = root[..., None] * self.eigenvectors.mT
-            turned = (axes - axes[r]) @ (x - means[r])
+            along, back = jnp.einsum("kij,i->kj", self.eigenvectors, x - means[r]), self._from_axes(root * z[r])
+            turned, tilted, nearest = root * (along - along[r]) + change * along[r], back - back[r], -back[r]
         gap = turned + root * self._to_axes(means[r] - means)
+        differences = -self._from_axes(root * gap) - tilted
         quadratic = c * jnp.sum((gap / c) * ((z + z[r]) / c), axis=-1) * c
         log_det = jnp.sum(jnp.broadcast_to(jnp.log(self.eigenvalues), z.shape), axis=-1)
         relative = -0.5 * (quadratic + log_det - log_det[r]) + jnp.log(self.weights)
         reference = -0.5 * (jnp.sum(z[r] ** 2) + log_det[r] + self.dim * math.log(2 * math.pi))
-        return relative, reference
+        return relative, reference, differences, nearest
 
     def _to_axes(self, vectors: Array) -> Array:
         """U_kᵀ v_k for ``(K, d)`` vectors."""
