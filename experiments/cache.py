@@ -23,10 +23,12 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def code_tag(*modules: ModuleType) -> str:
-    """SHA-256 of the source files of ``modules``: a stage whose code changed is not taken from the cache."""
+    """SHA-256 of the source of ``modules``, packages with all they hold: changed code is not taken from the cache."""
     digest = hashlib.sha256()
     for module in modules:
-        digest.update(Path(str(module.__file__)).read_bytes())
+        source = Path(str(module.__file__))
+        for path in sorted(source.parent.rglob("*.py")) if hasattr(module, "__path__") else [source]:
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -1,0 +1,144 @@
+"""Figures of the mixture experiment, from its arrays alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, SymLogNorm
+from matplotlib.patches import Circle
+
+from experiments.figures.style import COLOURS, DIVERGING, SEQUENTIAL, grid, save
+
+Arrays = Mapping[str, np.ndarray]
+KINDS = ("mode", "midpoint", "centre")
+SCORES = ("analytic", "learned")
+ESTIMATORS = ("boundary", "volume")
+RANKED = {
+    "network": ("trained with the copies", COLOURS[0]),
+    "control": ("trained without them", COLOURS[1]),
+    "memorizer": ("perfect memorizer", COLOURS[2]),
+    "mixture": ("true mixture", COLOURS[6]),
+}
+
+
+def draw(directory: Path) -> None:
+    """Every figure whose arrays the run in ``directory`` left."""
+    arrays, figures = directory / "arrays", directory / "figures"
+    if (arrays / "critical.npz").exists():
+        critical = dict(np.load(arrays / "critical.npz"))
+        draw_histograms(critical, figures)
+        draw_scores(critical, figures)
+    if (arrays / "maps.npz").exists():
+        maps = dict(np.load(arrays / "maps.npz"))
+        for level in range(len(maps["t"])):
+            draw_maps(maps, "kappa", level, figures)
+            draw_maps(maps, "laplacian", level, figures)
+    samples = {path.stem.removeprefix("planted_"): dict(np.load(path)) for path in arrays.glob("planted_d*.npz")}
+    if samples:
+        draw_planted(dict(sorted(samples.items(), key=lambda item: len(item[1]["copies"]))), figures)
+
+
+def draw_histograms(a: Arrays, figures: Path) -> None:
+    """The repeats of every estimate by kind of point, with the values by quadrature as dashed lines."""
+    figure, axes = grid(2, 2, height=3.6, sharex=True, sharey=True)
+    spread = a["values"].min(), a["values"].max()
+    low, high = np.quantile(a["values"], [0.001, 0.999]) if a["p"] > 1 else (min(-1.0, spread[0]), max(1.0, spread[1]))
+    bins = np.linspace(max(low, spread[0]), min(high, spread[1]), 80)
+    for i, score in enumerate(SCORES):
+        for j, estimator in enumerate(ESTIMATORS):
+            panel = axes[i, j]
+            for kind, colour in zip(KINDS, COLOURS, strict=False):
+                chosen = a["kinds"] == kind
+                panel.hist(a["values"][i, j, chosen].ravel(), bins, color=colour, alpha=0.7, label=kind)
+                for value in a["reference"][i, chosen]:
+                    panel.axvline(value, color=colour, ls="--", lw=0.8)
+            panel.set_title(f"{score} score, {estimator}")
+            panel.set_yscale("log")
+    for panel in axes[1]:
+        panel.set_xlabel(f"κ$_{{{a['p']:g}}}$, radius {a['radius']:g}")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("repeats")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    save(figure, figures, "critical_histograms")
+
+
+def draw_scores(a: Arrays, figures: Path) -> None:
+    """Directions of both scores over log q, and the balls at the critical points."""
+    figure, axes = grid(1, 2, height=3.6, sharex=True, sharey=True)
+    x, y = np.meshgrid(a["grid"], a["grid"])
+    levels = np.linspace(a["log_q"].max() - 30, a["log_q"].max(), 16)
+    for panel, score, arrows in zip(axes[0], SCORES, a["arrows"], strict=True):
+        drawn = panel.contourf(x, y, a["log_q"], levels, cmap=SEQUENTIAL, extend="min")
+        length = np.linalg.norm(arrows, axis=-1, keepdims=True)
+        unit = arrows / np.where(length > 0, length, 1)
+        panel.quiver(x, y, unit[..., 0], unit[..., 1], color="white", scale=36, width=0.003)
+        for centre, kind in zip(a["centres"], a["kinds"], strict=True):
+            panel.add_patch(Circle(centre, a["radius"], fill=False, ls="-" if kind == "mode" else "--", color="black"))
+        panel.set_title(f"{score} score, σ = {a['sigma']:.2f}")
+        panel.set_aspect("equal")
+    figure.colorbar(drawn, ax=axes[0], label="log q", shrink=0.8)
+    save(figure, figures, "critical_scores")
+
+
+def draw_maps(a: Arrays, quantity: str, level: int, figures: Path) -> None:
+    """κ_p or Δ_p u over the plane at one noise level: a row per p; analytic, learned, learned − analytic."""
+    values, orders = a[quantity][level], a["p"]
+    figure, axes = grid(len(orders), 3, height=2.0 * len(orders), sharex=True, sharey=True)
+    extent = a["extent"][level] * np.array([-1, 1, -1, 1])
+    symbol = "κ" if quantity == "kappa" else "Δ"
+    for row, p in enumerate(orders):
+        analytic, learned = values[0, row], values[1, row]
+        norm = _norm(quantity, p, analytic)
+        for panel, shown in zip(axes[row], (analytic, learned, learned - analytic), strict=True):
+            drawn = panel.imshow(shown, DIVERGING, norm=norm, origin="lower", extent=extent)
+        axes[row, 0].set_ylabel(f"p = {p:g}")
+        figure.colorbar(
+            drawn, ax=axes[row], shrink=0.85, extend="both", label=f"{symbol}$_{{{p:g}}}$" + " u" * (symbol == "Δ")
+        )
+    for panel, title in zip(axes[0], ("analytic", "learned", "learned − analytic"), strict=True):
+        panel.set_title(title)
+    figure.suptitle(f"noise level σ = {a['sigma'][level]:.2f}", fontsize=8)
+    save(figure, figures, f"maps_{quantity}_t{a['t'][level]:g}")
+
+
+def _norm(quantity: str, p: float, analytic: np.ndarray) -> Normalize:
+    """Symmetric about 0; κ_1 has its own range, Δ_p u spans decades."""
+    if quantity == "kappa" and p == 1:
+        return Normalize(-1, 1)
+    size = np.abs(analytic[np.isfinite(analytic)])
+    largest = float(np.quantile(size, 0.99))
+    if quantity == "kappa":
+        return Normalize(-largest, largest)
+    return SymLogNorm(max(float(np.quantile(size, 0.25)), 1e-3 * largest), vmin=-largest, vmax=largest)
+
+
+def draw_planted(samples: Mapping[str, Arrays], figures: Path) -> None:
+    """Per sample: AUC of planted against held-out test points over the noise level; κ at the chosen level."""
+    figure, axes = grid(len(samples), 2, height=1.9 * len(samples) + 0.4)
+    for (name, a), (left, right) in zip(samples.items(), axes, strict=True):
+        for score, (label, colour) in RANKED.items():
+            value, low, high = a[f"auc_{score}"].T
+            left.plot(a["sigma"], value, "o-", ms=2.5, color=colour, label=label)
+            left.fill_between(a["sigma"], low, high, color=colour, alpha=0.15, lw=0)
+        left.axvline(a["sigma"][a["chosen"]], color="grey", ls=":", lw=1)
+        left.axhline(0.5, color="grey", lw=0.5)
+        left.set_xscale("log")
+        left.set_ylim(0, 1.05)
+        left.set_ylabel(f"d = {name.removeprefix('d')}\nAUC, test half")
+        _histogram(right, a)
+    axes[-1, 0].set_xlabel("noise level σ (dotted: chosen on the validation half)")
+    axes[-1, 1].set_xlabel("κ at the chosen level, test half")
+    axes[0, 1].legend()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    save(figure, figures, "planted")
+
+
+def _histogram(panel: Axes, a: Arrays) -> None:
+    kappa, copies, test = a["kappa_network"][a["chosen"]], a["copies"], ~a["validation"]
+    bins: Any = np.linspace(kappa[test].min(), kappa[test].max(), 40)
+    roles = {"planted": copies >= 2, "single": copies == 1, "held out": copies == 0}
+    for (label, chosen), colour in zip(roles.items(), (COLOURS[1], COLOURS[4], COLOURS[6]), strict=True):
+        panel.hist(kappa[test & chosen], bins, density=True, histtype="step", color=colour, label=label)
+    panel.set_ylabel("density")

@@ -1,0 +1,196 @@
+"""Part 3: which training points has a network memorized? Planted copies in mixtures of 2, 16 and 64 dimensions.
+
+Points are ranked by κ_p on the ball of the noise shell: centre α x₀, radius σ√d. Four scores see the same points and
+directions: the network trained on the planted sample; the control, trained without the planted points; the empirical
+score, which has memorized every training point (upper reference); the true mixture's score, which knows none of them
+(lower reference). The noise level is chosen on the validation half of the points, everything is reported on the other.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from pydantic import Field
+
+from experiments.cache import Cache
+from experiments.networks import named_key, trained
+from experiments.report import Report
+from experiments.schema import RunConfig, Section
+from experiments.tracker import Tracker
+from plap_jax import GaussianMixture
+from plap_jax.data import Planted, plant, random_mixture
+from plap_jax.diffusion import Diffusion, Schedule
+from plap_jax.flux import FluxEstimator
+from plap_jax.metrics import Interval, auc, bootstrap_interval, tpr_at_fpr
+from plap_jax.parallel import map_points
+from plap_jax.typing import ScoreFn
+
+NETWORK, CONTROL, MEMORIZER, MIXTURE = SCORES = ("network", "control", "memorizer", "mixture")
+ENDS = ("auc", "low", "high")
+
+
+class Sample(Section):
+    """One mixture and the sample drawn from it."""
+
+    dim: int = Field(ge=1)
+    n_components: int = Field(ge=1)
+    spread: float = Field(ge=0, description="standard deviation of the means, per coordinate")
+    variance: float = Field(gt=0, description="within a component, per coordinate")
+    copies: int = Field(ge=2, description="how often a planted point stands in the training set")
+    n_planted: int = Field(ge=4)
+    n_single: int = Field(ge=4)
+    n_heldout: int = Field(ge=4)
+
+
+class PlantedConfig(Section):
+    """Part 3."""
+
+    enabled: bool
+    sigmas: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="noise levels that are tried")
+    n_reference_samples: int = Field(ge=2, description="directions for the two analytic references")
+    samples: dict[str, Sample]
+
+
+def run(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker) -> None:
+    """Trains, scores and reports every sample of the config, by name (d2, d16, d64)."""
+    summaries, rows = [], []
+    for name, sample in config.planted.samples.items():
+        mixture, points = _draw(config, name, sample)
+        networks = {
+            NETWORK: trained(config, points.train, name=f"{name}/planted", report=report, cache=cache, tracker=tracker),
+            CONTROL: trained(
+                config, points.control, name=f"{name}/control", report=report, cache=cache, tracker=tracker
+            ),
+        }
+        with report.stage(f"planted/{name}/scoring"):
+            kappa, levels = _score_all(config, name, mixture, points, networks)
+        levels_of_sample, chosen = _evaluate(report, config, name, points, kappa, levels)
+        summaries += levels_of_sample
+        rows += _point_rows(name, points, {score: values[chosen] for score, values in kappa.items()})
+        report.arrays(
+            f"planted_{name}",
+            copies=points.copies,
+            validation=points.validation,
+            sigma=levels["sigma"],
+            chosen=chosen,
+            validation_auc=[row["validation_auc"] for row in levels_of_sample],
+            **{f"kappa_{score}": values for score, values in kappa.items()},
+            **{
+                f"auc_{score}": [[row[f"{score}_{end}"] for end in ENDS] for row in levels_of_sample]
+                for score in SCORES
+            },
+        )
+    report.table("planted_levels", summaries)
+    report.table("planted_points", rows)
+
+
+def _draw(config: RunConfig, name: str, sample: Sample) -> tuple[GaussianMixture, Planted]:
+    key_mixture, key_points = jax.random.split(named_key(config.seed, f"planted/{name}/data"))
+    sizes = {"dim": sample.dim, "n_components": sample.n_components}
+    mixture = random_mixture(key_mixture, spread=sample.spread, variance=sample.variance, **sizes)
+    points = mixture.sample(key_points, sample.n_planted + sample.n_single + sample.n_heldout)
+    return mixture, plant(points, n_planted=sample.n_planted, copies=sample.copies, n_single=sample.n_single)
+
+
+def _score_all(
+    config: RunConfig, name: str, mixture: GaussianMixture, points: Planted, networks: Mapping[str, Diffusion]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """κ_p of every point by every score, ``(n levels, n points)`` each, and the levels that the schedule has."""
+    schedule: Schedule = networks[NETWORK].schedule
+    times = [schedule.time_at(sigma) for sigma in config.planted.sigmas]
+    memorizer = GaussianMixture.empirical(points.points[points.copies > 0], _weights(points))
+    key = named_key(config.seed, f"planted/{name}/directions")
+    kappa: dict[str, list[np.ndarray]] = {score: [] for score in SCORES}
+    for t in times:
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        score_fns = {score: networks[score].score_at(t) for score in (NETWORK, CONTROL)} | {
+            MEMORIZER: Partial(GaussianMixture.score, memorizer.noised(alpha, sigma)),
+            MIXTURE: Partial(GaussianMixture.score, mixture.noised(alpha, sigma)),
+        }
+        for score, score_fn in score_fns.items():
+            n = config.flux.n_samples if score in networks else config.planted.n_reference_samples
+            kappa[score].append(_kappa(config, score_fn, points, alpha, sigma, key, n))
+    levels = {"t": np.asarray(times), "sigma": np.asarray([float(schedule.sigma(t)) for t in times])}
+    return {score: np.stack(values) for score, values in kappa.items()}, levels
+
+
+def _weights(points: Planted) -> np.ndarray:
+    """The share of each training point in the training set."""
+    copies = points.copies[points.copies > 0]
+    return copies / copies.sum()
+
+
+def _kappa(
+    config: RunConfig, score_fn: ScoreFn, points: Planted, alpha: Any, sigma: Any, key: jax.Array, n_samples: int
+) -> np.ndarray:
+    centres = np.asarray(alpha * points.points)
+    radius = sigma * np.sqrt(np.prod(centres.shape[1:]))
+    estimator = FluxEstimator(score_fn, radius, key, jnp.float32(config.flux.p), n_samples, config.flux.directions)
+    return map_points(estimator, centres, batch_size=64).value
+
+
+def _evaluate(
+    report: Report,
+    config: RunConfig,
+    name: str,
+    points: Planted,
+    kappa: Mapping[str, np.ndarray],
+    levels: Mapping[str, np.ndarray],
+) -> tuple[list[dict[str, Any]], int]:
+    """Metrics at the level that separates best on validation points; a table row per level; that level's index."""
+    test = ~points.validation
+
+    def classes(score: str, level: int, half: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values = kappa[score][level]
+        return values[half & points.is_planted], values[half & negative]
+
+    on_validation = [
+        float(auc(*classes(NETWORK, level, points.validation, points.is_heldout)))
+        for level in range(len(levels["sigma"]))
+    ]
+    chosen = int(np.argmax(on_validation))
+
+    def interval(statistic: Any, score: str, level: int = chosen, negative: np.ndarray | None = None) -> Interval:
+        negative = points.is_heldout if negative is None else negative
+        return bootstrap_interval(statistic, *classes(score, level, test, negative), seed=config.seed)
+
+    report.metric(f"planted/{name}/sigma", levels["sigma"][chosen])
+    report.metric(f"planted/{name}/auc", interval(auc, NETWORK))
+    report.metric(f"planted/{name}/tpr_at_1pct_fpr", interval(tpr_at_fpr, NETWORK))
+    report.metric(f"planted/{name}/auc_vs_single", interval(auc, NETWORK, negative=points.is_single))
+    report.metric(f"planted/{name}/memorizer_auc", interval(auc, MEMORIZER))
+    report.metric(f"planted/{name}/mixture_auc", interval(auc, MIXTURE))
+    report.metric(f"control/{name}/auc", interval(auc, CONTROL))
+    rows = []
+    for level, (t, sigma) in enumerate(zip(levels["t"], levels["sigma"], strict=True)):
+        tested = {score: interval(auc, score, level) for score in SCORES}
+        row = {
+            "sample": name,
+            "sigma": sigma,
+            "t": t,
+            "chosen": level == chosen,
+            "validation_auc": on_validation[level],
+        }
+        for score, result in tested.items():
+            row |= {f"{score}_auc": result.value, f"{score}_low": result.low, f"{score}_high": result.high}
+        rows.append(row)
+    return rows, chosen
+
+
+def _point_rows(name: str, points: Planted, kappa: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Every point with its κ at the chosen level, most memorized first."""
+    order = np.argsort(-kappa[NETWORK], kind="stable")
+    return [
+        {
+            "sample": name,
+            "rank": rank,
+            "point": int(i),
+            "copies": int(points.copies[i]),
+            "half": "validation" if points.validation[i] else "test",
+            **{f"kappa_{score}": float(values[i]) for score, values in kappa.items()},
+        }
+        for rank, i in enumerate(order, 1)
+    ]

@@ -1,0 +1,78 @@
+"""Trained networks, from the cache when they are there."""
+
+import shutil
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import plap_jax.checkpoints
+import plap_jax.diffusion
+import plap_jax.networks
+import plap_jax.training
+from experiments.cache import Cache, code_tag
+from experiments.report import Report
+from experiments.schema import RunConfig
+from experiments.tracker import Tracker
+from plap_jax.diffusion import Diffusion
+from plap_jax.training import load_diffusion, save_diffusion, train
+
+NETWORK, LOSSES, STEPS = "network", "losses.npy", "steps"
+
+
+def named_key(seed: int, name: str) -> jax.Array:
+    """A random key for one purpose: the same for the same seed and name, independent between names."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def trained(
+    config: RunConfig, data: np.ndarray, *, name: str, report: Report, cache: Cache, tracker: Tracker
+) -> Diffusion:
+    """A network of ``config.model`` trained on ``data`` under ``config.diffusion`` and ``config.train``.
+
+    Args:
+        config: its sections model, diffusion, train and its seed say how.
+        data: ``(n, *shape)``, copies included.
+        name: names the stage, the checkpoint, the curve, and the network's own randomness.
+        report, cache, tracker: of the run. Nothing is trained when the cache holds this network already.
+
+    Returns:
+        The network with averaged weights, paired with its schedule.
+    """
+    key_weights, key_steps = jax.random.split(named_key(config.seed, f"network/{name}"))
+    untrained = Diffusion(
+        config.model.make(data.shape[1:], rngs=nnx.Rngs(key_weights)),
+        config.diffusion.make(),
+        prediction="eps",
+        data_std=float(np.std(data)),
+        conditioning="log_snr",
+    )
+    depends_on = {
+        "data": report.fingerprint(f"train/{name}", data),
+        "sections": {s: getattr(config, s).spec for s in ("model", "diffusion", "train")},
+        "seed": config.seed,
+        "code": code_tag(plap_jax.training, plap_jax.diffusion, plap_jax.networks, plap_jax.checkpoints),
+    }
+
+    def build(directory: Path) -> None:
+        result = train(
+            untrained,
+            jnp.asarray(data),
+            key=key_steps,
+            config=config.train.make(),
+            checkpoint_dir=directory / STEPS,
+            progress=True,
+        )
+        save_diffusion(directory / NETWORK, result.diffusion)
+        np.save(directory / LOSSES, np.asarray(result.losses))
+        shutil.rmtree(directory / STEPS)
+
+    with report.stage(f"train/{name}"):
+        entry = cache.stage(f"train/{name}", depends_on, build)
+        network = load_diffusion(entry / NETWORK, untrained)
+    tracker.curve(f"train/{name}/loss", np.load(entry / LOSSES))
+    report.checkpoint(name.replace("/", "_"), entry / NETWORK)
+    return network
