@@ -11,5 +11,5 @@ def experiments() -> list[str]:
 
 
 def choose_an_experiment() -> str:
-    """What to answer when none was chosen."""
-    return f"+exp=NAME is missing: must be one of {', '.join(experiments())}"
+    """What to answer when none was chosen, or several."""
+    return f"+exp=NAME must name one experiment: {', '.join(experiments())}"

@@ -27,7 +27,8 @@ class SweepWatch(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before the first job."""
-        SweepWatch.directory = Path(config.hydra.sweep.dir).absolute()
+        if not OmegaConf.is_missing(config, "name"):  # otherwise Hydra's sweeper will say so
+            SweepWatch.directory = Path(config.hydra.sweep.dir).absolute()
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,18 @@ def _headline(run: Path, runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(name for pattern in patterns for name in names if fnmatch(name, pattern)))
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 2 with one line on stderr where there is nothing to collect."""
+    if len(arguments) != 1:
+        print("usage: python -m experiments.collect SWEEP_DIR", file=sys.stderr)
+        return 2
     try:
-        tell(Path(sys.argv[1]), collect(Path(sys.argv[1])))
-    except (ValueError, OSError) as problem:
-        print(problem, file=sys.stderr)
-        sys.exit(2)
+        tell(Path(arguments[0]), collect(Path(arguments[0])))
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

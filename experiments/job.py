@@ -1,5 +1,6 @@
 """One run of an experiment: config checked, cache, report and tracker made, results written, figures drawn."""
 
+import contextlib
 import importlib
 import logging
 import traceback
@@ -43,7 +44,8 @@ def _failure(error: Exception, directory: Path) -> UserError | JobFailed:
     line = one_line(error)
     if line is None:
         traceback.print_exc()
-    write_text(directory / ERROR, (line or traceback.format_exc().rstrip()) + "\n")
+    with contextlib.suppress(OSError):  # a full disk may be what failed
+        write_text(directory / ERROR, (line or traceback.format_exc().rstrip()) + "\n")
     return JobFailed(f"{type(error).__name__}: {error}") if line is None else UserError(line)
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatch
 from importlib.metadata import version
 from io import StringIO
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,7 @@ def flatten(metrics: Mapping[str, Value]) -> dict[str, float | int | None]:
     flat: dict[str, float | int | None] = {}
     for name, value in metrics.items():
         if isinstance(value, dict):
-            flat |= {name if key == "value" else f"{name}/{key}": value[key] for key in sorted(value)}
+            flat |= {name: value["value"]} | {f"{name}/{key}": value[key] for key in ("low", "high", "n")}
         else:
             flat[name] = value
     return flat
@@ -189,7 +189,10 @@ def _csv(columns: Sequence[str], body: Sequence[Sequence[Any]]) -> str:
 
 
 def _markdown(columns: Sequence[str], body: Sequence[Sequence[Any]]) -> str:
-    return tabulate(body, headers=columns, tablefmt="github", floatfmt=".4g") + "\n"
+    cells = [
+        [f"{x:.4g}" if isinstance(x, Real) and not isinstance(x, Integral) else str(x) for x in row] for row in body
+    ]
+    return tabulate(cells, headers=columns, tablefmt="github", disable_numparse=True) + "\n"
 
 
 FORMATS = {"csv": _csv, "md": _markdown}

@@ -30,6 +30,9 @@ def main() -> int:
         return _tell(refused.failure)
     except (UserError, JobFailed, HydraException, OmegaConfBaseException, OSError) as error:
         return _tell(error)
+    except KeyboardInterrupt:
+        print("interrupted: finished stages and checkpoints are kept in cache_dir", file=sys.stderr)
+        return 130
     finally:
         if SweepWatch.directory is not None and runs_in(SweepWatch.directory):
             tell(SweepWatch.directory, collect(SweepWatch.directory))  # here, as Hydra's hook misses failed sweeps

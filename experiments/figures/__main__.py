@@ -2,15 +2,20 @@
 
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 
-def main(directory: Path) -> int:
-    """Exit code 2 with one line where ``directory`` holds no run, or a run without figures."""
-    path = directory / ".hydra" / "config.yaml"
-    module = OmegaConf.load(path).get("figures") if path.is_file() else None
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 2 with one line on stderr where there is nothing to draw."""
+    if len(arguments) != 1:
+        print("usage: python -m experiments.figures RUN_DIR", file=sys.stderr)
+        return 2
+    directory = Path(arguments[0])
+    config = directory / ".hydra" / "config.yaml"
+    module = OmegaConf.load(config).get("figures") if config.is_file() else None
     if module is None:
         print(f"RUN_DIR={directory}: must hold a run whose config names its figures", file=sys.stderr)
         return 2
@@ -19,4 +24,4 @@ def main(directory: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])) if len(sys.argv) == 2 else __doc__)
+    sys.exit(main(sys.argv[1:]))

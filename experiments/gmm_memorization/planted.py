@@ -98,7 +98,10 @@ def _draw(config: RunConfig, name: str, sample: Sample) -> tuple[GaussianMixture
 def _score_all(
     config: RunConfig, name: str, mixture: GaussianMixture, points: Planted, networks: Mapping[str, Diffusion]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """κ_p of every point by every score, ``(n levels, n points)`` each, and the levels that the schedule has."""
+    """κ_p of the points by every score, ``(n levels, n points)`` each, and the levels that the schedule has.
+
+    NaN where the memorizer was not asked: validation points and single ones.
+    """
     schedule: Schedule = networks[NETWORK].schedule
     times = [schedule.time_at(sigma) for sigma in config.planted.sigmas]
     memorizer = GaussianMixture.empirical(points.points[points.copies > 0], _weights(points))
@@ -112,7 +115,11 @@ def _score_all(
         }
         for score, score_fn in score_fns.items():
             n = config.flux.n_samples if score in networks else config.planted.n_reference_samples
-            kappa[score].append(_kappa(config, score_fn, points, alpha, sigma, key, n))
+            # One evaluation of the memorizer costs as much as the training set is large: what is reported, no more.
+            scored = ~points.validation & ~points.is_single if score == MEMORIZER else np.full(len(points.points), True)
+            values = np.full(len(points.points), np.nan)
+            values[scored] = _kappa(config, score_fn, points.points[scored], alpha, sigma, key, n)
+            kappa[score].append(values)
     levels = {"t": np.asarray(times), "sigma": np.asarray([float(schedule.sigma(t)) for t in times])}
     return {score: np.stack(values) for score, values in kappa.items()}, levels
 
@@ -124,9 +131,9 @@ def _weights(points: Planted) -> np.ndarray:
 
 
 def _kappa(
-    config: RunConfig, score_fn: ScoreFn, points: Planted, alpha: Any, sigma: Any, key: jax.Array, n_samples: int
+    config: RunConfig, score_fn: ScoreFn, points: np.ndarray, alpha: Any, sigma: Any, key: jax.Array, n_samples: int
 ) -> np.ndarray:
-    centres = np.asarray(alpha * points.points)
+    centres = np.asarray(alpha * points)
     radius = sigma * np.sqrt(np.prod(centres.shape[1:]))
     estimator = FluxEstimator(score_fn, radius, key, jnp.float32(config.flux.p), n_samples, config.flux.directions)
     return map_points(estimator, centres, batch_size=64).value
@@ -190,7 +197,7 @@ def _point_rows(name: str, points: Planted, kappa: Mapping[str, np.ndarray]) -> 
             "point": int(i),
             "copies": int(points.copies[i]),
             "half": "validation" if points.validation[i] else "test",
-            **{f"kappa_{score}": float(values[i]) for score, values in kappa.items()},
+            **{f"kappa_{s}": None if np.isnan(values[i]) else float(values[i]) for s, values in kappa.items()},
         }
         for rank, i in enumerate(order, 1)
     ]
