@@ -1,7 +1,6 @@
 """An experiment small enough for tests of everything around an experiment."""
 
-import os
-import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,12 +16,23 @@ from plap_jax.metrics import mean_interval
 from plap_jax.typing import require
 
 
+@dataclass(frozen=True)
+class TinyTraining:
+    """Something with a range of its own, which the config check meets by making it."""
+
+    n_steps: int
+    rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require(self.n_steps >= 1, "n_steps", self.n_steps, "must be >= 1")
+
+
 class Sample(Section):
     """What is drawn."""
 
     n: int = Field(ge=2)
     spread: float = Field(gt=0)
-    fail: Literal["none", "value", "bug", "kill"]
+    fail: Literal["none", "value", "bug"]
 
 
 class Config(RunConfig):
@@ -37,8 +47,6 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
     require(sample.fail != "value", "sample.fail", sample.fail, "must be none")
     if sample.fail == "bug":
         raise AttributeError("a bug")
-    if sample.fail == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
 
     def draw() -> dict[str, np.ndarray]:
         return {"x": np.random.default_rng(config.seed).normal(0, sample.spread, sample.n)}
