@@ -87,12 +87,12 @@ def test_initial_weights_traced_and_not():
 
 def test_embedding_of_the_level():
     level = 1.7
-    wavelengths = np.geomspace(1, 40, 4)
+    wavelengths = np.geomspace(4, 40, 4)
     expected = np.concatenate([np.cos(2 * np.pi * level / wavelengths), np.sin(2 * np.pi * level / wavelengths)])
     np.testing.assert_allclose(sinusoidal_embedding(level, 8), expected, rtol=1e-5, atol=1e-6)
     codes = jax.vmap(lambda u: sinusoidal_embedding(u, 32))(jnp.linspace(-12, 12, 200))
     gaps = jnp.abs(codes[:, None] - codes[None]).max(-1) + jnp.eye(200)
-    assert gaps.min() > 0.3  # no two levels look alike
+    assert gaps.min() > 0.1  # no two levels look alike
     with pytest.raises(ValueError, match="dim=3: must be even and >= 2"):
         sinusoidal_embedding(level, 3)
 

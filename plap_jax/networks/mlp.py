@@ -14,11 +14,11 @@ from plap_jax.typing import Array, ArrayLike, accumulation_dtype, require
 
 # Wavelengths of the level's embedding, in units of the log-SNR, whose range is about [-10, 10]: the longest
 # tells the ends apart, the shortest resolves neighbouring levels.
-_SHORTEST, _LONGEST = 1.0, 40.0
+_SHORTEST, _LONGEST = 4.0, 40.0
 
 
 def sinusoidal_embedding(level: ArrayLike, dim: int) -> Array:
-    """(cos(2π level/λ_i), sin(2π level/λ_i)), λ_i geometric from 1 to 40.
+    """(cos(2π level/λ_i), sin(2π level/λ_i)), λ_i geometric from 4 to 40.
 
     Args:
         level: scalar, the log-SNR.

@@ -1,0 +1,87 @@
+"""Checkpoints of a training run: what it is, where it stands, and how it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from plap_jax.checkpoints import describe, load_tree, read_about, remove_unfinished, require_same, save_tree
+from plap_jax.diffusion import Diffusion
+from plap_jax.training.config import TrainConfig
+from plap_jax.training.steps import State, Task
+
+# These say how the steps are driven, not what they do: a run may be resumed with others.
+_FREE = ("loop", "chunk_steps", "checkpoint_every")
+_KEPT = 2
+
+
+class Store:
+    """The folder of a run's checkpoints, ``step_XXXXXXXX/``; the newest two are kept.
+
+    Args:
+        folder: made if it is missing. One run at a time.
+        identity: whatever decides the outcome of the run, see ``identity``; must agree with what is there.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | os.PathLike, identity: dict[str, Any]) -> None:
+        self._folder = Path(folder).absolute()
+        self._identity = identity
+        self._folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(self._folder)
+
+    @property
+    def newest(self) -> Path | None:
+        """The last checkpoint that was finished."""
+        return max(self._folder.glob("step_*"), default=None)
+
+    def load(self, state: State, losses: np.ndarray) -> tuple[State, np.ndarray, int]:
+        """State, losses and number of steps at the newest checkpoint; as given, and 0, if there is none.
+
+        Raises:
+            CheckpointError: it is damaged, or of another run.
+        """
+        if self.newest is None:
+            return state, losses, 0
+        notes = read_about(self.newest)["notes"]
+        require_same(self.newest, notes["run"], self._identity)
+        state, losses = load_tree(self.newest, (state, losses))
+        return state, losses, notes["step"]
+
+    def save(self, state: State, losses: np.ndarray, step: int) -> None:
+        """Add a checkpoint, then delete those that it makes superfluous."""
+        save_tree(self._folder / f"step_{step:08d}", (state, losses), {"step": step, "run": self._identity})
+        for old in sorted(self._folder.glob("step_*"))[:-_KEPT]:
+            shutil.rmtree(old)
+
+
+def identity(task: Task, weights: jax.Array, config: TrainConfig) -> dict[str, Any]:
+    """What a resumed run must share with the one that wrote the checkpoint, architecture first."""
+    static = describe_static(task.diffusion)
+    settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
+    inputs = {
+        "initial weights": weights,
+        "data_std": task.diffusion.data_std,
+        "data": task.data,
+        "conditions": task.conditions,
+        "key": jax.random.key_data(task.key),
+    }
+    return describe(task.diffusion) | static | settings | {name: _digest(value) for name, value in inputs.items()}
+
+
+def describe_static(diffusion: Diffusion) -> dict[str, str]:
+    """What is no array in a ``Diffusion``, as text."""
+    return {name: str(getattr(diffusion, name)) for name in ("schedule", "prediction", "conditioning")}
+
+
+def _digest(value: Any) -> str | None:
+    return None if value is None else hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]

@@ -1,0 +1,128 @@
+"""Checkpoints: there and back, whole or not at all, and every kind of damage in one line."""
+
+import json
+import subprocess
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plap_jax.checkpoints import CheckpointError, load_tree, read_about, remove_unfinished, save_tree
+
+
+class Pair(NamedTuple):
+    kernel: object
+    scale: object
+
+
+def tree(width=3):
+    return {
+        "a": Pair(jnp.arange(2.0 * width).reshape(2, width), 0.1),
+        "b": [np.arange(4), jnp.ones(2, jnp.bfloat16), None],
+        "c": jnp.float32(2.5),
+    }
+
+
+def files(path):
+    return sorted(p for p in path.rglob("*") if p.is_file())
+
+
+def test_there_and_back(tmp_path):
+    save_tree(tmp_path / "deep" / "net", tree(), {"step": 3})
+    like = jax.tree.map(lambda leaf: leaf * 0, tree())
+    loaded = load_tree(tmp_path / "deep" / "net", like)
+    assert jax.tree.structure(loaded) == jax.tree.structure(tree())
+    for got, expected in zip(jax.tree.leaves(loaded), jax.tree.leaves(tree()), strict=True):
+        assert type(got) is type(expected)
+        np.testing.assert_array_equal(got, expected)
+    assert read_about(tmp_path / "deep" / "net")["notes"] == {"step": 3}
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["net"]
+
+
+def test_shapes_are_enough_to_load(tmp_path):
+    save_tree(tmp_path / "net", {"w": jnp.ones((2, 3))})
+    loaded = load_tree(tmp_path / "net", {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32)})
+    np.testing.assert_array_equal(loaded["w"], np.ones((2, 3)))
+
+
+def test_checksums_are_those_of_sha256sum(tmp_path):
+    path = save_tree(tmp_path / "net", tree())
+    subprocess.run(["sha256sum", "--check", "--quiet", "--strict", "sha256"], cwd=path, check=True)
+    listed = {line.split("  ")[1] for line in (path / "sha256").read_text().splitlines()}
+    assert listed == {str(p.relative_to(path)) for p in files(path)} - {"sha256"}
+
+
+def test_a_checkpoint_is_replaced_and_nothing_else_is(tmp_path):
+    save_tree(tmp_path / "net", {"w": jnp.zeros(2)})
+    save_tree(tmp_path / "net", {"w": jnp.ones(2)})
+    np.testing.assert_array_equal(load_tree(tmp_path / "net", {"w": jnp.zeros(2)})["w"], np.ones(2))
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="path='.*mine': exists and is not a checkpoint"):
+        save_tree(tmp_path / "mine", tree())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "net"]
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        save_tree(tmp_path / "net", tree(), {"notes": object()})
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        save_tree(tmp_path / "file" / "net", tree())
+
+
+def test_leftovers_are_removed(tmp_path):
+    save_tree(tmp_path / "net", tree())
+    (tmp_path / ".unfinished-abc" / "new").mkdir(parents=True)
+    remove_unfinished(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["net"]
+
+
+def refused(path, like=None):
+    with pytest.raises(CheckpointError) as caught:
+        load_tree(path, tree() if like is None else like)
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message
+    return message
+
+
+def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
+    path = save_tree(tmp_path / "net", tree())
+    for file in files(path):
+        original = file.read_bytes()
+        middle = len(original) // 2
+        name = str(file.relative_to(path))
+        damages = [original[:-1], original + b"x", b""]
+        if original:
+            flipped = bytes([original[middle] ^ 0x10])
+            damages.append(original[:middle] + flipped + original[middle + 1 :])
+        for damaged in damages:
+            if damaged != original:
+                file.write_bytes(damaged)
+                assert name == "sha256" or name in refused(path)
+                refused(path)
+        file.unlink()
+        refused(path)
+        file.write_bytes(original)
+    load_tree(path, tree())
+
+
+def test_missing_and_foreign_directories(tmp_path):
+    assert "no such directory" in refused(tmp_path / "none")
+    assert "has no sha256 file" in refused(tmp_path)
+
+
+def test_other_architectures(tmp_path):
+    path = save_tree(tmp_path / "net", tree())
+    assert "a.kernel is float32(2, 3) there, float32(2, 4) is expected" in refused(path, tree(4))
+    assert "d is absent there, float32(1,) is expected" in refused(path, tree() | {"d": jnp.ones(1)})
+    assert "c is float32() there, absent is expected" in refused(path, {k: tree()[k] for k in "ab"})
+    assert "c is float32() there, int32() is expected" in refused(path, tree() | {"c": jnp.int32(1)})
+
+
+def test_about_is_plain_json(tmp_path):
+    path = save_tree(tmp_path / "net", {"w": jnp.ones((2, 3))}, {"x": None})
+    about = {"arrays": {"w": "float32(2, 3)"}, "notes": {"x": None}}
+    assert json.loads((path / "about.json").read_text()) == about
