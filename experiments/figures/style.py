@@ -44,3 +44,4 @@ def save(figure: Figure, directory: Path, name: str) -> None:
     for kind, metadata in METADATA.items():
         with replacing(directory / f"{name}.{kind}") as handle:
             figure.savefig(handle, format=kind, metadata=metadata)
+        figure.set_layout_engine("none")  # laid out once: the second file has the same layout, in half the time

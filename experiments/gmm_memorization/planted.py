@@ -22,7 +22,7 @@ from experiments.schema import RunConfig, Section
 from experiments.tracker import Tracker
 from plap_jax import GaussianMixture
 from plap_jax.data import Planted, plant, random_mixture
-from plap_jax.diffusion import Diffusion, Schedule
+from plap_jax.diffusion import Diffusion
 from plap_jax.flux import FluxEstimator
 from plap_jax.metrics import Interval, auc, bootstrap_interval, tpr_at_fpr
 from plap_jax.parallel import map_points
@@ -50,7 +50,8 @@ class PlantedConfig(Section):
 
     enabled: bool
     sigmas: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="noise levels that are tried")
-    n_reference_samples: int = Field(ge=2, description="directions for the two analytic references")
+    n_samples: int = Field(ge=2, description="directions per ball")
+    memorizer_samples: int = Field(ge=2, description="directions per ball for the empirical score, the dearest of all")
     samples: dict[str, Sample]
 
 
@@ -100,10 +101,10 @@ def _score_all(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """κ_p of the points by every score, ``(n levels, n points)`` each, and the levels that the schedule has.
 
-    NaN where the memorizer was not asked: validation points and single ones.
+    NaN where the two references were not asked: validation points and single ones.
     """
-    schedule: Schedule = networks[NETWORK].schedule
-    times = [schedule.time_at(sigma) for sigma in config.planted.sigmas]
+    part, schedule = config.planted, networks[NETWORK].schedule
+    times = [schedule.time_at(sigma) for sigma in part.sigmas]
     memorizer = GaussianMixture.empirical(points.points[points.copies > 0], _weights(points))
     key = named_key(config.seed, f"planted/{name}/directions")
     kappa: dict[str, list[np.ndarray]] = {score: [] for score in SCORES}
@@ -114,9 +115,9 @@ def _score_all(
             MIXTURE: Partial(GaussianMixture.score, mixture.noised(alpha, sigma)),
         }
         for score, score_fn in score_fns.items():
-            n = config.flux.n_samples if score in networks else config.planted.n_reference_samples
-            # One evaluation of the memorizer costs as much as the training set is large: what is reported, no more.
-            scored = ~points.validation & ~points.is_single if score == MEMORIZER else np.full(len(points.points), True)
+            n = part.memorizer_samples if score == MEMORIZER else part.n_samples
+            # The references only where they are reported: the memorizer costs as much as the training set is large.
+            scored = np.full(len(points.points), True) if score in networks else ~points.validation & ~points.is_single
             values = np.full(len(points.points), np.nan)
             values[scored] = _kappa(config, score_fn, points.points[scored], alpha, sigma, key, n)
             kappa[score].append(values)
