@@ -15,6 +15,7 @@ from omegaconf.errors import (
 from experiments.catalogue import choose_an_experiment
 
 OURS = ("plap_jax", "experiments")
+CONFIG = ("hydra", "omegaconf")
 
 
 class UserError(Exception):
@@ -33,9 +34,9 @@ class Refused(BaseException):
         self.failure = failure
 
 
-def one_line(error: BaseException, overrides: Sequence[str] = tuple(sys.argv[1:])) -> str | None:
+def one_line(error: BaseException) -> str | None:
     """The line that explains a user's mistake; None where ``error`` is a bug."""
-    cause = error.__cause__
+    cause, overrides = error.__cause__, sys.argv[1:]
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -48,16 +49,16 @@ def one_line(error: BaseException, overrides: Sequence[str] = tuple(sys.argv[1:]
         if isinstance(cause, ConfigKeyError | ConfigAttributeError):
             return _unknown_key(cause, overrides)
         if cause is not None and not isinstance(cause, HydraException | OmegaConfBaseException):
-            return one_line(cause, overrides)
-        key = getattr(error, "full_key", None)
-        return f"{key}: {_joined(str(error))}" if key else _joined(str(error))
+            return one_line(cause)
+        return f"{getattr(error, 'full_key', None) or ' '.join(overrides)}: {_joined(str(error))}"
     if isinstance(error, OSError):
         return _file_system(error, overrides)
     if type(error).__module__.split(".")[0] in OURS:
         return _joined(str(error))
-    if isinstance(error, ValueError) and _raised_in(error.__traceback__).split(".")[0] in OURS:
-        return _joined(str(error))
-    return None
+    origin = _raised_in(error.__traceback__).split(".")[0] if isinstance(error, ValueError) else ""
+    if origin in CONFIG:
+        return f"{' '.join(overrides)}: {_joined(str(error))}"
+    return _joined(str(error)) if origin in OURS else None
 
 
 def _joined(text: str) -> str:

@@ -78,7 +78,7 @@ class Report:
             self.wall_times[name] = self.wall_times.get(name, 0.0) + seconds
             log.info("  %-32s %7.2f s", name, seconds)
 
-    def arrays(self, name: str, **arrays: Any) -> Path:
+    def arrays(self, name: str, /, **arrays: Any) -> Path:
         """``arrays/<name>.npz`` with everything that a figure needs."""
         path = self.directory / "arrays" / f"{name}.npz"
         with replacing(path) as handle:

@@ -2,15 +2,14 @@
 
 import os
 import sys
+import traceback
 
 import hydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from experiments.catalogue import CONF
 from experiments.collect import SweepWatch, collect, runs_in, tell
-from experiments.errors import JobFailed, Refused, UserError, one_line
+from experiments.errors import JobFailed, Refused, one_line
 from experiments.job import execute
 
 
@@ -28,7 +27,7 @@ def main() -> int:
         return 0
     except Refused as refused:
         return _tell(refused.failure)
-    except (UserError, JobFailed, HydraException, OmegaConfBaseException, OSError) as error:
+    except Exception as error:
         return _tell(error)
     except KeyboardInterrupt:
         print("interrupted: finished stages and checkpoints are kept in cache_dir", file=sys.stderr)
@@ -38,12 +37,13 @@ def main() -> int:
             tell(SweepWatch.directory, collect(SweepWatch.directory))  # here, as Hydra's hook misses failed sweeps
 
 
-def _tell(error: BaseException) -> int:
+def _tell(error: Exception) -> int:
     if isinstance(error, JobFailed):
         return 1
     line = one_line(error)
     if line is None:
-        raise error
+        traceback.print_exception(error)
+        return 1
     print(line, file=sys.stderr)
     return 2
 
