@@ -42,26 +42,30 @@ def draw(directory: Path) -> None:
 
 def draw_histograms(a: Arrays, figures: Path) -> None:
     """The repeats of every estimate by kind of point, with the values by quadrature as dashed lines."""
-    figure, axes = grid(2, 2, height=3.6, sharex=True, sharey=True)
-    spread = a["values"].min(), a["values"].max()
-    low, high = np.quantile(a["values"], [0.001, 0.999]) if a["p"] > 1 else (min(-1.0, spread[0]), max(1.0, spread[1]))
-    bins = np.linspace(max(low, spread[0]), min(high, spread[1]), 80)
-    for i, score in enumerate(SCORES):
-        for j, estimator in enumerate(ESTIMATORS):
-            panel = axes[i, j]
-            for kind, colour in zip(KINDS, COLOURS, strict=False):
-                chosen = a["kinds"] == kind
-                panel.hist(a["values"][i, j, chosen].ravel(), bins, color=colour, alpha=0.7, label=kind)
-                for value in a["reference"][i, chosen]:
-                    panel.axvline(value, color=colour, ls="--", lw=0.8)
-            panel.set_title(f"{score} score, {estimator}")
-            panel.set_yscale("log")
-    for panel in axes[1]:
-        panel.set_xlabel(f"κ$_{{{a['p']:g}}}$, radius {a['radius']:g}")
+    figure, axes = grid(2, 2, height=3.6, sharex="col", sharey=True)
+    for j, estimator in enumerate(ESTIMATORS):
+        bins = np.linspace(*_visible(a["values"][:, j]), 60)
+        for i, score in enumerate(SCORES):
+            _estimates_at_points(axes[i, j], a, a["values"][i, j], a["reference"][i], bins)
+            axes[i, j].set_title(f"{score} score, {estimator}")
+        axes[1, j].set_xlabel(f"κ$_{{{a['p']:g}}}$, radius {a['radius']:g}")
     for panel in axes[:, 0]:
         panel.set_ylabel("repeats")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     save(figure, figures, "critical_histograms")
+
+
+def _estimates_at_points(panel: Axes, a: Arrays, values: np.ndarray, reference: np.ndarray, bins: np.ndarray) -> None:
+    for kind, colour in zip(KINDS, COLOURS, strict=False):
+        chosen = a["kinds"] == kind
+        panel.hist(values[chosen].ravel(), bins, color=colour, alpha=0.7, label=kind)
+        for value in reference[chosen]:
+            panel.axvline(value, color=colour, ls="--", lw=0.8)
+    beyond = int(((values < bins[0]) | (values > bins[-1])).sum())
+    panel.text(
+        0.02, 0.95, f"{beyond} of {values.size} beyond the axis", transform=panel.transAxes, va="top", fontsize=6
+    )
+    panel.set_yscale("log")
 
 
 def draw_scores(a: Arrays, figures: Path) -> None:
@@ -125,6 +129,8 @@ def draw_planted(samples: Mapping[str, Arrays], figures: Path) -> None:
         left.axvline(a["sigma"][a["chosen"]], color="grey", ls=":", lw=1)
         left.axhline(0.5, color="grey", lw=0.5)
         left.set_xscale("log")
+        left.set_xticks(a["sigma"], [f"{sigma:.2g}" for sigma in a["sigma"]])
+        left.minorticks_off()
         left.set_ylim(0, 1.05)
         left.set_ylabel(f"d = {name.removeprefix('d')}\nAUC, test half")
         _histogram(right, a)
@@ -137,7 +143,7 @@ def draw_planted(samples: Mapping[str, Arrays], figures: Path) -> None:
 
 def _histogram(panel: Axes, a: Arrays) -> None:
     kappa, copies, test = a["kappa_network"][a["chosen"]], a["copies"], ~a["validation"]
-    bins: Any = np.linspace(kappa[test].min(), kappa[test].max(), 40)
+    bins: Any = np.linspace(kappa[test].min(), kappa[test].max(), 25)
     roles = {"planted": copies >= 2, "single": copies == 1, "held out": copies == 0}
     for (label, chosen), colour in zip(roles.items(), (COLOURS[1], COLOURS[4], COLOURS[6]), strict=True):
         panel.hist(kappa[test & chosen], bins, density=True, histtype="step", color=colour, label=label)

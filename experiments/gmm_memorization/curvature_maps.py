@@ -1,4 +1,8 @@
-"""Part 2: κ_p and the pointwise Δ_p u over the plane, analytic beside learned, at several noise levels."""
+"""Part 2: κ_p and the pointwise Δ_p u over the plane, analytic beside learned, at several noise levels.
+
+In the plane the flux needs no random directions: equispaced ones, a trapezoid rule on the circle, leave no noise that
+a map could show instead of curvature.
+"""
 
 from functools import partial
 from typing import Annotated
@@ -9,10 +13,10 @@ import numpy as np
 from pydantic import Field
 
 from experiments.gmm_memorization.critical_points import SCORES, Setting
-from experiments.networks import named_key
 from experiments.report import Report
 from experiments.schema import RunConfig, Section
-from plap_jax import flux, p_laplacian
+from plap_jax import p_laplacian
+from plap_jax.flux import circle_flux
 from plap_jax.typing import Array, ScoreFn
 
 
@@ -29,8 +33,6 @@ def run(config: RunConfig, setting: Setting, *, report: Report) -> None:
     """Maps on the ball of the noise shell, radius σ√2, all p from the same score evaluations."""
     part, schedule = config.maps, setting.network.schedule
     orders = jnp.asarray(part.p, jnp.result_type(float))
-    key = named_key(config.seed, "maps/directions")
-    static = {"n_samples": config.flux.n_samples, "directions": config.flux.directions}
     kappa, laplacian, log_q, extents = [], [], [], []
     with report.stage("maps/estimates"):
         for t in part.times:
@@ -38,7 +40,9 @@ def run(config: RunConfig, setting: Setting, *, report: Report) -> None:
             axis = jnp.linspace(-extents[-1], extents[-1], part.n_grid)
             plane = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
             radius = schedule.sigma(t) * 2**0.5
-            both = [_maps(fn, plane, orders, radius, key, **static) for fn in setting.scores_at(t).values()]
+            both = [
+                _maps(fn, plane, orders, radius, n_points=config.flux.n_samples) for fn in setting.scores_at(t).values()
+            ]
             kappa.append([np.asarray(k) for k, _ in both])
             laplacian.append([np.asarray(v) for _, v in both])
             noised = setting.mixture.noised(schedule.alpha(t), schedule.sigma(t))
@@ -55,16 +59,13 @@ def run(config: RunConfig, setting: Setting, *, report: Report) -> None:
     _record(report, kappa, log_q, part, sigmas)
 
 
-@partial(jax.jit, static_argnames=("n_samples", "directions"))
-def _maps(
-    score_fn: ScoreFn, plane: Array, orders: Array, radius: Array, key: Array, *, n_samples: int, directions: str
-) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnames="n_points")
+def _maps(score_fn: ScoreFn, plane: Array, orders: Array, radius: Array, *, n_points: int) -> tuple[Array, Array]:
     """κ_p and Δ_p u, each ``(n orders, n points)``; only p varies in the inner map, so scores are evaluated once."""
 
     def at(x: Array) -> tuple[Array, Array]:
         def of_order(p: Array) -> tuple[Array, Array]:
-            ball = flux(score_fn, x, radius=radius, p=p, key=key, n_samples=n_samples, directions=directions)
-            return ball.value, p_laplacian(score_fn, x, p)
+            return circle_flux(score_fn, x, radius=radius, p=p, n_points=n_points), p_laplacian(score_fn, x, p)
 
         return jax.vmap(of_order)(orders)
 
