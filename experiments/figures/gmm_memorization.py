@@ -62,10 +62,19 @@ def _estimates_at_points(panel: Axes, a: Arrays, values: np.ndarray, reference: 
         for value in reference[chosen]:
             panel.axvline(value, color=colour, ls="--", lw=0.8)
     beyond = int(((values < bins[0]) | (values > bins[-1])).sum())
-    panel.text(
-        0.02, 0.95, f"{beyond} of {values.size} beyond the axis", transform=panel.transAxes, va="top", fontsize=6
-    )
+    if beyond:
+        panel.text(0.02, 0.98, f"{beyond} of {values.size} beyond", transform=panel.transAxes, va="top", fontsize=6)
     panel.set_yscale("log")
+
+
+def _visible(values: np.ndarray) -> tuple[float, float]:
+    """The range of the values; without the outermost 0.2 % on both sides where these would more than triple it.
+
+    The volume's tails are that heavy where its variance is infinite.
+    """
+    low, high = np.quantile(values, [0.002, 0.998])
+    whole = float(values.min()), float(values.max())
+    return whole if whole[1] - whole[0] <= 3 * (high - low) else (float(low), float(high))
 
 
 def draw_scores(a: Arrays, figures: Path) -> None:

@@ -119,7 +119,8 @@ def _score_all(
             # The references only where they are reported: the memorizer costs as much as the training set is large.
             scored = np.full(len(points.points), True) if score in networks else ~points.validation & ~points.is_single
             values = np.full(len(points.points), np.nan)
-            values[scored] = _kappa(config, score_fn, points.points[scored], alpha, sigma, key, n)
+            batch = 4 if score == MEMORIZER else 64  # about as many numbers as the processor's cache holds
+            values[scored] = _kappa(config, score_fn, points.points[scored], alpha, sigma, key, n, batch)
             kappa[score].append(values)
     levels = {"t": np.asarray(times), "sigma": np.asarray([float(schedule.sigma(t)) for t in times])}
     return {score: np.stack(values) for score, values in kappa.items()}, levels
@@ -132,12 +133,19 @@ def _weights(points: Planted) -> np.ndarray:
 
 
 def _kappa(
-    config: RunConfig, score_fn: ScoreFn, points: np.ndarray, alpha: Any, sigma: Any, key: jax.Array, n_samples: int
+    config: RunConfig,
+    score_fn: ScoreFn,
+    points: np.ndarray,
+    alpha: Any,
+    sigma: Any,
+    key: jax.Array,
+    n_samples: int,
+    batch: int,
 ) -> np.ndarray:
     centres = np.asarray(alpha * points)
     radius = sigma * np.sqrt(np.prod(centres.shape[1:]))
     estimator = FluxEstimator(score_fn, radius, key, jnp.float32(config.flux.p), n_samples, config.flux.directions)
-    return map_points(estimator, centres, batch_size=64).value
+    return map_points(estimator, centres, batch_size=batch).value
 
 
 def _evaluate(
