@@ -133,16 +133,16 @@ class Report:
         write_json(self.directory / MANIFEST, manifest)
 
     def objective(self, name: str) -> float:
-        """The number that a sweeper sees; NaN where the metric has none.
+        """The number that a sweeper sees; NaN, with a warning, where this run has no such metric or it has no value.
 
-        Raises:
-            ValueError: no metric of this name.
+        A part that was switched off, or a misspelt name, must not cost the results that are there.
         """
-        if name not in self.metrics:
-            raise ValueError(f"objective={name}: must be one of {', '.join(sorted(self.metrics))}")
-        value = self.metrics[name]
+        value = self.metrics.get(name)
         value = value["value"] if isinstance(value, dict) else value
-        return math.nan if value is None else float(value)
+        if value is None:
+            log.warning("objective=%s: no value in this run; a sweeper sees NaN", name)
+            return math.nan
+        return float(value)
 
     def summary(self, patterns: Sequence[str]) -> str:
         """The metrics that match one of the patterns, a line each."""

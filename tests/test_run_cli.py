@@ -44,7 +44,7 @@ def main(tmp_path, monkeypatch, capsys):
 def process(*arguments, cwd):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(TESTS)])}
     command = [sys.executable, "-m", "experiments.run", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_a_run_leaves_what_the_contract_says(main, tmp_path):
@@ -105,8 +105,7 @@ def test_the_objective_is_returned(main, monkeypatch):
         ((*TINY, "seed=???"), "seed: Missing mandatory value"),
         ((*TINY, "scale=none"), "scale=none: must be one of smoke, cpu, full"),
         ((*TINY, "sample.fail=value"), "sample.fail='value': must be none"),
-        ((*TINY, "objective=none"), "objective=none: must be one of moments/mean, moments/nothing, moments/spread"),
-        ((*TINY, "cache_dir=/dev/null/cache"), "cache_dir=/dev/null/cache: Not a directory; must be a directory that can"),
+        ((*TINY, "cache_dir=/dev/null/cache"), "cache_dir=/dev/null/cache: Not a directory; must be"),
         ((*TINY, "hydra.run.dir=file/run"), "hydra.run.dir=file/run: Not a directory; must be a path that can"),
     ],
 )
