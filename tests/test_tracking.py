@@ -1,0 +1,172 @@
+"""Weights & Biases: what it holds is what the run wrote, without network, and its failures are warnings."""
+
+import json
+import logging
+import os
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+import wandb
+from wandb.proto import wandb_internal_pb2 as protocol
+
+from experiments import run
+from experiments.collect import SweepWatch
+from experiments.report import Report, flatten
+from experiments.tracking import WandbTracker
+
+TESTS = Path(__file__).parent
+BLOCK, HEADER = 32 * 1024, 7
+
+
+def read_back(directory):
+    """The records of the offline run in ``directory``, a log in the format of LevelDB.
+
+    After a header of 7 bytes the file is cut into blocks of 32 KiB; a record lies in one or more chunks, each with
+    checksum (4 bytes), length (2) and kind (1 whole, 2 first, 3 middle, 4 last); chunks do not cross blocks.
+    """
+    (path,) = directory.glob("wandb/offline-run-*/run-*.wandb")
+    content, at, pending, records = path.read_bytes(), HEADER, b"", []
+    while at + HEADER <= len(content):
+        left = BLOCK - at % BLOCK
+        if left < HEADER:
+            at += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[at : at + HEADER])
+        pending += content[at + HEADER : at + HEADER + length]
+        at += HEADER + length
+        if kind in (1, 4):
+            records.append(protocol.Record.FromString(pending))
+            pending = b""
+    assert not pending
+    return records
+
+
+def items(records, kind):
+    """Key → value of all updates of one kind of record (summary, history), later ones last."""
+    found = {}
+    for record in records:
+        if record.WhichOneof("record_type") == kind:
+            part = getattr(record, kind)
+            for item in part.item if kind == "history" else part.update:
+                found.setdefault(item.key or "/".join(item.nested_key), []).append(json.loads(item.value_json))
+    return found
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """A launch directory, and a process environment that forgets what the tracker sets."""
+    for kind in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
+        monkeypatch.setenv(f"WANDB_{kind}_DIR", "")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(SweepWatch, "directory", None)
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def sweep(environment, monkeypatch, tmp_path):
+    """Two tracked runs in ``tmp_path/sweep``."""
+    arguments = ["-m", "--config-dir", str(TESTS / "conf"), "+exp=tiny", "tracking=offline", "seed=1,2"]
+    monkeypatch.setattr(sys, "argv", ["experiments.run", *arguments, "hydra.sweep.dir=sweep"])
+    assert run.main() == 0
+    return tmp_path / "sweep"
+
+
+def test_the_offline_file_holds_the_run(sweep, capfd):
+    groups = set()
+    for job in ("0", "1"):
+        records = read_back(sweep / job)
+        metrics = json.loads((sweep / job / "metrics.json").read_text())
+        summary, history = items(records, "summary"), items(records, "history")
+        assert {name: summary[name][-1] for name in flatten(metrics)} == flatten(metrics)
+
+        (opened,) = (r.run for r in records if r.WhichOneof("record_type") == "run")
+        config = {item.key: json.loads(item.value_json) for item in opened.config.update}
+        assert config["seed"] == int(job) + 1 and config["flux"]["p"] == 1 and config["sample"]["n"] == 64
+        groups.add(opened.run_group)
+
+        assert len(history["draw/loss"]) == 64 and history["step"][-1] == 63
+        assert history["tables/x/_type"] == ["table-file"]
+        assert history["figures/x/_type"] == ["image-file"]
+        (png,) = sweep.glob(f"{job}/wandb/offline-run-*/files/media/images/figures/x*.png")
+        assert png.read_bytes() == (sweep / job / "figures" / "x.png").read_bytes()
+
+        artifacts = [r.artifact for r in records if r.WhichOneof("record_type") == "artifact"]
+        (model,) = (artifact for artifact in artifacts if artifact.type == "model")
+        assert {entry.path for entry in model.manifest.contents} >= {"network/weights.npy"}
+    assert groups == {"tiny/sweep"}
+    assert "wandb:" not in "".join(capfd.readouterr())
+
+
+def test_all_its_files_are_in_the_run_directory(sweep, tmp_path):
+    for kind in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
+        assert Path(os.environ[f"WANDB_{kind}_DIR"]).is_relative_to(sweep / "1")
+    assert not (tmp_path / "wandb").exists()
+    assert os.environ["WANDB_ERROR_REPORTING"] == "false"
+
+
+def fails(*_, **__):
+    """A tracker's failure with more than one line."""
+    raise wandb.Error("no\nservice")
+
+
+def exits(*_, **__):
+    """A tracker's failure that would end the process."""
+    sys.exit(3)
+
+
+@pytest.mark.parametrize("failure", [fails, exits])
+def test_a_tracker_that_cannot_start_warns_once(environment, tmp_path, monkeypatch, caplog, failure):
+    monkeypatch.setattr(wandb, "init", failure)
+    tracker, report = WandbTracker(), Report(tmp_path / "run", {"name": "tiny"})
+    with caplog.at_level(logging.WARNING):
+        tracker.start(directory=report.directory, group="g", config=report.config)
+        tracker.curve("loss", [1.0])
+        tracker.publish(report)
+        tracker.finish(failed=False)
+    (warning,) = caplog.messages
+    assert warning.startswith("tracking is off: ") and "\n" not in warning
+
+
+@pytest.mark.parametrize("method", ["log", "summary", "finish"])
+def test_a_tracker_that_fails_later_warns_once(environment, tmp_path, monkeypatch, caplog, method):
+    class Broken:
+        id = "id"
+
+        def __getattr__(self, name):
+            return fails() if name == method else (lambda *_, **__: None)
+
+    monkeypatch.setattr(wandb, "init", lambda **_: Broken())
+    tracker, report = WandbTracker(), Report(tmp_path / "run", {"name": "tiny"})
+    with caplog.at_level(logging.WARNING):
+        tracker.start(directory=report.directory, group="g", config=report.config)
+        tracker.curve("loss", [1.0])
+        if method != "finish":
+            tracker.publish(report)
+        tracker.finish(failed=False)
+    assert caplog.messages == ["tracking is off: Error: no service"]
+
+
+def test_long_curves_are_thinned_with_their_steps(environment, tmp_path, monkeypatch):
+    logged = []
+
+    class Run:
+        def __getattr__(self, name):
+            return logged.append if name == "log" else (lambda *_, **__: None)
+
+    monkeypatch.setattr(wandb, "init", lambda **_: Run())
+    tracker = WandbTracker()
+    tracker.start(directory=tmp_path, group="g", config={})
+    tracker.curve("loss", list(range(2500)), first_step=100, every=2)
+    assert len(logged) <= 1000
+    assert logged[1] == {"loss": 3.0, "step": 106}
+    tracker.curve("loss", [])
+    tracker.curve("loss", [7.0])
+    assert logged[-1] == {"loss": 7.0, "step": 0}
