@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import jax.numpy as jnp
@@ -70,6 +70,13 @@ class TrainConfig:
         for name, allowed in (("schedule", LearningRateSchedule), ("loop", Loop)):
             value = getattr(self, name)
             require(value in get_args(allowed), name, value, f"must be one of {', '.join(get_args(allowed))}")
+
+    @property
+    def recipe(self) -> TrainConfig:
+        """The settings that decide what a step does; how steps are driven and saved is set to the default."""
+        return replace(
+            self, **{name: getattr(TrainConfig, name) for name in ("loop", "chunk_steps", "checkpoint_every")}
+        )
 
     def learning_rate_at(self, step: ArrayLike) -> Array:
         """The learning rate of a step, counted from 0."""

@@ -166,12 +166,12 @@ def _run_chunk(state: State, task: Task, config: TrainConfig, first: int, last: 
     if config.loop == "python":
         losses = []
         for step in range(first, last):
-            state, loss = one_step(state, task, config, step, rows[step - first])
+            state, loss = one_step(state, task, config.recipe, step, rows[step - first])
             losses.append(loss)
         return state, np.asarray(jnp.stack(losses))
     length = min(config.chunk_steps, config.n_steps)  # one shape for all chunks, so one compilation
     rows = np.pad(rows, ((0, length - count), (0, 0)))
-    state, losses = many_steps(state, task, config, first, count, rows)
+    state, losses = many_steps(state, task, config.recipe, first, count, rows)
     return state, np.asarray(losses[:count])
 
 

@@ -17,8 +17,6 @@ from plap_jax.diffusion import Diffusion
 from plap_jax.training.config import TrainConfig
 from plap_jax.training.steps import State, Task
 
-# These say how the steps are driven, not what they do: a run may be resumed with others.
-_FREE = ("loop", "chunk_steps", "checkpoint_every")
 _KEPT = 2
 
 
@@ -67,7 +65,6 @@ class Store:
 def identity(task: Task, weights: jax.Array, config: TrainConfig) -> dict[str, Any]:
     """What a resumed run must share with the one that wrote the checkpoint, architecture first."""
     static = describe_static(task.diffusion)
-    settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
     inputs = {
         "initial weights": weights,
         "data_std": task.diffusion.data_std,
@@ -75,7 +72,12 @@ def identity(task: Task, weights: jax.Array, config: TrainConfig) -> dict[str, A
         "conditions": task.conditions,
         "key": jax.random.key_data(task.key),
     }
-    return describe(task.diffusion) | static | settings | {name: _digest(value) for name, value in inputs.items()}
+    return (
+        describe(task.diffusion)
+        | static
+        | asdict(config.recipe)
+        | {name: _digest(value) for name, value in inputs.items()}
+    )
 
 
 def describe_static(diffusion: Diffusion) -> dict[str, str]:
