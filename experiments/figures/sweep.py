@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.figures.style import COLOURS, PAGE, grid, save
 
-N_PANELS, COLUMNS = 12, 3
+N_PANELS, COLUMNS = 28, 4
 
 
 class Run(Protocol):
@@ -22,12 +22,12 @@ def draw(directory: Path, runs: Sequence[Run], keys: Sequence[str], metrics: Seq
     """``directory/results.png`` and ``.pdf``: a panel per metric, its first key (not the seed) along the axis.
 
     Runs that differ in the seed alone stand side by side in one colour; intervals are those of ``metrics.json``.
-    At most 12 metrics are drawn, the first ones.
+    The first 28 of the metrics that any run has a value for are drawn.
     """
     axis, hues = _roles(keys)
     ticks = list(dict.fromkeys(run.overrides.get(axis, "") for run in runs))
     groups = list(dict.fromkeys(_label(run, hues) for run in runs))
-    shown = list(metrics[:N_PANELS])
+    shown = [name for name in metrics if any(_has(run, name) for run in runs)][:N_PANELS]
     rows = max(1, -(-len(shown) // COLUMNS))
     figure, axes = grid(rows, COLUMNS, width=PAGE, height=1.7 * rows + 0.3)
     for panel, name in zip(axes.flat, shown, strict=False):
@@ -36,7 +36,7 @@ def draw(directory: Path, runs: Sequence[Run], keys: Sequence[str], metrics: Seq
             place = [ticks.index(run.overrides.get(axis, "")) for run in members]
             values = [run.metrics[name] for run in members]
             _points(panel, np.array(place, int), values, i, len(groups), group)
-        panel.set_title(name)
+        panel.set_title(name, fontsize=6)
         panel.set_xticks(range(len(ticks)), ticks)
         panel.set_xlim(-0.5, len(ticks) - 0.5)
         panel.set_xlabel(axis)
