@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.report import ERROR, METRICS, Value, flatten, shown, write_rows
 
-log = logging.getLogger(__name__)
 OVERRIDES = Path(".hydra/overrides.yaml")
 CONFIG = Path(".hydra/config.yaml")
 

@@ -51,7 +51,7 @@ def _failure(error: Exception, directory: Path) -> UserError | JobFailed:
 
 def _run(config: DictConfig, directory: Path) -> float:
     checked, module = check(config)
-    report = Report(directory, checked.model_dump(mode="json"))
+    report = Report(directory, checked.model_dump(mode="json"), list(HydraConfig.get().overrides.task))
     cache = Cache(to_absolute_path(checked.cache_dir))
     log.info("%s  scale=%s seed=%d  →  %s", checked.name, checked.scale, checked.seed, directory)
     tracker = _tracker(checked, report)
@@ -77,7 +77,7 @@ def _tracker(checked: RunConfig, report: Report) -> Tracker:
     try:
         tracker: Tracker = checked.tracking.make()
     except Exception as error:
-        log.warning("tracking is off: %s: %s", type(error).__name__, error)
+        log.warning("tracking is off: %s: %s", type(error).__name__, " ".join(str(error).split()))
         return Tracker()
     hydra = HydraConfig.get()
     is_sweep = hydra.mode == RunMode.MULTIRUN

@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,10 +40,11 @@ class Report:
     A run's directory may be that of an earlier, interrupted attempt.
     """
 
-    def __init__(self, directory: Path | str, config: Mapping[str, Any]):
+    def __init__(self, directory: Path | str, config: Mapping[str, Any], overrides: Sequence[str] = ()):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.config = dict(config)
+        self._overrides = list(overrides)
         self.metrics: dict[str, Value] = {}
         self.wall_times: dict[str, float] = {}
         self._missing: dict[str, str] = {}
@@ -128,7 +128,7 @@ class Report:
             "missing_metrics": self._missing,
             "wall_times_s": {name: round(seconds, 4) for name, seconds in self.wall_times.items()},
             "started": self._started.isoformat(),
-            "command": sys.argv[1:],
+            "overrides": self._overrides,
         }
         write_json(self.directory / MANIFEST, manifest)
 

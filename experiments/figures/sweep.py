@@ -29,14 +29,14 @@ def draw(directory: Path, runs: Sequence[Run], keys: Sequence[str], metrics: Seq
     groups = list(dict.fromkeys(_label(run, hues) for run in runs))
     shown = [name for name in metrics if any(_has(run, name) for run in runs)][:N_PANELS]
     rows = max(1, -(-len(shown) // COLUMNS))
-    figure, axes = grid(rows, COLUMNS, width=PAGE, height=1.7 * rows + 0.3)
+    figure, axes = grid(rows, COLUMNS, width=PAGE, height=1.8 * rows + 0.3)
     for panel, name in zip(axes.flat, shown, strict=False):
         for i, group in enumerate(groups):
             members = [run for run in runs if _label(run, hues) == group and _has(run, name)]
             place = [ticks.index(run.overrides.get(axis, "")) for run in members]
             values = [run.metrics[name] for run in members]
             _points(panel, np.array(place, int), values, i, len(groups), group)
-        panel.set_title(name, fontsize=6)
+        panel.set_title(_two_lines(name), fontsize=7)
         panel.set_xticks(range(len(ticks)), ticks)
         panel.set_xlim(-0.5, len(ticks) - 0.5)
         panel.set_xlabel(axis)
@@ -45,6 +45,13 @@ def draw(directory: Path, runs: Sequence[Run], keys: Sequence[str], metrics: Seq
     if hues and shown:
         figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(groups)))
     save(figure, directory, "results")
+
+
+def _two_lines(name: str) -> str:
+    """A metric's name broken at its middle slash, as a panel is narrow."""
+    parts = name.split("/")
+    lines = "/".join(parts[: -(-len(parts) // 2)]), "/".join(parts[-(-len(parts) // 2) :])
+    return "/\n".join(line for line in lines if line)
 
 
 def _roles(keys: Sequence[str]) -> tuple[str, list[str]]:
