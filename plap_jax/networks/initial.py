@@ -27,6 +27,11 @@ def unit_normal(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype = jnp.flo
     return _normal(key, shape, dtype, 1.0)
 
 
+def zeros(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    """0, for biases and for output layers; arguments as ``lecun_normal``."""
+    return jax.device_put(np.zeros(shape, dtype))
+
+
 def _normal(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype, std: float) -> Array:
     def draw(words: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng(np.asarray(words).ravel().tolist())
@@ -35,4 +40,4 @@ def _normal(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype, std: float) 
     words = jax.random.key_data(key)
     if isinstance(words, jax.core.Tracer):
         return jax.pure_callback(draw, jax.ShapeDtypeStruct(shape, dtype), words, vmap_method="sequential")
-    return jnp.asarray(draw(words))
+    return jax.device_put(draw(words))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from plap_jax.networks.initial import lecun_normal, unit_normal
+from plap_jax.networks.initial import lecun_normal, unit_normal, zeros
 from plap_jax.typing import Array, ArrayLike, accumulation_dtype, require
 
 # Wavelengths of the level's embedding, in units of the log-SNR, whose range is about [-10, 10]: the longest
@@ -76,7 +76,7 @@ class ResidualMLP(nnx.Module):
         self.captions = None if n_conditions is None else _Captions(n_conditions, embed_dim, rngs)
         self.first = _linear(dim, width, rngs)
         self.blocks = nnx.List([_Block(width, embed_dim, rngs) for _ in range(depth)])
-        self.last = nnx.Linear(width, dim, kernel_init=nnx.initializers.zeros, rngs=rngs)
+        self.last = nnx.Linear(width, dim, kernel_init=zeros, bias_init=zeros, rngs=rngs)
 
     def __call__(self, x: Array, level: ArrayLike, condition: ArrayLike | None = None) -> Array:
         """The prediction at one point.
@@ -128,4 +128,4 @@ class _Block(nnx.Module):
 
 
 def _linear(n_in: int, n_out: int, rngs: nnx.Rngs, use_bias: bool = True) -> nnx.Linear:
-    return nnx.Linear(n_in, n_out, use_bias=use_bias, kernel_init=lecun_normal, rngs=rngs)
+    return nnx.Linear(n_in, n_out, use_bias=use_bias, kernel_init=lecun_normal, bias_init=zeros, rngs=rngs)
