@@ -93,7 +93,7 @@ def p_laplacian(
     )
     _require_eps(eps)
     s, jacobian = _linearized(score_fn, x)
-    return _assemble(s, _trace(jacobian, s.size, chunk, s.dtype), jacobian(s), p, eps)
+    return _assemble(s, _trace(jacobian, s.size, chunk, s.dtype), jacobian(_unit(s, eps)), p, eps)
 
 
 def p_laplacian_estimate(
@@ -141,12 +141,14 @@ def p_laplacian_estimate(
             "hutch++": traceax.HutchPlusPlusEstimator(sampler),
             "xtrace": traceax.XTraceEstimator(sampler),
         }[method]
-        # traceax draws in the default floating dtype, and lineax wants to know the dtype beforehand.
-        operator = lx.FunctionLinearOperator(jacobian, jax.ShapeDtypeStruct(s.shape, jnp.result_type(float)))
+        # traceax draws in the default floating dtype, and lineax wants one dtype, known beforehand, throughout.
+        default = jnp.result_type(float)
+        structure = jax.ShapeDtypeStruct(s.shape, default)
+        operator = lx.FunctionLinearOperator(lambda v: jacobian(v).astype(default), structure)
         keys = jax.random.split(key, N_REPLICATES)
         units = jax.vmap(lambda k: estimator.estimate(k, operator, n_probes // N_REPLICATES)[0])(keys).astype(s.dtype)
     n_units = units.shape[0]
-    value = _assemble(s, jnp.mean(units), jacobian(s), p, eps)
+    value = _assemble(s, jnp.mean(units), jacobian(_unit(s, eps)), p, eps)
     slope = _assemble(s, jnp.ones_like(units[0]), jnp.zeros_like(s), p, eps)
     stderr = slope * jnp.std(units, ddof=1) / n_units**0.5
     return Estimate(value, stderr, n_probes + 2, n_units)
@@ -206,12 +208,17 @@ def _trace(jacobian: Callable[[Array], Array], dim: int, chunk: int | None, dtyp
     return lax.scan(lambda total, i: (total + jnp.sum(jax.vmap(diagonal)(i)), None), jnp.zeros((), dtype), indices)[0]
 
 
-def _assemble(s: Array, trace: Array, j_s: Array, p: ArrayLike, eps: ArrayLike) -> Array:
-    """|s|^{p−2} (tr J + (p−2) sᵀJs/|s|²), with the limits at s = 0 that the operator itself has."""
+def _unit(s: Array, eps: ArrayLike) -> Array:
+    """s/|s|: J is applied to it, since Js itself may overflow or vanish where ŝᵀJŝ does not."""
+    return s / safe_norm(s, jnp.asarray(eps, s.dtype))[0]
+
+
+def _assemble(s: Array, trace: Array, j_unit: Array, p: ArrayLike, eps: ArrayLike) -> Array:
+    """|s|^{p−2} (tr J + (p−2) ŝᵀJŝ), with the limits at s = 0 that the operator itself has."""
     p, eps = jnp.asarray(p, s.dtype), jnp.asarray(eps, s.dtype)
     norm, vanishes = safe_norm(s, eps)
     # At a critical point ŝ has no direction; its average, tr J/d, gives the sign of the divergence.
-    along = jnp.where(vanishes, trace / s.size, (s / norm) @ (j_s / norm))
+    along = jnp.where(vanishes, trace / s.size, (s / norm) @ j_unit)
     factor = trace + (p - 2) * along
     infinite = jnp.where(factor > 0, jnp.inf, jnp.where(factor < 0, -jnp.inf, jnp.nan))
     at_critical = jnp.where(p == 2, factor, jnp.where(p > 2, 0, infinite))
