@@ -28,10 +28,24 @@ def named_key(seed: int, name: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
+def untrained(config: RunConfig, data: np.ndarray, *, name: str) -> Diffusion:
+    """A network of ``config.model`` for points of ``data`` ``(n, *shape)``, paired with ``config.diffusion``.
+
+    The same seed and name give the same initial weights.
+    """
+    return Diffusion(
+        config.model.make(data.shape[1:], rngs=nnx.Rngs(named_key(config.seed, f"network/{name}/weights"))),
+        config.diffusion.make(),
+        prediction="eps",
+        data_std=float(np.std(data)),
+        conditioning="log_snr",
+    )
+
+
 def trained(
     config: RunConfig, data: np.ndarray, *, name: str, report: Report, cache: Cache, tracker: Tracker
 ) -> Diffusion:
-    """A network of ``config.model`` trained on ``data`` under ``config.diffusion`` and ``config.train``.
+    """The network of ``untrained`` after training on ``data`` as ``config.train`` says.
 
     Args:
         config: its sections model, diffusion, train and its seed say how.
@@ -42,14 +56,7 @@ def trained(
     Returns:
         The network with averaged weights, paired with its schedule.
     """
-    key_weights, key_steps = jax.random.split(named_key(config.seed, f"network/{name}"))
-    untrained = Diffusion(
-        config.model.make(data.shape[1:], rngs=nnx.Rngs(key_weights)),
-        config.diffusion.make(),
-        prediction="eps",
-        data_std=float(np.std(data)),
-        conditioning="log_snr",
-    )
+    initial = untrained(config, data, name=name)
     depends_on = {
         "data": report.fingerprint(f"train/{name}", data),
         "sections": {s: getattr(config, s).spec for s in ("model", "diffusion", "train")},
@@ -59,9 +66,9 @@ def trained(
 
     def build(directory: Path) -> None:
         result = train(
-            untrained,
+            initial,
             jnp.asarray(data),
-            key=key_steps,
+            key=named_key(config.seed, f"network/{name}/steps"),
             config=config.train.make(),
             checkpoint_dir=directory / STEPS,
             progress=True,
@@ -72,7 +79,7 @@ def trained(
 
     with report.stage(f"train/{name}"):
         entry = cache.stage(f"train/{name}", depends_on, build)
-        network = load_diffusion(entry / NETWORK, untrained)
+        network = load_diffusion(entry / NETWORK, initial)
     tracker.curve(f"train/{name}/loss", np.load(entry / LOSSES))
     report.checkpoint(name.replace("/", "_"), entry / NETWORK)
     return network

@@ -7,6 +7,7 @@ means, whose score is that of a denoiser which has memorized its training data.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal, get_args
 
 import jax
@@ -113,6 +114,7 @@ class GaussianMixture:
         eigenvalues = alpha**2 * self.eigenvalues + sigma**2
         return self._with(self.weights, alpha * self.means, eigenvalues, self.eigenvectors)
 
+    @partial(jax.jit, static_argnames="n")
     def sample(self, key: PRNGKey, n: int) -> Array:
         """x = μ_k + U_k diag(√λ_k) z, k ~ w, z ~ N(0, I): ``n`` independent points, ``(n, *shape)``."""
         key_k, key_z = jax.random.split(key)

@@ -4,6 +4,8 @@ All values of one figure come from one computation here: 200 repeats of each est
 volume, analytic and learned, with nothing recomputed afterwards.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -15,7 +17,7 @@ from jax.tree_util import Partial
 from pydantic import Field
 
 from experiments.cache import Cache
-from experiments.networks import named_key, trained
+from experiments.networks import named_key, trained, untrained
 from experiments.report import Report
 from experiments.schema import RunConfig, Section
 from experiments.tracker import Tracker
@@ -42,31 +44,36 @@ class Critical(Section):
 
 @dataclass(frozen=True)
 class Setting:
-    """The plane's mixture, and the network trained on a sample of it: what parts 1 and 2 look at."""
+    """The plane's mixture, and the network trained on a sample of it: what parts 1 and 2 look at.
+
+    ``compute`` is part 1's computation, compiled; None where that part is switched off.
+    """
 
     mixture: GaussianMixture
     network: Diffusion
+    compute: Callable[..., dict[str, Array]] | None = None
 
-    def scores_at(self, t: float) -> dict[str, ScoreFn]:
-        """Both score functions at one noise level."""
+    def noised(self, t: float) -> GaussianMixture:
+        """The mixture at noise level t."""
         schedule = self.network.schedule
-        noised = self.mixture.noised(schedule.alpha(t), schedule.sigma(t))
-        return {"analytic": Partial(GaussianMixture.score, noised), "learned": self.network.score_at(t)}
+        return self.mixture.noised(schedule.alpha(t), schedule.sigma(t))
 
     def extent(self, t: float) -> float:
         """Half the side of the square that shows the mixture at noise level t."""
-        noised = self.mixture.noised(self.network.schedule.alpha(t), self.network.schedule.sigma(t))
-        spread = jnp.sqrt(jnp.max(noised.eigenvalues))
-        return float(jnp.max(jnp.abs(noised.means)) + 4 * spread)
+        noised = self.noised(t)
+        return float(np.abs(noised.means).max() + 4 * np.sqrt(np.asarray(noised.eigenvalues).max()))
 
 
 def setting(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker) -> Setting:
-    """Samples the mixture and trains on the sample."""
+    """Samples the mixture and trains on the sample; meanwhile the other core compiles what part 1 will compute."""
     mixture = config.data.make()
     require(mixture.shape == (2,), "data", mixture.shape, "must be a mixture in the plane, shape (2,)")
-    sample = mixture.sample(named_key(config.seed, "plane/data"), config.critical.n_train)
-    network = trained(config, np.asarray(sample), name="plane", report=report, cache=cache, tracker=tracker)
-    return Setting(mixture, network)
+    sample = np.asarray(mixture.sample(named_key(config.seed, "plane/data"), config.critical.n_train))
+    initial = Setting(mixture, untrained(config, sample, name="plane"))
+    with ThreadPoolExecutor(1) as pool:
+        compiled = pool.submit(_compiled, config, initial) if config.critical.enabled else None
+        network = trained(config, sample, name="plane", report=report, cache=cache, tracker=tracker)
+        return Setting(mixture, network, compiled.result() if compiled else None)
 
 
 def critical_points(mixture: GaussianMixture) -> tuple[np.ndarray, np.ndarray]:
@@ -79,80 +86,82 @@ def critical_points(mixture: GaussianMixture) -> tuple[np.ndarray, np.ndarray]:
 
 def run(config: RunConfig, setting: Setting, *, report: Report) -> None:
     """Estimates, tables and metrics of part 1."""
-    part, t = config.critical, config.critical.t
-    alpha = float(setting.network.schedule.alpha(t))
     points, kinds = critical_points(setting.mixture)
-    centres = jnp.asarray(alpha * points)
-    scores = setting.scores_at(t)
+    arguments, constants = _arguments(config, setting, points)
     with report.stage("critical/estimates"):
-        values, reference = _estimates(config, scores, centres)
-    log_q, arrows, grid = _fields(setting, t, part.n_grid)
-    report.arrays(
-        "critical",
-        values=values,
-        reference=reference,
-        kinds=kinds,
-        centres=centres,
-        radius=config.flux.radius,
-        p=config.flux.p,
-        t=t,
-        sigma=setting.network.schedule.sigma(t),
-        grid=grid,
-        log_q=log_q,
-        arrows=arrows,
-    )
-    _record(report, values, reference, points, kinds, config)
+        found = {name: np.asarray(value) for name, value in setting.compute(*arguments, **constants).items()}
+    t = config.critical.t
+    sigma = setting.network.schedule.sigma(t)
+    report.arrays("critical", **found, **constants, t=t, sigma=sigma, grid=arguments[-1][0, :, 0], kinds=kinds)
+    _record(report, found["values"], found["reference"], points, kinds, config)
 
 
-def _estimates(config: RunConfig, scores: dict[str, ScoreFn], centres: Array) -> tuple[np.ndarray, np.ndarray]:
-    """κ_p: ``(2 scores, 2 estimators, n points, n repeats)``, and its value by quadrature ``(2 scores, n points)``."""
-    keys = jax.random.split(named_key(config.seed, "critical/directions"), config.critical.n_repeats)
-    settings = {"n_samples": config.flux.n_samples, "directions": config.flux.directions}
-    p, radius = config.flux.p, config.flux.radius
-    one_score = [_repeats(scores[name], centres, keys, radius, p, **settings) for name in SCORES]
-    reference = [_quadrature(scores[name], centres, radius, p) for name in SCORES]
-    return np.asarray(one_score), np.asarray(reference)
+def _arguments(config: RunConfig, setting: Setting, points: np.ndarray) -> tuple[tuple, dict[str, float]]:
+    part = config.critical
+    axis = np.linspace(-1, 1, part.n_grid, dtype=np.float32) * np.float32(setting.extent(part.t))
+    return (
+        setting.noised(part.t),
+        setting.network.score_at(part.t),
+        setting.network.schedule.alpha(part.t) * points,
+        jax.random.split(named_key(config.seed, "critical/directions"), part.n_repeats),
+        np.stack(np.meshgrid(axis, axis), axis=-1),
+    ), {"radius": config.flux.radius, "p": config.flux.p}
+
+
+def _compiled(config: RunConfig, setting: Setting) -> Callable[..., dict[str, Array]]:
+    arguments, constants = _arguments(config, setting, critical_points(setting.mixture)[0])
+    static = {"n_samples": config.flux.n_samples, "directions": config.flux.directions}
+    return _compute.lower(*arguments, **constants, **static).compile()
 
 
 @partial(jax.jit, static_argnames=("n_samples", "directions"))
-def _repeats(
-    score_fn: ScoreFn, centres: Array, keys: Array, radius: float, p: float, *, n_samples: int, directions: str
-) -> Array:
-    """κ_p by boundary and by volume: ``(2, n points, n repeats)``; every point and repeat has its own randomness."""
+def _compute(
+    noised: GaussianMixture,
+    learned: ScoreFn,
+    centres: Array,
+    keys: Array,
+    plane: Array,
+    *,
+    radius: float,
+    p: float,
+    n_samples: int,
+    directions: str,
+) -> dict[str, Array]:
+    """All that part 1 shows, in one compilation: both scores share the random numbers, and are compiled side by side.
 
-    def both(x: Array, key: Array) -> Array:
+    Returns:
+        values: κ_p ``(2 scores, 2 estimators, n points, n repeats)``; every point and repeat has its own randomness.
+        reference: κ_p by quadrature ``(2 scores, n points)``.
+        arrows: both scores over the plane ``(2 scores, n, n, 2)``; log_q: ``(n, n)``; rows go along y.
+        centres: as given.
+    """
+
+    def estimates(score_fn: ScoreFn, x: Array, key: Array) -> Array:
         key_boundary, key_volume = jax.random.split(key)
         common = {"radius": radius, "p": p, "n_samples": n_samples}
         boundary = flux(score_fn, x, key=key_boundary, directions=directions, **common)
         average = volume(score_fn, x, key=key_volume, **common)
         return jnp.stack([boundary.value, flux_density(average, radius, x.size).value])
 
-    def at(index: Array, x: Array) -> Array:
-        return jax.vmap(lambda key: both(x, jax.random.fold_in(key, index)))(keys)
+    def at_points(score_fn: ScoreFn) -> tuple[Array, Array]:
+        def at(index: Array, x: Array) -> Array:
+            return jax.vmap(lambda key: estimates(score_fn, x, jax.random.fold_in(key, index)))(keys)
 
-    return jnp.moveaxis(jax.vmap(at)(jnp.arange(len(centres)), centres), -1, 0)
+        values = jax.vmap(at)(jnp.arange(len(centres)), centres)
+        reference = jax.vmap(lambda x: circle_flux(score_fn, x, radius=radius, p=p, n_points=1024))(centres)
+        return jnp.moveaxis(values, -1, 0), reference
 
-
-@jax.jit
-def _quadrature(score_fn: ScoreFn, centres: Array, radius: float, p: float) -> Array:
-    return jax.vmap(lambda x: circle_flux(score_fn, x, radius=radius, p=p, n_points=1024))(centres)
-
-
-def _fields(setting: Setting, t: float, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """log q ``(n, n)``, both scores ``(2, n, n, 2)`` and the grid's axis ``(n,)``; rows go along y."""
-    extent = setting.extent(t)
-    axis = jnp.linspace(-extent, extent, n)
-    plane = jnp.stack(jnp.meshgrid(axis, axis), axis=-1)
-    schedule = setting.network.schedule
-    noised = setting.mixture.noised(schedule.alpha(t), schedule.sigma(t))
-    log_q = _over_plane(Partial(GaussianMixture.log_prob, noised), plane)
-    arrows = [_over_plane(score_fn, plane) for score_fn in setting.scores_at(t).values()]
-    return np.asarray(log_q), np.asarray(arrows), np.asarray(axis)
-
-
-@jax.jit
-def _over_plane(fn: Partial, plane: Array) -> Array:
-    return jax.vmap(jax.vmap(fn))(plane)
+    scores = (Partial(GaussianMixture.score, noised), learned)
+    values, reference = zip(*map(at_points, scores), strict=True)
+    arrows = jnp.stack([jax.vmap(jax.vmap(score_fn))(plane) for score_fn in scores])
+    log_q = jax.vmap(jax.vmap(noised.log_prob))(plane)
+    return {
+        "values": jnp.stack(values),
+        "reference": jnp.stack(reference),
+        "arrows": arrows,
+        "log_q": log_q,
+        "centres": centres,
+    }
 
 
 def _record(

@@ -10,12 +10,13 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from pydantic import Field
 
-from experiments.gmm_memorization.critical_points import SCORES, Setting
+from experiments.gmm_memorization.critical_points import Setting
 from experiments.report import Report
 from experiments.schema import RunConfig, Section
-from plap_jax import p_laplacian
+from plap_jax import GaussianMixture, p_laplacian
 from plap_jax.flux import circle_flux
 from plap_jax.typing import Array, ScoreFn
 
@@ -32,26 +33,21 @@ class Maps(Section):
 def run(config: RunConfig, setting: Setting, *, report: Report) -> None:
     """Maps on the ball of the noise shell, radius σ√2, all p from the same score evaluations."""
     part, schedule = config.maps, setting.network.schedule
-    orders = jnp.asarray(part.p, jnp.result_type(float))
-    kappa, laplacian, log_q, extents = [], [], [], []
+    orders = np.asarray(part.p, np.float32)
+    extents = [setting.extent(t) for t in part.times]
     with report.stage("maps/estimates"):
-        for t in part.times:
-            extents.append(setting.extent(t))
-            axis = jnp.linspace(-extents[-1], extents[-1], part.n_grid)
-            plane = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+        levels = []
+        for t, extent in zip(part.times, extents, strict=True):
+            axis = np.linspace(-extent, extent, part.n_grid, dtype=np.float32)
+            plane = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
             radius = schedule.sigma(t) * 2**0.5
-            both = [
-                _maps(fn, plane, orders, radius, n_points=config.flux.n_samples) for fn in setting.scores_at(t).values()
-            ]
-            kappa.append([np.asarray(k) for k, _ in both])
-            laplacian.append([np.asarray(v) for _, v in both])
-            noised = setting.mixture.noised(schedule.alpha(t), schedule.sigma(t))
-            log_q.append(np.asarray(jax.vmap(noised.log_prob)(plane)))
+            level = _maps(
+                setting.noised(t), setting.network.score_at(t), plane, orders, radius, n_points=config.flux.n_samples
+            )
+            levels.append([np.asarray(values) for values in level])
     side = (part.n_grid, part.n_grid)
-    kappa, laplacian = (
-        np.stack(a).reshape(len(part.times), len(SCORES), len(orders), *side) for a in (kappa, laplacian)
-    )
-    log_q = np.stack(log_q).reshape(len(part.times), *side)
+    kappa, laplacian, log_q = (np.stack(values) for values in zip(*levels, strict=True))
+    kappa, laplacian, log_q = (a.reshape(*a.shape[:-1], *side) for a in (kappa, laplacian, log_q))
     sigmas = np.asarray([float(schedule.sigma(t)) for t in part.times])
     report.arrays(
         "maps", kappa=kappa, laplacian=laplacian, log_q=log_q, p=part.p, t=part.times, sigma=sigmas, extent=extents
@@ -60,16 +56,26 @@ def run(config: RunConfig, setting: Setting, *, report: Report) -> None:
 
 
 @partial(jax.jit, static_argnames="n_points")
-def _maps(score_fn: ScoreFn, plane: Array, orders: Array, radius: Array, *, n_points: int) -> tuple[Array, Array]:
-    """κ_p and Δ_p u, each ``(n orders, n points)``; only p varies in the inner map, so scores are evaluated once."""
+def _maps(
+    noised: GaussianMixture, learned: ScoreFn, plane: Array, orders: Array, radius: Array, *, n_points: int
+) -> tuple[Array, Array, Array]:
+    """κ_p and Δ_p u, each ``(2 scores, n orders, n points)``, and log q ``(n points,)``.
 
-    def at(x: Array) -> tuple[Array, Array]:
-        def of_order(p: Array) -> tuple[Array, Array]:
-            return circle_flux(score_fn, x, radius=radius, p=p, n_points=n_points), p_laplacian(score_fn, x, p)
+    Only p varies in the inner map, so scores are evaluated once for all orders.
+    """
 
-        return jax.vmap(of_order)(orders)
+    def of_score(score_fn: ScoreFn) -> tuple[Array, Array]:
+        def at(x: Array) -> tuple[Array, Array]:
+            def of_order(p: Array) -> tuple[Array, Array]:
+                return circle_flux(score_fn, x, radius=radius, p=p, n_points=n_points), p_laplacian(score_fn, x, p)
 
-    return jax.tree.map(jnp.transpose, jax.lax.map(at, plane, batch_size=1024))
+            return jax.vmap(of_order)(orders)
+
+        return jax.tree.map(jnp.transpose, jax.lax.map(at, plane, batch_size=1024))
+
+    both = [of_score(score_fn) for score_fn in (Partial(GaussianMixture.score, noised), learned)]
+    kappa, laplacian = (jnp.stack(values) for values in zip(*both, strict=True))
+    return kappa, laplacian, jax.vmap(noised.log_prob)(plane)
 
 
 def _record(report: Report, kappa: np.ndarray, log_q: np.ndarray, part: Maps, sigmas: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from plap_jax.mixtures import GaussianMixture
 from plap_jax.typing import PRNGKey, require
@@ -23,9 +23,9 @@ def triangle(side: float = 5.0, variance: float = 0.1) -> GaussianMixture:
     """
     require(side > 0, "side", side, "must be > 0")
     require(variance > 0, "variance", variance, "must be > 0")
-    angle = jnp.pi * (0.5 + 2 * jnp.arange(3) / 3)
-    means = side / jnp.sqrt(3.0) * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
-    return GaussianMixture(jnp.full(3, 1 / 3), means, jnp.full(3, variance), "spherical")
+    angle = np.pi * (0.5 + 2 * np.arange(3) / 3)
+    means = side / 3**0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return GaussianMixture(np.full(3, 1 / 3), means, np.full(3, float(variance)), "spherical")
 
 
 def random_mixture(key: PRNGKey, *, dim: int, n_components: int, spread: float, variance: float) -> GaussianMixture:
@@ -46,5 +46,5 @@ def random_mixture(key: PRNGKey, *, dim: int, n_components: int, spread: float, 
     require(spread >= 0, "spread", spread, "must be >= 0")
     require(variance > 0, "variance", variance, "must be > 0")
     means = spread * jax.random.normal(key, (n_components, dim))
-    weights = jnp.full(n_components, 1 / n_components)
-    return GaussianMixture(weights, means, jnp.full(n_components, variance), "spherical")
+    weights = np.full(n_components, 1 / n_components)
+    return GaussianMixture(weights, means, np.full(n_components, float(variance)), "spherical")
