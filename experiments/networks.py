@@ -2,6 +2,7 @@
 
 import shutil
 import zlib
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import jax
@@ -43,12 +44,20 @@ def untrained(config: RunConfig, data: np.ndarray, *, name: str) -> Diffusion:
 
 
 def trained(
-    config: RunConfig, data: np.ndarray, *, name: str, report: Report, cache: Cache, tracker: Tracker
+    config: RunConfig,
+    data: np.ndarray,
+    *,
+    name: str,
+    report: Report,
+    cache: Cache,
+    tracker: Tracker,
+    n_steps: int | None = None,
 ) -> Diffusion:
     """The network of ``untrained`` after training on ``data`` as ``config.train`` says.
 
     Args:
         config: its sections model, diffusion, train and its seed say how.
+        n_steps: instead of those of ``config.train``.
         data: ``(n, *shape)``, copies included.
         name: names the stage, the checkpoint, the curve, and the network's own randomness.
         report, cache, tracker: of the run. Nothing is trained when the cache holds this network already.
@@ -57,9 +66,12 @@ def trained(
         The network with averaged weights, paired with its schedule.
     """
     initial = untrained(config, data, name=name)
+    train_config = config.train.make()
+    train_config = train_config if n_steps is None else replace(train_config, n_steps=n_steps)
     depends_on = {
         "data": report.fingerprint(f"train/{name}", data),
-        "sections": {s: getattr(config, s).spec for s in ("model", "diffusion", "train")},
+        "sections": {s: getattr(config, s).spec for s in ("model", "diffusion")},
+        "train": asdict(train_config),
         "seed": config.seed,
         "code": code_tag(plap_jax.training, plap_jax.diffusion, plap_jax.networks, plap_jax.checkpoints),
     }
@@ -69,7 +81,7 @@ def trained(
             initial,
             jnp.asarray(data),
             key=named_key(config.seed, f"network/{name}/steps"),
-            config=config.train.make(),
+            config=train_config,
             checkpoint_dir=directory / STEPS,
             progress=True,
         )

@@ -30,6 +30,8 @@ from plap_jax.typing import Array, ScoreFn, require
 SCORES = ("analytic", "learned")
 ESTIMATORS = ("boundary", "volume")
 KINDS = ("mode", "midpoint", "centre")
+# Used once per run, so compiled fast rather than well.
+COMPILER_OPTIONS = {"xla_backend_optimization_level": 1}
 
 
 class Critical(Section):
@@ -111,7 +113,7 @@ def _arguments(config: RunConfig, setting: Setting, points: np.ndarray) -> tuple
 def _compiled(config: RunConfig, setting: Setting) -> Callable[..., dict[str, Array]]:
     arguments, constants = _arguments(config, setting, critical_points(setting.mixture)[0])
     static = {"n_samples": config.flux.n_samples, "directions": config.flux.directions}
-    return _compute.lower(*arguments, **constants, **static).compile()
+    return _compute.lower(*arguments, **constants, **static).compile(COMPILER_OPTIONS)
 
 
 @partial(jax.jit, static_argnames=("n_samples", "directions"))
@@ -144,12 +146,15 @@ def _compute(
         return jnp.stack([boundary.value, flux_density(average, radius, x.size).value])
 
     def at_points(score_fn: ScoreFn) -> tuple[Array, Array]:
-        def at(index: Array, x: Array) -> Array:
-            return jax.vmap(lambda key: estimates(score_fn, x, jax.random.fold_in(key, index)))(keys)
+        def repeat(key: Array) -> Array:
+            return jax.vmap(lambda x, index: estimates(score_fn, x, jax.random.fold_in(key, index)))(
+                centres, jnp.arange(len(centres))
+            )
 
-        values = jax.vmap(at)(jnp.arange(len(centres)), centres)
+        # A loop over repeats: one stays in the processor's cache, where all at once would wait for memory.
+        values = jnp.transpose(jax.lax.map(repeat, keys), (2, 1, 0))
         reference = jax.vmap(lambda x: circle_flux(score_fn, x, radius=radius, p=p, n_points=1024))(centres)
-        return jnp.moveaxis(values, -1, 0), reference
+        return values, reference
 
     scores = (Partial(GaussianMixture.score, noised), learned)
     values, reference = zip(*map(at_points, scores), strict=True)

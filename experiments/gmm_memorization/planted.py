@@ -50,6 +50,7 @@ class PlantedConfig(Section):
 
     enabled: bool
     sigmas: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="noise levels that are tried")
+    n_steps: int = Field(ge=1, description="training steps of these networks, instead of train.n_steps")
     n_samples: int = Field(ge=2, description="directions per ball")
     memorizer_samples: int = Field(ge=2, description="directions per ball for the empirical score, the dearest of all")
     samples: dict[str, Sample]
@@ -60,11 +61,10 @@ def run(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker) ->
     summaries, rows = [], []
     for name, sample in config.planted.samples.items():
         mixture, points = _draw(config, name, sample)
+        common = {"report": report, "cache": cache, "tracker": tracker, "n_steps": config.planted.n_steps}
         networks = {
-            NETWORK: trained(config, points.train, name=f"{name}/planted", report=report, cache=cache, tracker=tracker),
-            CONTROL: trained(
-                config, points.control, name=f"{name}/control", report=report, cache=cache, tracker=tracker
-            ),
+            NETWORK: trained(config, points.train, name=f"{name}/planted", **common),
+            CONTROL: trained(config, points.control, name=f"{name}/control", **common),
         }
         with report.stage(f"planted/{name}/scoring"):
             kappa, levels = _score_all(config, name, mixture, points, networks)
