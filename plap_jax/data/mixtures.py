@@ -10,7 +10,7 @@ from plap_jax.typing import PRNGKey, require
 
 
 def triangle(side: float = 5.0, variance: float = 0.1) -> GaussianMixture:
-    """⅓ Σ_k N(μ_k, variance · I) in the plane, μ_k = (side/√3)(cos θ_k, sin θ_k), θ_k = 90° + 120° k.
+    """⅓ Σ_k N(μ_k, variance · I) in the plane, μ = side · (0, 1/√3), side · (±½, −1/(2√3)).
 
     The mixture of the published figure (Brokman et al., SSVM 2025): an equilateral triangle centred at the origin.
 
@@ -23,8 +23,7 @@ def triangle(side: float = 5.0, variance: float = 0.1) -> GaussianMixture:
     """
     require(side > 0, "side", side, "must be > 0")
     require(variance > 0, "variance", variance, "must be > 0")
-    angle = np.pi * (0.5 + 2 * np.arange(3) / 3)
-    means = side / 3**0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    means = side * np.array([[0, 3**-0.5], [-0.5, -0.5 * 3**-0.5], [0.5, -0.5 * 3**-0.5]])
     return GaussianMixture(np.full(3, 1 / 3), means, np.full(3, float(variance)), "spherical")
 
 
