@@ -74,28 +74,34 @@ def sample_directions(
     paired = kind.startswith("antithetic")
     block = unit // 2 if paired else unit
     normals = jax.random.normal(key, (n // unit, block, dim), accumulation_dtype(dtype))
-    vectors = _orthonormal(normals) if block > 1 else normals / jnp.linalg.norm(normals, axis=-1, keepdims=True)
+    vectors = orthonormal(normals) if block > 1 else normals / jnp.linalg.norm(normals, axis=-1, keepdims=True)
     if paired:
         vectors = jnp.concatenate([vectors, -vectors], axis=1)
     return vectors.reshape(n // unit, unit, *shape).astype(dtype)
 
 
-def _orthonormal(normals: Array) -> Array:
-    """Gram–Schmidt over axis −2, batched: (units, b, d) → the same shape with orthonormal rows.
+def orthonormal(vectors: Array, tolerance: float = 0.0) -> Array:
+    """Gram–Schmidt over axis −2, batched: (units, b, d), b ≤ d → the same shape with orthonormal rows.
 
-    Of normal rows it gives frames from the Haar distribution. Every row is projected twice, which keeps float32 frames
-    orthogonal to rounding even when b = d; a batched QR does the same and is several times slower on a CPU.
+    Of normal rows it gives frames from the Haar distribution. A row whose part outside the span of those before it is
+    no longer than ``tolerance`` × its length becomes zero. Every row is projected twice, which keeps float32 frames
+    orthogonal to rounding even when b = d; a batched QR does the same, is several times slower on a CPU, and two of
+    them in one program can wait for each other for ever there.
     """
 
+    def normalized(row: Array, shortest: float = 0.0) -> Array:
+        norm = jnp.linalg.norm(row, axis=-1, keepdims=True)
+        return jnp.where(norm > shortest, row / jnp.where(norm > 0, norm, 1), 0)
+
     def add_row(j: Array, frame: Array) -> Array:
-        row = lax.dynamic_index_in_dim(normals, j, axis=1, keepdims=False)
-        for _ in range(2):
-            row = row / jnp.linalg.norm(row, axis=-1, keepdims=True)
-            row = row - jnp.einsum("ub,ubd->ud", jnp.einsum("ubd,ud->ub", frame, row), frame)
-        row = row / jnp.linalg.norm(row, axis=-1, keepdims=True)
+        def outside(row: Array) -> Array:
+            return row - jnp.einsum("ub,ubd->ud", jnp.einsum("ubd,ud->ub", frame, row), frame)
+
+        row = normalized(lax.dynamic_index_in_dim(vectors, j, axis=1, keepdims=False))
+        row = normalized(outside(normalized(outside(row), tolerance)))
         return lax.dynamic_update_index_in_dim(frame, row, j, axis=1)
 
-    return lax.fori_loop(0, normals.shape[1], add_row, jnp.zeros_like(normals))
+    return lax.fori_loop(0, vectors.shape[1], add_row, jnp.zeros_like(vectors))
 
 
 def circle(n: int, dtype: jnp.dtype = jnp.float32) -> Array:
@@ -108,6 +114,8 @@ def circle(n: int, dtype: jnp.dtype = jnp.float32) -> Array:
 def uniform_in_ball(key: PRNGKey, n: int, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
     """n · U^{1/d}: ``n`` uniform points of the unit ball, ``(n, *shape)``, d = prod(shape)."""
     key_direction, key_radius = jax.random.split(key)
-    vectors = sample_directions(key_direction, n, shape, "iid", dtype)[:, 0]
-    radii = jax.random.uniform(key_radius, (n,), dtype) ** (1 / math.prod(shape))
-    return vectors * radii.reshape(n, *(1 for _ in shape))
+    wide = accumulation_dtype(dtype)
+    vectors = sample_directions(key_direction, n, shape, "iid", wide)[:, 0]
+    # 1 − U lies in (0, 1]: the centre itself, often a mode where Δ_p u is infinite, has no place in a sample.
+    radii = (1 - jax.random.uniform(key_radius, (n,), wide)) ** (1 / math.prod(shape))
+    return (vectors * radii.reshape(n, *(1 for _ in shape))).astype(dtype)

@@ -31,6 +31,7 @@ from plap_jax.typing import (
     concrete,
     require,
     require_ball,
+    require_scalar,
 )
 
 Divergence = Literal["exact", "finite_difference"]
@@ -123,7 +124,7 @@ def volume(
     n_samples: int = 16,
     divergence: Divergence = "exact",
     chunk: int | None = None,
-    step: float | None = None,
+    step: ArrayLike | None = None,
 ) -> Estimate:
     """(1/|B_r|) ∫_{B_r(x)} Δ_p u ≈ mean of Δ_p u over uniform points of the ball.
 
@@ -156,7 +157,8 @@ def volume(
     require(isinstance(n_samples, Integral) and n_samples >= 2, "n_samples", n_samples, "must be an integer >= 2")
     allowed = get_args(Divergence)
     require(divergence in allowed, "divergence", divergence, f"must be one of {', '.join(allowed)}")
-    require(step is None or step > 0, "step", step, "must be None or > 0")
+    if step is not None:
+        require_scalar("step", step, lambda h: math.isfinite(h) and h > 0, "must be None or a single finite number > 0")
     _warn_infinite_variance(p, x.size)
     points = x + jnp.asarray(radius, x.dtype) * uniform_in_ball(key, n_samples, x.shape, x.dtype)
     if divergence == "exact":
@@ -228,7 +230,7 @@ def _inward(score_fn: ScoreFn, x: Array, radius: ArrayLike, p: ArrayLike, n: Arr
     return -jnp.sum(field * n.reshape(n.shape[0], -1).astype(field.dtype), axis=-1), vanishes
 
 
-def _difference_divergence(score_fn: ScoreFn, y: Array, *, p: ArrayLike, step: float | None) -> Array:
+def _difference_divergence(score_fn: ScoreFn, y: Array, *, p: ArrayLike, step: ArrayLike | None) -> Array:
     """Σ_i e_i·(F(y + h e_i) − F(y − h e_i)) / 2h for F = |s|^{p−2} s."""
     dtype = accumulation_dtype(y.dtype)
     h = jnp.finfo(y.dtype).eps ** (1 / 3) * jnp.maximum(1, jnp.max(jnp.abs(y))) if step is None else step

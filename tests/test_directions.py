@@ -163,6 +163,7 @@ def test_points_of_the_ball_are_uniform(shape):
     norm = np.linalg.norm(points, axis=1)
     assert stats.kstest(norm**dim, "uniform").pvalue > 1e-3
     assert np.abs(z_scores(points, 0)).max() < 4
+    assert norm.min() > 0
     # Norm and direction are independent: E |x| x_i² = E|x|³ / d.
     assert np.abs(z_scores(norm[:, None] * points**2, 1 / (dim + 3))).max() < 4
 
