@@ -32,6 +32,7 @@ from plap_jax.typing import (
     require,
     require_ball,
     require_scalar,
+    standard_error,
 )
 
 Divergence = Literal["exact", "finite_difference"]
@@ -273,8 +274,7 @@ def _warn_infinite_variance(p: ArrayLike, dim: int) -> None:
 
 
 def _estimate(units: Array, n_evals: int, n_zero: ArrayLike) -> Estimate:
-    n_units = units.shape[0]
-    return Estimate(jnp.mean(units), jnp.std(units, ddof=1) / n_units**0.5, n_evals, n_units, n_zero)
+    return Estimate(jnp.mean(units), standard_error(units), n_evals, units.shape[0], n_zero)
 
 
 def _scaled(estimate: Estimate, factor: Array) -> Estimate:

@@ -13,10 +13,10 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import lineax as lx
-import traceax
 from jax import lax
+from jax.scipy.linalg import solve_triangular
 
+from plap_jax.directions import orthonormal, sample_directions
 from plap_jax.typing import (
     Array,
     ArrayLike,
@@ -28,6 +28,7 @@ from plap_jax.typing import (
     require_order,
     require_point,
     require_scalar,
+    standard_error,
 )
 
 TraceMethod = Literal["hutchinson", "hutch++", "xtrace"]
@@ -108,8 +109,9 @@ def p_laplacian_estimate(
 ) -> Estimate:
     """Δ_p u(x) with a stochastic trace: |s|^{p−2} ( E[vᵀJv] + (p−2) ŝᵀJŝ ).
 
-    Hutchinson averages Rademacher probes, each an independent unit. Hutch++ (Meyer et al. 2021) and XTrace (Epperly et
-    al. 2024), by ``traceax``, run in eight independent replicates of n_probes/8 products each, which are the units.
+    Hutchinson averages Rademacher probes, each an independent unit. Hutch++ (Meyer et al. 2021, arXiv 2010.09649) and
+    XTrace (Epperly et al. 2024, arXiv 2301.07825) take the trace on a sampled range of J exactly and sample the rest;
+    they run in eight independent replicates of n_probes/8 products each, which are the units.
 
     Args:
         score_fn: as for ``p_laplacian``.
@@ -117,7 +119,7 @@ def p_laplacian_estimate(
         p: order, ≥ 1.
         key: randomness.
         n_probes: Jacobian-vector products spent on the trace. Hutchinson: ≥ 2. Hutch++: a multiple of 24. XTrace: a
-            multiple of 16, at least 32. The last two need n_probes/24, n_probes/16 ≤ d.
+            multiple of 16. The last two need n_probes/24, n_probes/16 ≤ d.
         method: "hutchinson", "hutch++" or "xtrace".
         eps: as for ``p_laplacian``.
 
@@ -136,22 +138,12 @@ def p_laplacian_estimate(
         probes = jax.random.rademacher(key, (n_probes, s.size), s.dtype)
         units = jax.vmap(lambda v: v @ jacobian(v))(probes)
     else:
-        sampler = traceax.SphereSampler()
-        estimator = {
-            "hutch++": traceax.HutchPlusPlusEstimator(sampler),
-            "xtrace": traceax.XTraceEstimator(sampler),
-        }[method]
-        # traceax draws in the default floating dtype, and lineax wants one dtype, known beforehand, throughout.
-        default = jnp.result_type(float)
-        structure = jax.ShapeDtypeStruct(s.shape, default)
-        operator = lx.FunctionLinearOperator(lambda v: jacobian(v).astype(default), structure)
+        one = _hutchpp if method == "hutch++" else _xtrace
         keys = jax.random.split(key, N_REPLICATES)
-        units = jax.vmap(lambda k: estimator.estimate(k, operator, n_probes // N_REPLICATES)[0])(keys).astype(s.dtype)
-    n_units = units.shape[0]
+        units = jax.vmap(lambda k: one(k, jax.vmap(jacobian), s.size, n_probes // N_REPLICATES, s.dtype))(keys)
     value = _assemble(s, jnp.mean(units), jacobian(_unit(s, eps)), p, eps)
     slope = _assemble(s, jnp.ones_like(units[0]), jnp.zeros_like(s), p, eps)
-    stderr = slope * jnp.std(units, ddof=1) / n_units**0.5
-    return Estimate(value, stderr, n_probes + 2, n_units)
+    return Estimate(value, slope * standard_error(units), n_probes + 2, units.shape[0])
 
 
 def _require_eps(eps: ArrayLike) -> None:
@@ -159,24 +151,55 @@ def _require_eps(eps: ArrayLike) -> None:
 
 
 def _check_probes(method: str, n_probes: int, dim: int) -> None:
-    multiple, least, allowed = {
-        "hutchinson": (1, 2, "must be an integer >= 2"),
-        "hutch++": (3 * N_REPLICATES, 3 * N_REPLICATES, f"must be a positive multiple of {3 * N_REPLICATES}"),
-        "xtrace": (
-            2 * N_REPLICATES,
-            4 * N_REPLICATES,
-            f"must be a multiple of {2 * N_REPLICATES}, at least twice it",
-        ),
-    }[method]
-    fits = isinstance(n_probes, Integral) and n_probes >= least and n_probes % multiple == 0
-    require(fits, "n_probes", n_probes, f"{allowed} for {method}")
-    if method != "hutchinson":
-        require(
-            n_probes // multiple <= dim,
-            "n_probes",
-            n_probes,
-            f"must be at most {multiple * dim} for {method} here",
-        )
+    multiple = {"hutchinson": 1, "hutch++": 3 * N_REPLICATES, "xtrace": 2 * N_REPLICATES}[method]
+    allowed = "an integer >= 2" if multiple == 1 else f"a positive multiple of {multiple}"
+    fits = isinstance(n_probes, Integral) and n_probes >= max(multiple, 2) and n_probes % multiple == 0
+    require(fits, "n_probes", n_probes, f"must be {allowed} for {method}")
+    most = multiple * dim
+    require(multiple == 1 or n_probes <= most, "n_probes", n_probes, f"must be at most {most} for {method} here")
+
+
+def _hutchpp(key: PRNGKey, products: Callable[[Array], Array], dim: int, n: int, dtype: jnp.dtype) -> Array:
+    """tr(QJQᵀ) + E[gᵀJg], Q (rows) spanning J of n/3 probes, g probes without their part in Q: n products."""
+    probes = dim**0.5 * sample_directions(key, 2 * (n // 3), (dim,), "iid", dtype)[:, 0]
+    first, second = jnp.split(probes, 2)
+    q = _range(products(first))
+    rest = second - (second @ q.T) @ q
+    return jnp.sum(q * products(q)) + jnp.sum(rest * products(rest)) / rest.shape[0]
+
+
+def _range(images: Array) -> Array:
+    """Orthonormal rows that span those of ``images``, with zeros in place of rows that rounding alone tells apart."""
+    rounding = 10 * images.shape[1] ** 0.5 * float(jnp.finfo(images.dtype).eps)
+    return orthonormal((images / _largest(images))[None], rounding)[0]
+
+
+def _largest(a: Array) -> Array:
+    """max |a|, or 1 where all is 0."""
+    largest = jnp.max(jnp.abs(a))
+    return jnp.where(largest > 0, largest, 1)
+
+
+def _xtrace(key: PRNGKey, products: Callable[[Array], Array], dim: int, n: int, dtype: jnp.dtype) -> Array:
+    """Mean over i of tr(P_iJ) + (d−m+1) vᵢᵀJvᵢ/|vᵢ|², vᵢ = (I − P_i)ωᵢ, P_i onto J of the other m−1 of n/2 probes ω.
+
+    P_i = Qᵀ(I − sᵢsᵢᵀ)Q with Q (rows) spanning all J ω, and sᵢ the unit vector orthogonal to the others there.
+    """
+    m = n // 2
+    probes = dim**0.5 * sample_directions(key, max(m, 2), (dim,), "iid", dtype)[:m, 0]
+    y = products(probes)
+    q = _range(y)
+    z = products(q)
+    # Of the triangle only directions matter. A probe that adds nothing to the range must not be divided by.
+    triangle = jnp.tril((y / _largest(y)) @ q.T)
+    triangle += jnp.diag(jnp.where(jnp.diag(triangle) > 0, 0, jnp.finfo(dtype).eps))
+    s = solve_triangular(triangle, jnp.eye(m, dtype=dtype), lower=True).T
+    s = s / safe_norm(s)[0][:, None]
+    inside = probes @ q.T
+    inside = inside - s * jnp.sum(s * inside, axis=-1, keepdims=True)
+    rest, image = probes - inside @ q, y - inside @ z
+    on_range = jnp.sum(q * z) - jnp.sum((s @ q) * (s @ z), axis=-1)
+    return jnp.mean(on_range + (dim - m + 1) * jnp.sum(rest * image, axis=-1) / jnp.sum(rest**2, axis=-1))
 
 
 def _linearized(score_fn: ScoreFn, x: Array) -> tuple[Array, Callable[[Array], Array]]:

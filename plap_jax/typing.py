@@ -77,6 +77,13 @@ class Estimate:
         return value - half, value + half
 
 
+def standard_error(units: Array) -> Array:
+    """(sample standard deviation over axis 0) / √n, computed relative to the largest so that squares stay in range."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(units), axis=0))
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return scale * jnp.std(units / scale, axis=0, ddof=1) / units.shape[0] ** 0.5
+
+
 def require(condition: bool, name: str, value: object, allowed: str) -> None:
     """Refuse a bad argument in one line: its name, its value, and what is allowed.
 

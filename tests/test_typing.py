@@ -15,6 +15,7 @@ from plap_jax.typing import (
     require_order,
     require_point,
     require_scalar,
+    standard_error,
 )
 
 
@@ -24,6 +25,14 @@ def test_interval_is_students():
     np.testing.assert_allclose([low, high], [1 - 0.5 * 2.776445, 1 + 0.5 * 2.776445], rtol=1e-6)
     low, high = Estimate(1.0, 0.5, 64, 5).interval(0.5)
     np.testing.assert_allclose(high - low, 2 * 0.5 * stats.t.ppf(0.75, 4))
+
+
+def test_standard_error_of_any_magnitude():
+    units = np.array([1.0, 2.0, 4.0, 9.0])
+    for scale in (1e-30, 1.0, 1e30):
+        np.testing.assert_allclose(standard_error(jnp.asarray(scale * units)), scale * stats.sem(units), rtol=1e-5)
+    assert standard_error(jnp.zeros(4)) == standard_error(jnp.full(4, 2.0)) == 0
+    assert not np.isfinite(standard_error(jnp.array([1.0, jnp.inf])))
 
 
 def test_interval_of_a_batch():
