@@ -17,6 +17,7 @@ from scipy import integrate, special
 from plap_jax import Estimate, GaussianMixture, flux, p_laplacian, volume
 from plap_jax.directions import KINDS
 from plap_jax.flux import (
+    FluxEstimator,
     InfiniteVarianceWarning,
     ball_average,
     circle_flux,
@@ -397,6 +398,18 @@ def test_nothing_compiles_twice():
         compiled(*arguments)
         compiled_volume(*arguments, 1e-3 * (seed + 1))
     assert counts == {"flux": 1, "volume": 1}
+
+
+def test_estimator_is_flux_with_its_numbers_as_data():
+    compiled = jax.jit(lambda estimator, x: estimator(x))
+    mixture, x = GaussianMixture(*PLANE), jnp.array([0.7, 0.4])
+    for seed, (sigma, radius, p) in enumerate(((0.1, 0.5, 1.0), (0.5, 1.0, 2.5))):
+        score_fn, key = Partial(GaussianMixture.score, mixture.noised(0.9, sigma)), jax.random.key(seed)
+        estimate = compiled(FluxEstimator(score_fn, radius, key, p, 32, "antithetic"), x)
+        expected = kappa(score_fn, x, radius=radius, p=p, key=key, n_samples=32, directions="antithetic")
+        np.testing.assert_allclose([estimate.value, estimate.stderr], [expected.value, expected.stderr], rtol=1e-5)
+        assert estimate.n_units == 16
+    assert compiled._cache_size() == 1
 
 
 def test_dtypes(x64):
