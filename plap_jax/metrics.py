@@ -4,6 +4,7 @@ Higher scores mean "positive" (memorized). Everything runs on the host in float6
 last axis and keep the others, so that one call evaluates all resamples of a bootstrap.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -95,13 +96,16 @@ def bootstrap_interval(
     n_resamples: int = 2000,
     level: float = 0.95,
 ) -> Interval:
-    """[q_{(1−level)/2}, q_{(1+level)/2}] of statistic(pos*, neg*): the percentile bootstrap, classes resampled apart.
+    """BCa bootstrap interval of statistic(pos, neg), the two classes resampled apart (Efron 1987).
 
-    Where all resamples agree (AUC = 1) the interval has no width: it then says nothing about how sure we are.
+    Bias-corrected and accelerated, since near 1 an AUC is skew and plain percentiles cover too little. Measured on
+    shifted normals, 200 negatives, nominal 95 %: AUC 0.96 with 40 positives 91 % (percentiles 88 %), with 16 positives
+    90 % (83 %); AUC 0.5 94 %. Where BCa is undefined, percentiles. Where every resample gives 0 or 1 (perfect
+    separation), the other end is that of Clopper and Pearson for min(n_pos, n_neg) trials: (½(1−level))^{1/n} from 1.
 
     Args:
-        statistic: ``(*batch, n_pos), (*batch, n_neg) -> (*batch,)``, as `auc` and `tpr_at_fpr`; a function of plain
-            vectors becomes one by ``np.vectorize(f, signature="(n),(m)->()")``.
+        statistic: ``(*batch, n_pos), (*batch, n_neg) -> (*batch,)`` with values in [0, 1], as `auc` and `tpr_at_fpr`;
+            a function of plain vectors becomes one by ``np.vectorize(f, signature="(n),(m)->()")``.
         scores_pos: scores of positives, ``(n_pos,)``, n_pos ≥ 2.
         scores_neg: scores of negatives, ``(n_neg,)``, n_neg ≥ 2.
         seed: the same seed gives the same interval.
@@ -112,7 +116,12 @@ def bootstrap_interval(
         ValueError: as `auc`, fewer than two scores in a class, or n_resamples or level out of range.
     """
     pos, neg = _two_samples(scores_pos, scores_neg)
-    return _bootstrap(lambda i, j: statistic(pos[i], neg[j]), pos.size, neg.size, seed, n_resamples, level)
+    found = _bootstrap(lambda i, j: statistic(pos[i], neg[j]), pos.size, neg.size, seed, n_resamples, level)
+    if found.low == found.high and found.value in (0, 1):
+        missed = ((1 - level) / 2) ** (1 / min(pos.size, neg.size))
+        ends = (missed, 1.0) if found.value == 1 else (0.0, 1 - missed)
+        return Interval(found.value, *ends, found.n)
+    return found
 
 
 def paired_bootstrap(
@@ -126,7 +135,7 @@ def paired_bootstrap(
     n_resamples: int = 2000,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile bootstrap of statistic(pos_a*, neg_a*) − statistic(pos_b*, neg_b*), the same points drawn for both.
+    """BCa bootstrap of statistic(pos_a, neg_a) − statistic(pos_b, neg_b), the same points drawn for both.
 
     Two scores of the same points are correlated; drawing the points, not the scores, lets what they share cancel.
 
@@ -175,23 +184,28 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def _bootstrap(statistic: Statistic, n_pos: int, n_neg: int, seed: int, n_resamples: int, level: float) -> Interval:
-    """Percentile interval of a statistic of row indices: ``(*batch, n_pos), (*batch, n_neg) -> (*batch,)``."""
+    """BCa interval of a statistic of row indices: ``(*batch, n_pos), (*batch, n_neg) -> (*batch,)``."""
     require(n_resamples >= 2, "n_resamples", n_resamples, "must be at least 2")
     require(0 < level < 1, "level", level, "must lie in (0, 1)")
     rows = np.arange(n_pos), np.arange(n_neg)
-    result = stats.bootstrap(
-        rows,
-        lambda i, j, axis: statistic(i, j),
-        n_resamples=n_resamples,
-        batch=max(1, RESAMPLED_SCORES // (n_pos + n_neg)),
-        vectorized=True,
-        axis=-1,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = result.confidence_interval
-    return Interval(float(statistic(*rows)), float(low), float(high), n_pos + n_neg)
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        # Equal resamples leave the correction undefined: not a number, which is dealt with below.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap(
+            rows,
+            lambda i, j, axis: statistic(i, j),
+            n_resamples=n_resamples,
+            batch=max(1, RESAMPLED_SCORES // (n_pos + n_neg)),
+            vectorized=True,
+            axis=-1,
+            confidence_level=level,
+            method="BCa",
+            rng=np.random.default_rng(seed),
+        )
+    value, ends = float(statistic(*rows)), np.asarray(result.confidence_interval)
+    if not np.isfinite(ends).all():
+        ends = np.quantile(result.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, min(value, float(ends[0])), max(value, float(ends[1])), n_pos + n_neg)
 
 
 def _scores(values: ArrayLike, name: str) -> np.ndarray:
