@@ -124,8 +124,21 @@ def describe(tree: Any) -> dict[str, str]:
     return {name: f"{_dtype(leaf)}{np.shape(leaf)}" for name, leaf in _named_leaves(tree)}
 
 
+def remove(path: str | os.PathLike) -> None:
+    """Delete a directory, if it is there: whoever is killed meanwhile leaves it whole or under a temporary name."""
+    path = Path(path).absolute()
+    if not path.exists():
+        return
+    temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent))
+    path.rename(temporary / "old")
+    shutil.rmtree(temporary)
+
+
 def remove_unfinished(folder: str | os.PathLike) -> None:
-    """Delete what interrupted writers left in ``folder``; only for a folder that no one else writes to."""
+    """Delete what was left in ``folder`` by ``save_tree`` or ``remove`` when interrupted.
+
+    Only for a folder that no one else writes to.
+    """
     for leftover in Path(folder).glob(_TEMPORARY + "*"):
         shutil.rmtree(leftover, ignore_errors=True)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plap_jax.checkpoints import CheckpointError, load_tree, read_about, remove_unfinished, save_tree
+from plap_jax.checkpoints import CheckpointError, load_tree, read_about, remove, remove_unfinished, save_tree
 
 
 class Pair(NamedTuple):
@@ -78,6 +78,18 @@ def test_leftovers_are_removed(tmp_path):
     (tmp_path / ".unfinished-abc" / "new").mkdir(parents=True)
     remove_unfinished(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["net"]
+
+
+def test_removal_is_whole_or_under_a_temporary_name(tmp_path, monkeypatch):
+    path = save_tree(tmp_path / "net", tree())
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            remove(path)
+    assert not path.exists() and len(list(tmp_path.iterdir())) == 1
+    remove_unfinished(tmp_path)
+    remove(path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def refused(path, like=None):

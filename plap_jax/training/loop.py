@@ -55,8 +55,8 @@ def train(
         data: ``(n, *shape)``, floating; kept on the device.
         key: decides order, times and noise.
         config: see ``TrainConfig``.
-        checkpoint_dir: where to keep ``step_XXXXXXXX/``, the newest two; if it holds any, training resumes there.
-            One run at a time.
+        checkpoint_dir: where to keep ``step_XXXXXXXX/``, the newest; if there is one, training resumes there. One
+            run at a time.
         conditions: ``(n,)`` integers, the captions, or None.
         progress: show a bar with step, loss and steps per second.
         on_chunk: called as ``on_chunk(step, losses)`` after each chunk, with the number of steps so far and the

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from plap_jax.checkpoints import describe, load_tree, read_about, remove_unfinished, require_same, save_tree
+from plap_jax.checkpoints import describe, load_tree, read_about, remove, remove_unfinished, require_same, save_tree
 from plap_jax.diffusion import Diffusion
 from plap_jax.training.config import TrainConfig
 from plap_jax.training.steps import State, Task
 
-_KEPT = 2
-
 
 class Store:
-    """The folder of a run's checkpoints, ``step_XXXXXXXX/``; the newest two are kept.
+    """The folder of a run's checkpoints, ``step_XXXXXXXX/``; the newest is kept.
 
     Args:
         folder: made if it is missing. One run at a time.
@@ -56,10 +53,11 @@ class Store:
         return state, losses, notes["step"]
 
     def save(self, state: State, losses: np.ndarray, step: int) -> None:
-        """Add a checkpoint, then delete those that it makes superfluous."""
-        save_tree(self._folder / f"step_{step:08d}", (state, losses), {"step": step, "run": self._identity})
-        for old in sorted(self._folder.glob("step_*"))[:-_KEPT]:
-            shutil.rmtree(old)
+        """Add a checkpoint, then delete those before it."""
+        old = set(self._folder.glob("step_*"))
+        new = save_tree(self._folder / f"step_{step:08d}", (state, losses), {"step": step, "run": self._identity})
+        for path in old - {new}:
+            remove(path)
 
 
 def identity(task: Task, weights: jax.Array, config: TrainConfig) -> dict[str, Any]:
