@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from training_worker import CONFIG, data, network, run
 
-from plap_jax.checkpoints import CheckpointError, load_tree, read_about
+from plap_jax.checkpoints import CheckpointError, load_tree, read_about, save_tree
 from plap_jax.diffusion import Diffusion, VPLinear
 from plap_jax.training import (
     NonFiniteLossError,
@@ -358,6 +358,16 @@ def test_checkpoints_of_other_runs_are_refused(trained):
     ):
         with pytest.raises(CheckpointError, match=message):
             train(start, points, **kwargs)
+
+
+@pytest.mark.parametrize("step", [None, "25", True, 0, 26])
+def test_checkpoints_that_are_not_of_a_training_run_are_refused(trained, step):
+    newest = max(trained.glob("step_*"))
+    notes = read_about(newest)["notes"]
+    save_tree(newest, {"w": jnp.ones(2)}, {"run": notes["run"], "step": step})
+    assert f"step is {step} there, 1 to 25 is expected" in refused(trained)
+    save_tree(newest, {"w": jnp.ones(2)})
+    assert "its notes tell of no run" in refused(trained)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -11,7 +11,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from plap_jax.checkpoints import describe, load_tree, read_about, remove, remove_unfinished, require_same, save_tree
+from plap_jax.checkpoints import (
+    CheckpointError,
+    describe,
+    load_tree,
+    read_about,
+    remove,
+    remove_unfinished,
+    require_same,
+    save_tree,
+)
 from plap_jax.diffusion import Diffusion
 from plap_jax.training.config import TrainConfig
 from plap_jax.training.steps import State, Task
@@ -43,14 +52,20 @@ class Store:
         """State, losses and number of steps at the newest checkpoint; as given, and 0, if there is none.
 
         Raises:
-            CheckpointError: it is damaged, or of another run.
+            CheckpointError: it is damaged, of another run, or of something else.
         """
-        if self.newest is None:
+        newest = self.newest
+        if newest is None:
             return state, losses, 0
-        notes = read_about(self.newest)["notes"]
-        require_same(self.newest, notes["run"], self._identity)
-        state, losses = load_tree(self.newest, (state, losses))
-        return state, losses, notes["step"]
+        notes = read_about(newest)["notes"]
+        run, step = notes.get("run"), notes.get("step")
+        if not isinstance(run, dict):
+            raise CheckpointError(f"checkpoint {newest}: its notes tell of no run, so it is not one of a training run")
+        require_same(newest, run, self._identity)
+        if type(step) is not int or not 0 < step <= len(losses):
+            raise CheckpointError(f"checkpoint {newest}: step is {step} there, 1 to {len(losses)} is expected")
+        state, losses = load_tree(newest, (state, losses))
+        return state, losses, step
 
     def save(self, state: State, losses: np.ndarray, step: int) -> None:
         """Add a checkpoint, then delete those before it."""
