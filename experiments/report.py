@@ -51,7 +51,7 @@ class Report:
         self._data: dict[str, str] = {}
         self._started = datetime.now(UTC)
 
-    def metric(self, name: str, value: Interval | float | None, *, reason: str | None = None) -> None:
+    def metric(self, name: str, value: Interval | float | None, reason: str | None = None) -> None:
         """Records a result: an interval, a number, or None with the reason why there is none.
 
         Raises:

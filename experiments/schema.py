@@ -233,6 +233,8 @@ def _explain(error: Any, model: type[BaseModel], path: tuple[str, ...]) -> str:
         return f"{key}={_shown(error['input'])}: unknown key; known here: {', '.join(known)}"
     template = ALLOWED.get(error["type"])
     allowed = template.format(**error.get("ctx", {})) if template else error["msg"].removeprefix("Value error, ")
+    if not key:  # a check of several keys together, which names them itself
+        return allowed
     note = _field(model, location)[1]
     value = "" if error["type"] == "missing" else f"={_shown(error['input'])}"
     return f"{key}{value}: {allowed}{f' ({note})' if note else ''}"

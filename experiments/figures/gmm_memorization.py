@@ -1,6 +1,6 @@
 """Figures of the mixture experiment, from its arrays alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ def draw(directory: Path) -> None:
         for level in range(len(maps["t"])):
             draw_maps(maps, "kappa", level, figures)
             draw_maps(maps, "laplacian", level, figures)
-    samples = {path.stem.removeprefix("planted_"): dict(np.load(path)) for path in arrays.glob("planted_d*.npz")}
+    samples = [dict(np.load(path)) for path in sorted(arrays.glob("planted_*.npz"))]
     if samples:
-        draw_planted(dict(sorted(samples.items(), key=lambda item: len(item[1]["copies"]))), figures)
+        draw_planted(sorted(samples, key=lambda a: a["dim"]), figures)
 
 
 def draw_histograms(a: Arrays, figures: Path) -> None:
@@ -127,10 +127,10 @@ def _norm(quantity: str, p: float, analytic: np.ndarray) -> Normalize:
     return SymLogNorm(max(float(np.quantile(size, 0.25)), 1e-3 * largest), vmin=-largest, vmax=largest)
 
 
-def draw_planted(samples: Mapping[str, Arrays], figures: Path) -> None:
+def draw_planted(samples: Sequence[Arrays], figures: Path) -> None:
     """Per sample: AUC of planted against held-out test points over the noise level; κ at the chosen level."""
     figure, axes = grid(len(samples), 2, height=1.9 * len(samples) + 0.4)
-    for (name, a), (left, right) in zip(samples.items(), axes, strict=True):
+    for a, (left, right) in zip(samples, axes, strict=True):
         for score, (label, colour) in RANKED.items():
             value, low, high = a[f"auc_{score}"].T
             left.plot(a["sigma"], value, "o-", ms=2.5, color=colour, label=label)
@@ -141,7 +141,7 @@ def draw_planted(samples: Mapping[str, Arrays], figures: Path) -> None:
         left.set_xticks(a["sigma"], [f"{sigma:.2g}" for sigma in a["sigma"]])
         left.minorticks_off()
         left.set_ylim(0, 1.05)
-        left.set_ylabel(f"d = {name.removeprefix('d')}\nAUC, test half")
+        left.set_ylabel(f"d = {a['dim']}\nAUC, test half")
         _histogram(right, a)
     axes[-1, 0].set_xlabel("noise level σ (dotted: chosen on the validation half)")
     axes[-1, 1].set_xlabel("κ at the chosen level, test half")

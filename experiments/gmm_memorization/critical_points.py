@@ -4,6 +4,7 @@ All values of one figure come from one computation here: 200 repeats of each est
 volume, analytic and learned, with nothing recomputed afterwards.
 """
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,8 +25,10 @@ from experiments.tracker import Tracker
 from plap_jax import GaussianMixture, flux, volume
 from plap_jax.diffusion import Diffusion
 from plap_jax.flux import circle_flux, flux_density
-from plap_jax.metrics import auc, bootstrap_interval, mean_interval
+from plap_jax.metrics import Interval, auc, bootstrap_interval, mean_interval
 from plap_jax.typing import Array, ScoreFn, require
+
+log = logging.getLogger(__name__)
 
 SCORES = ("analytic", "learned")
 ESTIMATORS = ("boundary", "volume")
@@ -179,14 +182,20 @@ def _record(
 ) -> None:
     """Metrics ``critical/…`` and the table of points."""
     report.metric("critical/p", config.flux.p)
+    if not _finite_variance("volume", config):
+        log.warning(
+            "critical/*/volume: infinite variance at p=%g in the plane; do not trust its intervals", config.flux.p
+        )
     rows = []
     for (i, score), (j, estimator) in product(enumerate(SCORES), enumerate(ESTIMATORS)):
         prefix, estimates = f"critical/{score}/{estimator}", values[i, j]
         for kind in KINDS:
             # Points of one kind differ in their true value: only repeats are independent of each other.
-            report.metric(f"{prefix}/{kind}", mean_interval(estimates[kinds == kind].mean(axis=0)))
+            per_repeat = estimates[kinds == kind].mean(axis=0)
+            report.metric(f"{prefix}/{kind}", *_unless_overflow(mean_interval, per_repeat))
         at_modes, elsewhere = (estimates[(kinds == "mode") == is_mode].ravel() for is_mode in (True, False))
-        report.metric(f"{prefix}/auc", bootstrap_interval(auc, at_modes, elsewhere, seed=config.seed))
+        interval = partial(bootstrap_interval, auc, seed=config.seed)
+        report.metric(f"{prefix}/auc", *_unless_overflow(interval, at_modes, elsewhere))
         for k, kind in enumerate(kinds):
             rows.append(
                 {
@@ -198,7 +207,18 @@ def _record(
                     "kappa": estimates[k].mean(),
                     "standard_deviation": estimates[k].std(ddof=1),
                     "kappa_by_quadrature": reference[i, k],
-                    "finite_variance": estimator == "boundary" or config.flux.p > 2 - points.shape[1] / 2,
+                    "finite_variance": _finite_variance(estimator, config),
                 }
             )
     report.table("critical", rows)
+
+
+def _finite_variance(estimator: str, config: RunConfig) -> bool:
+    return estimator == "boundary" or config.flux.p > 1  # p > 2 − d/2 in the plane
+
+
+def _unless_overflow(interval: Callable[..., Interval], *values: np.ndarray) -> tuple[Interval | None, str | None]:
+    """The interval and no reason; or none, and the reason, where float32 has overflowed."""
+    if all(np.isfinite(v).all() for v in values):
+        return interval(*values), None
+    return None, "|s|^(p-1) overflows in this precision"

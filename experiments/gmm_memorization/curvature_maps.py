@@ -1,7 +1,7 @@
 """Part 2: κ_p and the pointwise Δ_p u over the plane, analytic beside learned, at several noise levels.
 
-In the plane the flux needs no random directions: equispaced ones, a trapezoid rule on the circle, leave no noise that
-a map could show instead of curvature.
+In the plane the flux needs no random directions: a trapezoid rule on the circle has no noise that a map could show
+instead of curvature.
 """
 
 from functools import partial
@@ -28,6 +28,7 @@ class Maps(Section):
     times: list[int | float] = Field(min_length=1, description="one map per noise level of these times")
     p: list[Annotated[float, Field(ge=1)]] = Field(min_length=1)
     n_grid: int = Field(ge=2, description="points per axis")
+    n_points: int = Field(ge=2, description="points of the quadrature on each circle")
 
 
 def run(config: RunConfig, setting: Setting, *, report: Report) -> None:
@@ -41,9 +42,7 @@ def run(config: RunConfig, setting: Setting, *, report: Report) -> None:
             axis = np.linspace(-extent, extent, part.n_grid, dtype=np.float32)
             plane = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
             radius = schedule.sigma(t) * 2**0.5
-            level = _maps(
-                setting.noised(t), setting.network.score_at(t), plane, orders, radius, n_points=config.flux.n_samples
-            )
+            level = _maps(setting.noised(t), setting.network.score_at(t), plane, orders, radius, n_points=part.n_points)
             levels.append([np.asarray(values) for values in level])
     side = (part.n_grid, part.n_grid)
     kappa, laplacian, log_q = (np.stack(values) for values in zip(*levels, strict=True))

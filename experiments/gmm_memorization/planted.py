@@ -1,9 +1,10 @@
 """Part 3: which training points has a network memorized? Planted copies in mixtures of 2, 16 and 64 dimensions.
 
-Points are ranked by κ_p on the ball of the noise shell: centre α x₀, radius σ√d. Four scores see the same points and
-directions: the network trained on the planted sample; the control, trained without the planted points; the empirical
-score, which has memorized every training point (upper reference); the true mixture's score, which knows none of them
-(lower reference). The noise level is chosen on the validation half of the points, everything is reported on the other.
+Points are ranked by κ_p on the ball of the noise shell: centre α x₀, radius σ√d, in directions common to all points.
+Four scores see them: the network trained on the planted sample; the control, trained without the planted points; the
+empirical score, which has memorized every training point (upper reference, with fewer directions, which can only lower
+it); the true mixture's score, which knows none of them (lower reference). The noise level is chosen on the validation
+half of the points, everything is reported on the other.
 """
 
 from collections.abc import Mapping
@@ -73,6 +74,7 @@ def run(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker) ->
         rows += _point_rows(name, points, {score: values[chosen] for score, values in kappa.items()})
         report.arrays(
             f"planted_{name}",
+            dim=sample.dim,
             copies=points.copies,
             validation=points.validation,
             sigma=levels["sigma"],
