@@ -1,8 +1,10 @@
 """Expensive stages (a trained network, samples) on disk, keyed by the hash of all they depend on."""
 
 import hashlib
+import inspect
 import json
 import logging
+import pkgutil
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +32,14 @@ def code_tag(*modules: ModuleType) -> str:
         for path in sorted(source.parent.rglob("*.py")) if hasattr(module, "__path__") else [source]:
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def target_modules(spec: Any) -> list[ModuleType]:
+    """The modules of whatever a config's ``_target_`` keys name, however deep, for ``code_tag``."""
+    if isinstance(spec, Mapping):
+        own = [_module(spec["_target_"])] if "_target_" in spec else []
+        return own + [module for _, value in sorted(spec.items()) for module in target_modules(value)]
+    return [module for value in spec for module in target_modules(value)] if isinstance(spec, list) else []
 
 
 def environment() -> dict[str, Any]:
@@ -95,6 +105,12 @@ class Cache:
 
         with np.load(self.stage(stage, depends_on, build) / "arrays.npz", allow_pickle=False) as stored:
             return dict(stored)
+
+
+def _module(target: str) -> ModuleType:
+    """Where ``target`` is defined, which is not always where it is imported from."""
+    named = pkgutil.resolve_name(target)
+    return inspect.getmodule(named) or inspect.getmodule(type(named))
 
 
 @contextmanager

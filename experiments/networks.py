@@ -1,6 +1,6 @@
 """Trained networks, from the cache when they are there."""
 
-import shutil
+import sys
 import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,10 +14,12 @@ import plap_jax.checkpoints
 import plap_jax.diffusion
 import plap_jax.networks
 import plap_jax.training
-from experiments.cache import Cache, code_tag
+from experiments.cache import Cache, code_tag, target_modules
+from experiments.files import replacing
 from experiments.report import Report
 from experiments.schema import RunConfig
 from experiments.tracker import Tracker
+from plap_jax.checkpoints import remove, remove_unfinished
 from plap_jax.diffusion import Diffusion
 from plap_jax.training import load_diffusion, save_diffusion, train
 
@@ -68,26 +70,37 @@ def trained(
     initial = untrained(config, data, name=name)
     train_config = config.train.make()
     train_config = train_config if n_steps is None else replace(train_config, n_steps=n_steps)
+    sections = {section: getattr(config, section).spec for section in ("model", "diffusion")}
     depends_on = {
         "data": report.fingerprint(f"train/{name}", data),
-        "sections": {s: getattr(config, s).spec for s in ("model", "diffusion")},
-        "train": asdict(train_config),
+        "sections": sections,
+        "train": asdict(train_config.recipe) | {"loop": train_config.loop},  # the two loops round differently
         "seed": config.seed,
-        "code": code_tag(plap_jax.training, plap_jax.diffusion, plap_jax.networks, plap_jax.checkpoints),
+        "code": code_tag(
+            sys.modules[__name__],
+            plap_jax.training,
+            plap_jax.diffusion,
+            plap_jax.networks,
+            plap_jax.checkpoints,
+            *target_modules(sections),
+        ),
     }
 
     def build(directory: Path) -> None:
-        result = train(
-            initial,
-            jnp.asarray(data),
-            key=named_key(config.seed, f"network/{name}/steps"),
-            config=train_config,
-            checkpoint_dir=directory / STEPS,
-            progress=True,
-        )
-        save_diffusion(directory / NETWORK, result.diffusion)
-        np.save(directory / LOSSES, np.asarray(result.losses))
-        shutil.rmtree(directory / STEPS)
+        remove_unfinished(directory)
+        if not (directory / NETWORK).exists():  # it is written last, so where it is, training is done
+            result = train(
+                initial,
+                jnp.asarray(data),
+                key=named_key(config.seed, f"network/{name}/steps"),
+                config=train_config,
+                checkpoint_dir=directory / STEPS,
+                progress=True,
+            )
+            with replacing(directory / LOSSES) as handle:
+                np.save(handle, np.asarray(result.losses))
+            save_diffusion(directory / NETWORK, result.diffusion)
+        remove(directory / STEPS)
 
     with report.stage(f"train/{name}"):
         entry = cache.stage(f"train/{name}", depends_on, build)
