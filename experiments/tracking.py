@@ -3,6 +3,7 @@
 Nothing here may fail a run: the first failure prints one warning and ends the tracking.
 """
 
+import contextlib
 import csv
 import functools
 import logging
@@ -90,7 +91,9 @@ class WandbTracker(Tracker):
         for path in sorted(report.directory.glob("tables/*.csv")):
             with path.open(newline="") as handle:
                 columns, *rows = csv.reader(handle)
-            self.run.log({f"tables/{path.stem}": wandb.Table(columns=columns, data=rows)})
+            typed = [_typed(column) for column in zip(*rows, strict=True)]
+            cells = [list(row) for row in zip(*typed, strict=True)]
+            self.run.log({f"tables/{path.stem}": wandb.Table(columns=columns, data=cells)})
         for path in sorted(report.directory.glob("figures/*.png")):
             self.run.log({f"figures/{path.stem}": wandb.Image(str(path))})
         checkpoints = report.directory / "checkpoints"
@@ -105,3 +108,20 @@ class WandbTracker(Tracker):
     def finish(self, *, failed: bool) -> None:
         """Closes the record and waits until it is written."""
         self.run.finish(exit_code=int(failed))
+
+
+def _typed(column: Sequence[str]) -> list[Any]:
+    """The cells of a CSV column as numbers, empty ones as None; as they are where one of them is text."""
+    cells = [_number(cell) for cell in column]
+    return list(column) if any(isinstance(cell, str) for cell in cells) else cells
+
+
+def _number(cell: str) -> int | float | str | None:
+    """What was written as ``cell``: a label such as 007, which no number is written as, stays text."""
+    if not cell:
+        return None
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            if str(kind(cell)) == cell:
+                return kind(cell)
+    return cell

@@ -1,12 +1,15 @@
 """Weights & Biases: what it holds is what the run wrote, without network, and its failures are warnings."""
 
+import csv
 import json
 import logging
+import math
 import os
 import struct
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import wandb
 from wandb.proto import wandb_internal_pb2 as protocol
@@ -94,6 +97,10 @@ def test_the_offline_file_holds_the_run(sweep, capfd):
 
         assert len(history["draw/loss"]) == 64 and history["step"][-1] == 63
         assert history["tables/x/_type"] == ["table-file"]
+        (table,) = sweep.glob(f"{job}/wandb/offline-run-*/files/media/table/tables/x*.table.json")
+        with (sweep / job / "tables" / "x.csv").open(newline="") as handle:
+            expected = [[int(row["i"]), float(row["x"])] for row in csv.DictReader(handle)]
+        assert json.loads(table.read_text()) == {"columns": ["i", "x"], "data": expected}
         assert history["figures/x/_type"] == ["image-file"]
         (png,) = sweep.glob(f"{job}/wandb/offline-run-*/files/media/images/figures/x*.png")
         assert png.read_bytes() == (sweep / job / "figures" / "x.png").read_bytes()
@@ -152,6 +159,28 @@ def test_a_tracker_that_fails_later_warns_once(environment, tmp_path, monkeypatc
             tracker.publish(report)
         tracker.finish(failed=False)
     assert caplog.messages == ["tracking is off: Error: no service"]
+
+
+def test_tables_keep_numbers_as_numbers_and_labels_as_text(environment, tmp_path):
+    rows = [
+        {"n": 1, "mixed": 2, "small": np.float32(1e-7), "label": "007", "part": "a"},
+        {"n": 2, "mixed": 0.5, "small": math.nan, "label": "3", "part": 4},
+        {"n": None, "mixed": math.inf, "small": 1e300, "label": "1_0", "part": None},
+    ]
+    tracker, report = WandbTracker(), Report(tmp_path / "run", {"name": "tiny"})
+    report.table("x", rows)
+    report.table("empty", [])
+    tracker.start(directory=report.directory, group="g", config=report.config)
+    tracker.publish(report)
+    tracker.finish(failed=False)
+    assert not tracker.is_off
+    (table,) = report.directory.glob("wandb/offline-run-*/files/media/table/tables/x*.table.json")
+    stored = [dict(zip(rows[0], row, strict=True)) for row in json.loads(table.read_text())["data"]]
+    assert [row["n"] for row in stored] == [1, 2, None] and type(stored[0]["n"]) is int
+    assert [row["mixed"] for row in stored][:2] == [2, 0.5]
+    assert stored[0]["small"] == 1e-7 and stored[2]["small"] == 1e300
+    assert [row["label"] for row in stored] == ["007", "3", "1_0"]
+    assert [row["part"] for row in stored] == ["a", "4", ""]
 
 
 def test_long_curves_are_thinned_with_their_steps(environment, tmp_path, monkeypatch):
