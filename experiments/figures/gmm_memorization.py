@@ -72,6 +72,7 @@ def _visible(values: np.ndarray) -> tuple[float, float]:
 
     The volume's tails are that heavy where its variance is infinite.
     """
+    values = values[np.isfinite(values)] if np.isfinite(values).any() else np.array([-1.0, 1.0])
     low, high = np.quantile(values, [0.002, 0.998])
     whole = float(values.min()), float(values.max())
     return whole if whole[1] - whole[0] <= 3 * (high - low) else (float(low), float(high))
