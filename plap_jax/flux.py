@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
 from typing import Literal, get_args
@@ -18,6 +18,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from plap_jax.directions import Directions, circle, sample_directions, uniform_in_ball
 from plap_jax.operators import p_field, p_laplacian
@@ -29,8 +30,10 @@ from plap_jax.typing import (
     ScoreFn,
     accumulation_dtype,
     concrete,
+    one_or_nan,
     require,
     require_ball,
+    require_order,
     require_scalar,
     standard_error,
 )
@@ -72,17 +75,18 @@ def flux(
 
     Raises:
         ValueError: p < 1, radius not positive, x not finite or not floating, a score of another shape, an unknown kind
-            of directions or too few of them.
+            of directions or a number that does not fit it. A traced p or radius gives NaN instead.
     """
     x = jnp.asarray(x)
     require_ball(x, radius, p)
     vectors = sample_directions(key, n_samples, x.shape, directions, x.dtype)
     inward, vanishes = _inward(score_fn, x, radius, p, vectors.reshape(n_samples, *x.shape))
     units = jnp.mean(inward.reshape(vectors.shape[:2]), axis=1)
+    units = units * jnp.asarray(one_or_nan(p, radius), units.dtype)
     return _estimate(units, n_samples, jnp.sum(vanishes))
 
 
-@jax.tree_util.register_dataclass
+@jax.tree_util.register_pytree_with_keys_class
 @dataclass(frozen=True)
 class FluxEstimator:
     """x ↦ ``flux(score_fn, x, …)`` as a pytree: score, radius, order and key are data, the rest is static.
@@ -93,14 +97,24 @@ class FluxEstimator:
     Args:
         score_fn: s = ∇ log q as a pytree, e.g. ``Diffusion.score_at(t)``.
         radius, key, p, n_samples, directions: as for ``flux``.
+
+    Raises:
+        ValueError: a radius or an order that is known (not traced) and out of range.
     """
 
     score_fn: ScoreFn
     radius: ArrayLike
     key: PRNGKey
     p: ArrayLike = 1.0
-    n_samples: int = field(default=16, metadata={"static": True})
-    directions: Directions = field(default="iid", metadata={"static": True})
+    n_samples: int = 16
+    directions: Directions = "iid"
+
+    def __post_init__(self) -> None:
+        # Here already: under jit and map_points both are traced. Arrays of them, for vmap, pass.
+        _positive(self.radius)
+        orders = concrete(self.p)
+        for p in [] if orders is None else orders.ravel().tolist():
+            require_order(p)
 
     def __call__(self, x: Array) -> Estimate:
         """κ_p(x, r), inward positive; errors as ``flux``."""
@@ -113,6 +127,20 @@ class FluxEstimator:
             n_samples=self.n_samples,
             directions=self.directions,
         )
+
+    def tree_flatten_with_keys(self) -> tuple[tuple, tuple]:
+        """Leaves with their names, and what is static, for JAX."""
+        names = ("score_fn", "radius", "key", "p")
+        leaves = tuple((jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in names)
+        return leaves, (self.n_samples, self.directions)
+
+    @classmethod
+    def tree_unflatten(cls, static: tuple, leaves: tuple) -> FluxEstimator:
+        """The estimator from its leaves, for JAX; unchecked, since they may be placeholders or gradients."""
+        self = object.__new__(cls)
+        for name, value in zip(cls.__dataclass_fields__, (*leaves, *static), strict=True):
+            object.__setattr__(self, name, value)
+        return self
 
 
 def volume(
@@ -145,7 +173,8 @@ def volume(
         n_samples: points of the ball, ≥ 2.
         divergence: "exact" (d + 2 evaluations and products per point) or "finite_difference" (2d evaluations).
         chunk: products at once, for the exact divergence.
-        step: h > 0, in the units of x; default cube root of machine epsilon × max(1, largest |x_i|).
+        step: h > 0, in the units of x; default max(ε^{1/3} r, ε^{2/3} max_i |y_i|), ε the machine epsilon of
+            x's dtype: small against the ball, and large against the rounding of its points y.
 
     Returns:
         ``Estimate`` of the ball average, units u/length^p; negative at maxima: −(d/r) κ_p.
@@ -165,8 +194,9 @@ def volume(
     if divergence == "exact":
         at_point, per_point = partial(p_laplacian, score_fn, p=p, chunk=chunk), x.size + 2
     else:
-        at_point, per_point = partial(_difference_divergence, score_fn, p=p, step=step), 2 * x.size
-    return _estimate(jax.vmap(at_point)(points), n_samples * per_point, 0)
+        at_point, per_point = partial(_difference_divergence, score_fn, p=p, radius=radius, step=step), 2 * x.size
+    units = jax.vmap(at_point)(points)
+    return _estimate(units * jnp.asarray(one_or_nan(p, radius), units.dtype), n_samples * per_point, 0)
 
 
 def circle_flux(score_fn: ScoreFn, x: Array, *, radius: ArrayLike, p: ArrayLike = 1.0, n_points: int = 256) -> Array:
@@ -188,16 +218,42 @@ def circle_flux(score_fn: ScoreFn, x: Array, *, radius: ArrayLike, p: ArrayLike 
     x = jnp.asarray(x)
     require_ball(x, radius, p)
     require(x.shape == (2,), "x", x.shape, "must be a point of the plane, shape (2,)")
-    return jnp.mean(_inward(score_fn, x, radius, p, circle(n_points, x.dtype))[0])
+    kappa = jnp.mean(_inward(score_fn, x, radius, p, circle(n_points, x.dtype))[0])
+    return kappa * jnp.asarray(one_or_nan(p, radius), kappa.dtype)
 
 
 def ball_average(kappa: Estimate, radius: ArrayLike, dim: int) -> Estimate:
-    """(1/|B_r|) ∫ Δ_p u = −(d/r) κ_p: the ball average that a flux stands for, as ``volume`` returns it."""
+    """(1/|B_r|) ∫ Δ_p u = −(d/r) κ_p: the ball average that a flux stands for, as ``volume`` returns it.
+
+    Args:
+        kappa: κ_p of one point or of many, ``(*batch,)``, in the units of |s|^{p−1}; inward positive.
+        radius: r > 0 of the same balls, ``()`` or ``(*batch,)``, in the units of x.
+        dim: d, the number of coordinates of a point.
+
+    Returns:
+        ``Estimate`` of the average, ``(*batch,)``, in units u/length^p; negative at maxima. Its stderr is d/r times
+        that of κ_p, its counts are the same.
+
+    Raises:
+        ValueError: a radius that is known (not traced) and not finite and positive; traced ones give NaN.
+    """
     return _scaled(kappa, -dim / _positive(radius))
 
 
 def flux_density(average: Estimate, radius: ArrayLike, dim: int) -> Estimate:
-    """κ_p = −(r/d) · ball average of Δ_p u: the inverse of ``ball_average``; inward positive."""
+    """κ_p = −(r/d) · ball average of Δ_p u: the inverse of ``ball_average``.
+
+    Args:
+        average: ball averages of Δ_p u as ``volume`` returns them, ``(*batch,)``, units u/length^p; negative at maxima.
+        radius: r > 0 of the same balls, ``()`` or ``(*batch,)``, in the units of x.
+        dim: d, the number of coordinates of a point.
+
+    Returns:
+        ``Estimate`` of κ_p, ``(*batch,)``, in the units of |s|^{p−1}; inward positive, higher = sharper.
+
+    Raises:
+        ValueError: as ``ball_average``.
+    """
     return _scaled(average, -_positive(radius) / dim)
 
 
@@ -213,6 +269,18 @@ def total_flux(kappa: Estimate, radius: ArrayLike, dim: int) -> Estimate:
     """∮_{∂B_r} |s|^{p−2} ⟨s, −n⟩ dA = |S^{d−1}| r^{d−1} κ_p: total inward flux.
 
     Its area factor leaves the range of a float in high dimension; ``log_total_flux`` does not.
+
+    Args:
+        kappa: κ_p of one point or of many, ``(*batch,)``, in the units of |s|^{p−1}; inward positive.
+        radius: r > 0 of the same balls, ``()`` or ``(*batch,)``, in the units of x.
+        dim: d ≥ 1, the number of coordinates of a point.
+
+    Returns:
+        ``Estimate`` of the total, ``(*batch,)``, in the units of |s|^{p−1} · length^{d−1}; inward positive. Its stderr
+        is scaled by the same area, its counts are the same.
+
+    Raises:
+        ValueError: dim < 1, or as ``ball_average``.
     """
     return _scaled(kappa, jnp.exp(log_sphere_area(radius, dim)))
 
@@ -231,11 +299,16 @@ def _inward(score_fn: ScoreFn, x: Array, radius: ArrayLike, p: ArrayLike, n: Arr
     return -jnp.sum(field * n.reshape(n.shape[0], -1).astype(field.dtype), axis=-1), vanishes
 
 
-def _difference_divergence(score_fn: ScoreFn, y: Array, *, p: ArrayLike, step: ArrayLike | None) -> Array:
+def _difference_divergence(
+    score_fn: ScoreFn, y: Array, *, p: ArrayLike, radius: ArrayLike, step: ArrayLike | None
+) -> Array:
     """Σ_i e_i·(F(y + h e_i) − F(y − h e_i)) / 2h for F = |s|^{p−2} s."""
     dtype = accumulation_dtype(y.dtype)
-    h = jnp.finfo(y.dtype).eps ** (1 / 3) * jnp.maximum(1, jnp.max(jnp.abs(y))) if step is None else step
-    h = jnp.asarray(h, y.dtype)
+    if step is None:
+        # The ball's radius is the only length known here; what rounding takes from h must stay a small share of it.
+        root = float(jnp.finfo(y.dtype).eps) ** (1 / 3)
+        step = lax.stop_gradient(jnp.maximum(root * radius, root**2 * jnp.max(jnp.abs(y))))
+    h = jnp.asarray(step, y.dtype)
 
     def slope(i: Array) -> Array:
         e = jax.nn.one_hot(i, y.size, dtype=y.dtype).reshape(y.shape)
@@ -259,7 +332,7 @@ def _positive(radius: ArrayLike) -> Array:
     known = concrete(radius)
     fits = known is None or bool(np.all(np.isfinite(known) & (known > 0)))
     require(fits, "radius", radius, "must be finite and > 0")
-    return jnp.asarray(radius)
+    return jnp.asarray(radius) * one_or_nan(radius=radius)
 
 
 def _warn_infinite_variance(p: ArrayLike, dim: int) -> None:

@@ -99,7 +99,7 @@ def require(condition: bool, name: str, value: object, allowed: str) -> None:
 def concrete(x: ArrayLike) -> np.ndarray | None:
     """``x`` as a NumPy array, or None while it is traced by ``jit``, ``vmap`` or ``grad``.
 
-    Values can only be checked when they are known; traced ones propagate NaN instead.
+    Values can only be checked when they are known; traced ones give NaN instead, see ``one_or_nan``.
     """
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
@@ -140,6 +140,25 @@ def require_ball(x: ArrayLike, radius: ArrayLike, p: ArrayLike) -> None:
     require_order(p)
     require_point(x)
     require_scalar("radius", radius, lambda v: math.isfinite(v) and v > 0, "must be a single finite number > 0")
+
+
+def one_or_nan(p: ArrayLike = 1.0, radius: ArrayLike = 1.0) -> Array | float:
+    """1 where ``require_order`` and ``require_ball`` would take p and radius, NaN elsewhere.
+
+    A factor for results: traced arguments cannot be refused, and an argument that is NaN does not always reach the
+    result (1^NaN = 1, and a score may ignore its point). Known arguments were refused already and cost nothing.
+
+    Args:
+        p: order.
+        radius: radius of a ball, of a shape that broadcasts against p.
+
+    Returns:
+        A float when both are known, else an array of the default float dtype.
+    """
+    if concrete(p) is not None and concrete(radius) is not None:
+        return 1.0
+    fits = jnp.isfinite(p) & jnp.greater_equal(p, 1) & jnp.isfinite(radius) & jnp.greater(radius, 0)
+    return jnp.where(fits, 1.0, jnp.nan)
 
 
 def require_point(x: ArrayLike) -> None:

@@ -26,6 +26,7 @@ from plap_jax.flux import (
     log_total_flux,
     total_flux,
 )
+from plap_jax.parallel import map_points
 
 ORDERS = np.array([1.0, 1.5, 2.0, 3.0, 4.0])
 WEIGHTS = np.array([0.5, 0.3, 0.2])
@@ -254,6 +255,22 @@ def test_finite_differences_are_of_second_order_until_rounding(x64):
         assert by_default < 1e-8
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1e-3, 1.0, 1e4])
+def test_the_default_step_follows_the_scale(scale):
+    """N(0, scale² I_4), float32, and the ball with it: the differences agree with the exact divergence."""
+    score_fn = Partial(lambda variance, y: -y / variance, scale**2)
+    for offset in (0.0, 1.0, 30.0):
+        at = partial(average, score_fn, jnp.full(4, offset * scale), radius=scale, p=3.0, key=KEY, n_samples=64)
+        np.testing.assert_allclose(at(divergence="finite_difference").value, at().value, rtol=2e-3)
+
+
+def test_the_default_step_outlives_a_centre_far_from_the_origin():
+    """The points of a ball of radius 1e-4 about 1 are multiples of 6e-8: the step is large against that."""
+    x = jnp.full(4, 1.0)
+    at = partial(average, Partial(lambda y: -(y - x) / 1e-8), x, radius=1e-4, p=3.0, key=KEY, n_samples=64)
+    np.testing.assert_allclose(at(divergence="finite_difference").value, at().value, rtol=5e-2)
+
+
 @pytest.mark.parametrize(
     ("d", "p", "infinite"),
     [
@@ -425,6 +442,50 @@ def test_dtypes(x64):
 
 
 # --- bad input
+
+
+def test_traced_radii_and_orders_out_of_range_give_nan():
+    """They cannot be refused; a number would be wrong, with a negative radius of the wrong sign."""
+    x, constant = jnp.array([0.7, 0.4]), Partial(lambda y: jnp.array([1.0, 0.0]))  # |s| = 1 hides a bad p
+    for score_fn in (score_of(PLANE), constant):
+        for function in (kappa, average, on_circle):
+            given_key = {} if function is on_circle else {"key": KEY}
+            both = jax.jit(lambda r, p, f=function, s=score_fn, k=given_key: f(s, x, radius=r, p=p, **k))
+            for r, p in ((-0.5, 2.0), (0.0, 2.0), (jnp.inf, 2.0), (jnp.nan, 2.0), (0.5, 0.5), (0.5, jnp.nan)):
+                assert np.all(np.isnan(jax.tree.leaves(both(r, p))[0])), (r, p)
+            assert np.all(np.isfinite(jax.tree.leaves(both(0.5, 2.0))[0]))
+            assert both._cache_size() == 1
+    for derived in (ball_average, flux_density, total_flux):
+        traced = jax.jit(lambda r, f=derived: f(Estimate(0.5, 0.1, 16, 16), r, 2))
+        assert np.isnan(traced(-1.0).value) and np.isfinite(traced(1.0).value)
+    assert np.isnan(jax.jit(lambda r: log_sphere_area(r, 3))(-1.0))
+    radii = jnp.array([0.5, -0.5])
+    np.testing.assert_array_equal(
+        np.isnan(jax.vmap(lambda r: kappa(constant, x, radius=r, key=KEY).value)(radii)), [0, 1]
+    )
+
+
+def test_an_estimator_refuses_what_map_points_would_hide():
+    score_fn, points = score_of(PLANE), np.ones((3, 2), np.float32)
+    for change, name in (
+        ({"radius": -0.5}, "radius=-0.5"),
+        ({"radius": jnp.zeros(())}, "radius=Array"),
+        ({"p": 0.5}, "p="),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}.*: must be"):
+            FluxEstimator(**{"score_fn": score_fn, "radius": 0.5, "key": KEY} | change)
+    good = FluxEstimator(score_fn, 0.5, KEY)
+    inverted = jax.tree.map(lambda leaf: -0.5 if isinstance(leaf, float) and leaf == 0.5 else leaf, good)
+    estimates = map_points(inverted, points)
+    assert inverted.radius == -0.5 and np.isnan(estimates.value).all() and np.isnan(estimates.stderr).all()
+    # JAX rebuilds it of placeholders and gradients.
+    assert jax.tree.map(lambda _: False, good).radius is False
+    slope = jax.grad(lambda e: -e(jnp.ones(2)).value, allow_int=True)(good)
+    assert slope.radius < 0
+    radii = jnp.array([0.5, 0.8])
+    values = jax.vmap(lambda r: FluxEstimator(score_fn, r, KEY)(jnp.ones(2)).value)(radii)
+    assert values.shape == (2,) and FluxEstimator(score_fn, radii, KEY).radius is radii
+
 
 POINT = jnp.ones(2)
 GOOD = {"radius": 1.0, "key": KEY}
