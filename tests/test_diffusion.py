@@ -256,6 +256,44 @@ def test_noise_levels_and_weights_are_data():
     assert jax.vmap(lambda t: exact().score_at(t)(x))(jnp.linspace(0.1, 1, 4)).shape == (4, 1, 3)
 
 
+METHODS = ("output", "predict", "eps", "score", "denoise", "noised", "target", "score_at", "eps_at", "ball")
+
+
+def call_at(diffusion, method, t):
+    """The result of ``method`` at time ``t``, of whatever arguments it takes."""
+    x, function = jnp.ones((1, 3)), getattr(diffusion, method)
+    if method.endswith("_at"):
+        return function(t)(x)
+    return function(x, t, x) if method in ("noised", "target") else function(x, t)
+
+
+@pytest.mark.parametrize("conditioning", ["time", "log_snr"])
+@pytest.mark.parametrize("method", METHODS)
+def test_times_outside_the_schedule_give_no_number(method, conditioning):
+    """Known ones are refused, traced ones give NaN; another time compiles nothing."""
+    cases = (
+        (VPLinear(), 0.5, (5.0, -1.0, 0.0, float("nan"))),
+        (VPLinear(), 1.0, (1.01,)),
+        (EDM(), 1.0, (81.0, 0.001)),
+        (DiscreteVP.linear(), 10, (100, -1)),
+        (DiscreteVP.linear(), 10.0, (10.7, 99.5, 1e3, -0.5)),
+    )
+    for schedule, good, bad in cases:
+        diffusion = Diffusion(Echo(), schedule, data_std=1.0, conditioning=conditioning)
+        traced = jax.jit(lambda t, d=diffusion: call_at(d, method, t))
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(traced(good)))
+        np.testing.assert_allclose(
+            jax.tree.leaves(traced(good))[0], jax.tree.leaves(call_at(diffusion, method, good))[0], rtol=1e-5
+        )
+        for t in bad:
+            with pytest.raises(ValueError, match=f"^t={t}: must "):
+                call_at(diffusion, method, t)
+            assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(traced(t))), (schedule, t)
+        assert traced._cache_size() == 1
+    ends = jax.vmap(lambda t: call_at(Diffusion(Echo(), VPLinear()), method, t))(jnp.float32([1e-3, 1.0]))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ends))
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Echo:

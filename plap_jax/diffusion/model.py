@@ -62,25 +62,28 @@ class Diffusion:
             condition: handed to the network.
 
         Returns:
-            ``(*shape)``, the dtype of ``x``.
+            ``(*shape)``, the dtype of ``x``; NaN where t is traced and outside the schedule.
 
         Raises:
-            ValueError: the network returned another shape.
+            ValueError: t (known, not traced) outside the schedule or between the steps of a discrete one, or the
+                network returned another shape.
         """
+        self.schedule.check_time(t)
         level = self.schedule.log_snr(t) if self.conditioning == "log_snr" else jnp.asarray(t)
         if jnp.issubdtype(level.dtype, jnp.floating):
             level = level.astype(accumulation_dtype(x.dtype))
         value = self.network(self._scaled(x, t), level, condition)
         require(value.shape == x.shape, "network", value.shape, f"must return the shape of its input, {x.shape}")
-        return value.astype(x.dtype)
+        return value.astype(x.dtype) * jnp.asarray(self.schedule.one_or_nan(t), x.dtype)
 
     def predict(self, x: Array, t: ArrayLike, condition: Any = None, target: Prediction = "eps") -> Array:
         """The ``target`` ("eps", "x0", "v" or "score") at x_t = ``x``, from whatever the network predicts.
 
-        Arguments and dtypes as in ``output``; units and signs as in ``convert``.
+        Arguments, dtypes and errors as in ``output``; units and signs as in ``convert``.
         """
+        value = self.output(x, t, condition)
         alpha, sigma = self._level(t, x.dtype)
-        return convert(self.output(x, t, condition), x, alpha, sigma, self.prediction, target)
+        return convert(value, x, alpha, sigma, self.prediction, target)
 
     def eps(self, x: Array, t: ArrayLike, condition: Any = None) -> Array:
         """ε̂(x, t) = E[ε | x_t = x]: the predicted noise, ``(*shape)``, no unit."""
@@ -123,21 +126,27 @@ class Diffusion:
         Raises:
             ValueError: t (known, not traced) outside the schedule.
         """
-        alpha, sigma = self._level(self._time(t), x0.dtype)
+        alpha, sigma = self._checked_level(t, x0.dtype)
         return alpha * x0, sigma * math.sqrt(x0.size)
 
     def noised(self, x0: Array, t: ArrayLike, noise: Array) -> Array:
-        """x_t = α x₀ + σ ε, ``(*shape)``."""
-        alpha, sigma = self._level(t, x0.dtype)
+        """x_t = α x₀ + σ ε, ``(*shape)``; times as in ``output``."""
+        alpha, sigma = self._checked_level(t, x0.dtype)
         return alpha * x0 + sigma * noise
 
     def target(self, x0: Array, t: ArrayLike, noise: Array) -> Array:
-        """What the network should have predicted at x_t = α x₀ + σ ε, ``(*shape)``."""
-        alpha, sigma = self._level(t, x0.dtype)
-        return training_target(x0, noise, alpha, sigma, self.prediction)
+        """What the network should have predicted at x_t = α x₀ + σ ε, ``(*shape)``; times as in ``output``."""
+        alpha, sigma = self._checked_level(t, x0.dtype)
+        wanted = training_target(x0, noise, alpha, sigma, self.prediction)
+        return wanted * jnp.asarray(self.schedule.one_or_nan(t), wanted.dtype)
 
     def _level(self, t: ArrayLike, dtype: jnp.dtype) -> tuple[Array, Array]:
         return self.schedule.alpha(t).astype(dtype), self.schedule.sigma(t).astype(dtype)
+
+    def _checked_level(self, t: ArrayLike, dtype: jnp.dtype) -> tuple[Array, Array]:
+        self.schedule.check_time(t)
+        factor = jnp.asarray(self.schedule.one_or_nan(t), dtype)
+        return tuple(factor * level for level in self._level(t, dtype))
 
     def _scaled(self, x: Array, t: ArrayLike) -> Array:
         if self.data_std is None:
@@ -146,8 +155,12 @@ class Diffusion:
         return x / jnp.sqrt((alpha * self.data_std) ** 2 + sigma**2).astype(x.dtype)
 
     def _time(self, t: ArrayLike) -> Array:
+        """t as data of one dtype, so that nothing compiles again; a traced fraction of a step becomes −1: NaN."""
         self.schedule.check_time(t)
-        return jnp.asarray(t, jnp.int32 if self.schedule.discrete else jnp.result_type(float))
+        if self.schedule.discrete:
+            whole = jnp.asarray(t, jnp.int32)
+            return whole if jnp.issubdtype(jnp.result_type(t), jnp.integer) else jnp.where(t == whole, whole, -1)
+        return jnp.asarray(t, jnp.result_type(float))
 
 
 def _score_at(diffusion: Diffusion, t: Array, condition: Any, x: Array) -> Array:

@@ -92,13 +92,24 @@ class Schedule(ABC):
             ValueError: t (known, not traced) outside [t_min, t_max], or not a whole step of a discrete one.
         """
         known = concrete(t)
-        if known is None:
-            return
-        # t_min may have been rounded to float32 on its way
-        inside = np.all((known >= self.t_min * (1 - 1e-6)) & (known <= self.t_max * (1 + 1e-6)))
-        require(bool(inside), "t", t, f"must lie in [{self.t_min:.6g}, {self.t_max:.6g}] ({self.name})")
+        if known is not None:
+            allowed = f"must lie in [{self.t_min:.6g}, {self.t_max:.6g}] ({self.name})"
+            require(bool(np.all(self._within(known))), "t", t, allowed)
+            whole = not self.discrete or bool(np.all(known == np.round(known)))
+            require(whole, "t", t, f"must be a whole step of {self.name}")
+
+    def one_or_nan(self, t: ArrayLike) -> Array | float:
+        """1 where ``check_time`` would take t, NaN elsewhere: a factor for results, since traced times pass it."""
+        if concrete(t) is not None:
+            return 1.0  # checked already
+        fits = self._within(t)
         if self.discrete:
-            require(bool(np.all(known == np.round(known))), "t", t, f"must be a whole step of {self.name}")
+            fits &= t == jnp.round(t)
+        return jnp.where(fits, 1.0, jnp.nan)
+
+    def _within(self, t: Array | np.ndarray) -> Array | np.ndarray:
+        # t_min may have been rounded to float32 on its way
+        return (t >= self.t_min * (1 - 1e-6)) & (t <= self.t_max * (1 + 1e-6))
 
     @property
     def name(self) -> str:
