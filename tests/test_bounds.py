@@ -50,22 +50,35 @@ def test_bernstein_is_looser_up_to_32_units_whatever_the_variance_and_not_beyond
     assert empirical_bernstein(0.01, 10_000, 0.05) < 0.2 * hoeffding(10_000, 0.05)
 
 
-@pytest.mark.parametrize(("kind", "n"), [*((kind, 64) for kind in KINDS), ("iid", 512)])
-def test_sampling_bound_fails_in_no_more_than_its_share_of_random_cases(kind, n):
-    """1,000 random mixtures, points and radii in the plane; the truth by quadrature."""
+def random_case(key):
+    """A mixture in the plane, a ball and a key for its directions."""
+    keys = jax.random.split(key, 6)
+    weights, variances = jax.nn.softmax(jax.random.normal(keys[0], (3,))), jnp.exp(jax.random.normal(keys[1], (3,)))
+    mixture = GaussianMixture(weights, 2 * jax.random.normal(keys[2], (3, 2)), variances, "spherical")
+    return mixture.score, 2 * jax.random.normal(keys[3], (2,)), jnp.exp(jax.random.normal(keys[4])), keys[5]
 
-    @jax.jit
-    def case(key):
-        keys = jax.random.split(key, 6)
-        weights = jax.nn.softmax(jax.random.normal(keys[0], (3,)))
-        variances = jnp.exp(jax.random.normal(keys[1], (3,)))
-        mixture = GaussianMixture(weights, 2 * jax.random.normal(keys[2], (3, 2)), variances, "spherical")
-        x, radius = 2 * jax.random.normal(keys[3], (2,)), jnp.exp(jax.random.normal(keys[4]))
-        estimate = flux(mixture.score, x, radius=radius, key=keys[5], n_samples=n, directions=kind)
-        truth = circle_flux(mixture.score, x, radius=radius, n_points=1024)
-        return jnp.abs(estimate.value - truth), estimate
 
-    error, estimate = jax.vmap(case)(jax.random.split(KEY, 1000))
+@pytest.fixture(scope="module")
+def random_truths():
+    """κ_1 of 1,000 random cases, by quadrature."""
+
+    def truth(key):
+        score_fn, x, radius, _ = random_case(key)
+        return circle_flux(score_fn, x, radius=radius, n_points=1024)
+
+    return jax.jit(jax.vmap(truth))(jax.random.split(KEY, 1000))
+
+
+@pytest.mark.parametrize(("kind", "n"), [*((kind, 64) for kind in KINDS[1:]), ("iid", 512)])
+def test_sampling_bound_fails_in_no_more_than_its_share_of_random_cases(kind, n, random_truths):
+    """1,000 random mixtures, points and radii in the plane."""
+
+    def estimated(key):
+        score_fn, x, radius, direction_key = random_case(key)
+        return flux(score_fn, x, radius=radius, key=direction_key, n_samples=n, directions=kind)
+
+    estimate = jax.jit(jax.vmap(estimated))(jax.random.split(KEY, 1000))
+    error = np.abs(estimate.value - random_truths)
     assert error.max() > 1e-4  # there is something to bound
     assert np.mean(error > sampling_bound(estimate, 0.1)) <= 0.1
     assert np.all(error <= sampling_bound(estimate, 1e-6))
@@ -79,6 +92,13 @@ def test_sampling_bound_fails_sometimes_where_the_variance_is_largest():
     estimate = jax.vmap(lambda k: flux(uphill, jnp.zeros(1), radius=1.0, key=k, n_samples=32))(keys)
     share = np.mean(np.abs(estimate.value) > sampling_bound(estimate, 0.1))
     assert 1e-4 < share <= 0.1
+
+
+def test_sampling_bound_takes_cosines_only():
+    bound = jax.jit(lambda value: sampling_bound(Estimate(value, 0.1, 16, 16), 0.1))
+    assert np.isnan(bound(1.5)) and np.isnan(bound(-1.5))
+    for value in (1.0, 1 + 1e-6, -1 - 1e-6):
+        assert np.isfinite(bound(value)) and np.isfinite(sampling_bound(Estimate(value, 0.1, 16, 16), 0.1))
 
 
 # --- scores that are not exact
@@ -145,7 +165,7 @@ def test_score_error_bound_holds_in_all_cases(x64):
         p = jax.random.choice(keys[5], jnp.array([1.0, 1.2, 1.5, 1.9, 2.0, 2.1, 3.0, 4.0]))
         common = dict(radius=jnp.exp(jax.random.normal(keys[6])), p=p, key=keys[7], n_samples=32)
         values = [flux(score_fn, jnp.zeros(3), **common).value for score_fn in (true, other)]
-        return jnp.abs(values[0] - values[1]), score_error_bound(true, other, jnp.zeros(3), **common)
+        return jnp.abs(values[0] - values[1]), score_error_bound(true, other, jnp.zeros(3), **common).value
 
     difference, bound = jax.vmap(case)(jax.random.split(KEY, 2000))
     assert np.all(difference <= bound * (1 + 1e-9) + 1e-12)
@@ -157,7 +177,33 @@ def test_score_error_bound_is_attained_by_the_opposite_score():
     common = dict(radius=0.5, key=KEY, n_samples=8)
     for kind in KINDS:
         bound = score_error_bound(jnp.negative, lambda x: x, jnp.zeros((3, 1)), directions=kind, **common)
-        np.testing.assert_allclose(bound, 2, rtol=1e-6)
+        np.testing.assert_allclose(bound.value, 2, rtol=1e-6)
+        np.testing.assert_allclose(bound.stderr, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_score_error_bound_says_how_sure_it_is(kind, x64):
+    """The bound on the true κ is a mean over the sphere, here known: b = |n|² of one axis, so E b = 1/d."""
+    n = {"orthogonal": 96, "antithetic-orthogonal": 96}.get(kind, 64)
+    along = Partial(lambda x: x.at[1:].set(0))  # |ŝ − s| = |n_1| at the unit sphere; p = 3 with s = 0: b = 2 n_1²
+    arguments = (jnp.zeros_like, along, jnp.zeros(3))
+    run = jax.jit(
+        jax.vmap(lambda k: score_error_bound(*arguments, radius=1.0, p=3.0, key=k, n_samples=n, directions=kind))
+    )
+    estimate = run(jax.random.split(KEY, 400))
+    unit = {"iid": 1, "antithetic": 2, "orthogonal": 3, "antithetic-orthogonal": 6}[kind]
+    assert np.all(estimate.n_evals == 2 * n) and np.all(estimate.n_units == n // unit)
+    spread = estimate.value.std(ddof=1)
+    assert abs(estimate.value.mean() - 2 / 3) <= 4 * spread / 20 + 1e-12
+    np.testing.assert_allclose(np.sqrt(np.mean(estimate.stderr**2)), spread, rtol=0.2, atol=1e-12)
+    if kind == "iid":  # alone, the value is too small about as often as not; the end of its interval seldom is
+        assert np.mean(estimate.value < 2 / 3) > 0.3
+        assert np.mean(estimate.interval(0.95)[1] < 2 / 3) < 0.06
+
+
+def test_traced_balls_out_of_range_have_no_bound():
+    bound = jax.jit(lambda r, p: score_error_bound(jnp.negative, jnp.sign, jnp.ones(2), radius=r, p=p, key=KEY).value)
+    assert np.isfinite(bound(1.0, 1.0)) and np.isnan(bound(-1.0, 1.0)) and np.isnan(bound(1.0, 0.5))
 
 
 def test_scores_of_mixed_precision_are_compared_in_the_wider_one(x64):
@@ -177,6 +223,14 @@ def test_scores_of_mixed_precision_are_compared_in_the_wider_one(x64):
         (lambda: empirical_bernstein(0.1, 16, 1.5), r"delta=1.5: must lie in \(0, 1\)"),
         (lambda: empirical_bernstein(0.1, 1, 0.1), "n_units=1: must be >= 2"),
         (lambda: sampling_bound(Estimate(0.1, 0.1, 1, 1), 0.1), "n_units=1: must be >= 2"),
+        (
+            lambda: sampling_bound(Estimate(7.5, 0.1, 16, 16), 0.1),
+            r"kappa.value=array\(7.5\): must be an estimate with p = 1",
+        ),
+        (
+            lambda: sampling_bound(Estimate(np.array([0.5, -1.001]), 0.1, 16, 16), 0.1),
+            r"kappa.value=.*: must be an est",
+        ),
         (lambda: sampling_bound(Estimate(0.1, 0.1, 16, 16), float("nan")), r"delta=nan: must lie in \(0, 1\)"),
     ],
 )

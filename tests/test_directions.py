@@ -28,7 +28,7 @@ from plap_jax.directions import KINDS, circle, sample_directions, uniform_in_bal
         ("orthogonal", 64, 16, 8),
         ("orthogonal", 128, 16, 16),
         ("orthogonal", 1000, 16, 10),
-        ("orthogonal", 97, 16, 1),  # a prime number
+        ("orthogonal", 97, 1, 1),  # a prime number, on a line
         ("antithetic-orthogonal", 4, 16, 2),
         ("antithetic-orthogonal", 30, 16, 2),
         ("antithetic-orthogonal", 32, 16, 4),
@@ -44,7 +44,7 @@ def test_units(kind, n, dim, unit):
 
 @given(st.sampled_from(KINDS), st.integers(1, 500), st.integers(1, 5000))
 def test_units_are_small_and_whole(kind, half, dim):
-    n = 2 * half + 2
+    n = 4 * half  # even numbers of pairs
     unit = unit_size(kind, n, dim)
     assert n % unit == 0 and n // unit >= 2
     assert unit <= max(n // 8, 2 if "antithetic" in kind else 1)
@@ -53,7 +53,7 @@ def test_units_are_small_and_whole(kind, half, dim):
 
 @pytest.mark.parametrize(
     ("shape", "dtype"),
-    [((), jnp.float32), ((3,), jnp.float32), ((3, 4, 4), jnp.float32), ((2,), jnp.float64), ((16,), jnp.float64)],
+    [((), jnp.float32), ((3, 4, 4), jnp.float32), ((2,), jnp.float64), ((16,), jnp.float64)],
     ids=str,
 )
 @pytest.mark.parametrize("kind", KINDS)
@@ -190,6 +190,25 @@ def test_circle_integrates_trigonometric_polynomials():
         ("antithetic", 7, 2, "n_samples=7: must be an even number"),
         ("antithetic-orthogonal", 9, 2, "n_samples=9: must be an even number"),
         ("iid", 16, 0, "dim=0: must be >= 1"),
+        (
+            "orthogonal",
+            17,
+            64,
+            "n_samples=17: no orthogonal block of 2 to 2 directions divides it; take for example 16",
+        ),
+        (
+            "orthogonal",
+            31,
+            64,
+            "n_samples=31: no orthogonal block of 2 to 3 .* example (30|32) for orthogonal directions",
+        ),
+        ("orthogonal", 127, 64, "n_samples=127: no orthogonal block of 2 to 15 directions divides it"),
+        (
+            "antithetic-orthogonal",
+            34,
+            64,
+            "n_samples=34: no orthogonal block of 2 to 2 directions .* example 32 for anti",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(kind, n, dim, message):
@@ -197,6 +216,23 @@ def test_bad_arguments_are_refused(kind, n, dim, message):
         unit_size(kind, n, dim)
     with pytest.raises(ValueError, match=f"^{message}"):
         sample_directions(jax.random.key(0), n, (dim,), kind)
+
+
+@pytest.mark.parametrize("kind", ["orthogonal", "antithetic-orthogonal"])
+def test_no_number_of_directions_silently_loses_its_blocks(kind):
+    """Either there are blocks, or none would fit, or the number is refused with one nearby that has them."""
+    pairs = 2 if kind.startswith("anti") else 1
+    refused = 0
+    for dim in (1, 2, 3, 64):
+        for n in range(4, 300, pairs):
+            fits = min(dim, n // (8 * pairs)) > 1
+            try:
+                assert (unit_size(kind, n, dim) > pairs) == fits
+            except ValueError as error:
+                better = int(str(error).split("example ")[1].split()[0])
+                assert fits and abs(better - n) == pairs and unit_size(kind, better, dim) > pairs
+                refused += 1
+    assert refused > 50
 
 
 @pytest.mark.parametrize("n", [0, 2.5, "12"])

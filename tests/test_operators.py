@@ -372,7 +372,7 @@ def test_stochastic_trace_is_exact_for_low_rank(method, x64):
         assert estimate.stderr < 1e-8
 
 
-@pytest.mark.parametrize("method", TRACE_METHODS)
+@pytest.mark.parametrize("method", ["hutch++", "xtrace"])
 def test_stochastic_trace_of_any_magnitude(method):
     """float32, curvatures whose squares under- and overflow: the same relative error."""
     probing = partial(estimated, key=KEY, n_probes=48, method=method)
