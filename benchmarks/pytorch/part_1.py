@@ -1,0 +1,103 @@
+"""The numbers of part 1 in eager PyTorch, in a process of its own: ``python -m benchmarks.pytorch.part_1 JSON``.
+
+JSON holds the fields of ``benchmarks.settings.Part1`` and
+
+- style: "point" (one network call per point) or "ball" (one per ball);
+- share: the part of the repeats that is computed;
+- threads: for torch.
+
+Writes ``{"flux_s": seconds that the flux values took}``. Intervals, AUCs, checksums and files, which the experiment
+makes as well, are left out here.
+"""
+
+import json
+import math
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.pytorch.fluxes import DRAWS, STYLES, Score
+from benchmarks.pytorch.network import NoisePredictor
+from benchmarks.pytorch.training import train
+
+TRAINING = ("n_steps", "batch_size", "learning_rate", "warmup_steps", "ema_decay", "grad_clip", "weight_decay")
+
+
+def triangle(side: float) -> Tensor:
+    """Its corners, ``(3, 2)``."""
+    angle = math.pi * (0.5 + 2 * torch.arange(3) / 3)
+    return side / math.sqrt(3) * torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def mixture_score(means: Tensor, variance: float) -> Score:
+    """∇ log of the equal mixture of N(μ_k, variance I), in closed form."""
+
+    def score(x: Tensor) -> Tensor:
+        difference = means - x[:, None]
+        weights = torch.softmax(-difference.square().sum(dim=2) / (2 * variance), dim=1)
+        return (weights[:, :, None] * difference).sum(dim=1) / variance
+
+    return score
+
+
+def critical_points(means: Tensor) -> Tensor:
+    """Means, midpoints, centre: ``(7, 2)``."""
+    midpoints = [(means[i] + means[j]) / 2 for i, j in ((0, 1), (0, 2), (1, 2))]
+    return torch.cat([means, torch.stack(midpoints), means.mean(dim=0, keepdim=True)])
+
+
+def trained(setting: dict[str, Any], means: Tensor) -> NoisePredictor:
+    """The network, trained on a fresh sample."""
+    sample = means[torch.randint(3, (setting["n_train"],))] + setting["variance"] ** 0.5 * torch.randn(
+        setting["n_train"], 2
+    )
+    first, last, length = setting["betas"]
+    alphas_squared = np.cumprod(1 - np.linspace(first, last, length))
+    network = NoisePredictor(
+        2,
+        setting["width"],
+        setting["depth"],
+        setting["embed_dim"],
+        np.sqrt(alphas_squared),
+        np.sqrt(1 - alphas_squared),
+        float(sample.std()),
+    )
+    return train(network, sample, **{name: setting[name] for name in TRAINING})
+
+
+def values(setting: dict[str, Any], scores: list[Score], centres: Tensor) -> Tensor:
+    """κ_p: ``(2 scores, 2 estimators, 7 points, repeats)``."""
+    repeats = max(1, round(setting["share"] * setting["n_repeats"]))
+    radius, p = setting["radius"], setting["p"]
+    result = torch.empty(len(scores), len(DRAWS), len(centres), repeats)
+    for i, score in enumerate(scores):
+        for j, (name, estimate) in enumerate(STYLES[setting["style"]].items()):
+            for k, centre in enumerate(centres):
+                for r, draw in enumerate(DRAWS[name](repeats, setting["n_samples"], 2)):
+                    result[i, j, k, r] = estimate(score, centre, draw, radius, p)
+    return result
+
+
+def main() -> None:
+    """Trains, estimates, and says how long the estimates took."""
+    setting = json.loads(sys.argv[1])
+    torch.set_num_threads(setting["threads"])
+    torch.manual_seed(0)
+    means = triangle(setting["side"])
+    network, t = trained(setting, means), torch.tensor([setting["t"]])
+    alpha, sigma = network.alphas[t], network.sigmas[t]
+    analytic = mixture_score(alpha * means, (alpha**2 * setting["variance"] + sigma**2).item())
+    start = time.perf_counter()
+    kappa = values(setting, [analytic, lambda x: network.score(x, t)], alpha * critical_points(means))
+    seconds = time.perf_counter() - start
+    mean = kappa.mean(dim=-1)
+    summary = {"flux_s": seconds, "boundary_at_means": mean[:, 0, :3].mean(dim=1).tolist()}
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()
