@@ -19,9 +19,14 @@ from plap_jax.typing import (
     ScoreFn,
     accumulation_dtype,
     concrete,
+    one_or_nan,
     require,
     require_ball,
+    standard_error,
 )
+
+# A mean of cosines may come out this much beyond ±1.
+_COSINE_TOLERANCE = 1e-4
 
 
 def hoeffding(n_units: ArrayLike, delta: float) -> Array:
@@ -61,11 +66,16 @@ def sampling_bound(kappa: Estimate, delta: float) -> Array:
         The bound, shape of ``kappa.value``, dimensionless.
 
     Raises:
-        ValueError: δ outside (0, 1), fewer than two units.
+        ValueError: δ outside (0, 1), fewer than two units, or a value beyond ±1, which is of another order than p = 1.
+            A traced one gives NaN instead.
     """
     variance = jnp.asarray(kappa.stderr) ** 2 * kappa.n_units
     first = hoeffding(kappa.n_units, delta / 2)
-    return jnp.minimum(first, empirical_bernstein(variance, kappa.n_units, delta / 2))
+    bound = jnp.minimum(first, empirical_bernstein(variance, kappa.n_units, delta / 2))
+    known, largest = concrete(kappa.value), 1 + _COSINE_TOLERANCE
+    allowed = "must be an estimate with p = 1, which lies in [-1, 1]: the bound holds for no other order"
+    require(known is None or not np.any(np.abs(known) > largest), "kappa.value", known, allowed)
+    return jnp.where(jnp.abs(kappa.value) > largest, jnp.nan, bound)
 
 
 def score_error_bound(
@@ -78,12 +88,14 @@ def score_error_bound(
     key: PRNGKey,
     n_samples: int = 16,
     directions: Directions = "iid",
-) -> Array:
-    """|κ_p(ŝ) − κ_p(s)| ≤ E_n[ b_p(ŝ, s) ], on the sphere of radius r about x.
+) -> Estimate:
+    """|κ_p(ŝ) − κ_p(s)| ≤ E_n[ b_p(ŝ, s) ], on the sphere of radius r about x, estimated from n_samples directions.
 
     b_p bounds | |ŝ|^{p−2}ŝ − |s|^{p−2}s | pointwise: for 1 ≤ p ≤ 2, 2^{2−p}|ŝ−s|^{p−1}, and for p = 1 the smaller of
-    that, 2, and 2|ŝ−s|/(|ŝ|+|s|) (Dunkl & Williams 1964); for p ≥ 2, (p−1) max(|ŝ|,|s|)^{p−2} |ŝ−s|. Because the bound
-    is pointwise it also holds, without any probability, between two estimates that use the same key and directions.
+    that, 2, and 2|ŝ−s|/(|ŝ|+|s|) (Dunkl & Williams 1964); for p ≥ 2, (p−1) max(|ŝ|,|s|)^{p−2} |ŝ−s|. The bound is
+    pointwise: ``.value`` bounds, without any probability, the difference of the two *estimates* of κ_p with the same
+    key, n_samples and directions, and nothing else. The true κ_p differ by at most E_n[b_p], of which ``.value`` is an
+    estimate that may be too small: there use the upper end of ``.interval()``, which holds with its level.
 
     Args:
         score_fn: the true score s.
@@ -91,19 +103,24 @@ def score_error_bound(
         x, radius, p, key, n_samples, directions: as for ``flux``.
 
     Returns:
-        The bound, a scalar in the units of |s|^{p−1}.
+        ``Estimate`` of E_n[b_p], a scalar in the units of |s|^{p−1}; never negative. n_evals counts both scores; the
+        independent units are those of ``flux``.
 
     Raises:
-        ValueError: as ``flux``.
+        ValueError: as ``flux``, for either score.
     """
     x = jnp.asarray(x)
     require_ball(x, radius, p)
-    n = sample_directions(key, n_samples, x.shape, directions, x.dtype).reshape(n_samples, *x.shape)
+    vectors = sample_directions(key, n_samples, x.shape, directions, x.dtype)
+    n = vectors.reshape(n_samples, *x.shape)
     points = x + jnp.asarray(radius, x.dtype) * n
     s, other = (jax.vmap(f)(points) for f in (score_fn, other_fn))
     for name, values in (("score_fn", s), ("other_fn", other)):
         require(values.shape == n.shape, name, values.shape[1:], f"must return the shape of x, {x.shape}")
-    return jnp.mean(field_difference_bound(s.reshape(n_samples, -1), other.reshape(n_samples, -1), p))
+    bounds = field_difference_bound(s.reshape(n_samples, -1), other.reshape(n_samples, -1), p)
+    units = jnp.mean(bounds.reshape(vectors.shape[:2]), axis=1)
+    units = units * jnp.asarray(one_or_nan(p, radius), units.dtype)
+    return Estimate(jnp.mean(units), standard_error(units), 2 * n_samples, units.shape[0])
 
 
 def field_difference_bound(s: Array, other: Array, p: ArrayLike) -> Array:
