@@ -27,11 +27,20 @@ def unit_size(kind: Directions, n: int, dim: int) -> int:
 
     iid: 1. antithetic: 2 (n, −n). orthogonal: the largest block b ≤ min(dim, n/8) that divides n.
     antithetic-orthogonal: 2c, the largest c ≤ dim with 2c ≤ max(n/8, 2) and 2c dividing n. Blocks of at most n/8 keep
-    at least eight units, so that the standard error means something; with few directions (n < 16, n < 32) blocks shrink
-    to single directions or pairs.
+    at least eight units, so that the standard error means something; with few directions (n < 16, n < 32) or in one
+    dimension blocks shrink to single directions or pairs.
+
+    Args:
+        kind: dependence between directions.
+        n: number of directions.
+        dim: d, the number of coordinates of a point.
+
+    Returns:
+        The size of a unit; n divided by it is the number of units.
 
     Raises:
-        ValueError: unknown kind, n not a positive multiple of the unit, or fewer than two units.
+        ValueError: unknown kind; dim < 1; n not an integer ≥ 2, for the antithetic kinds not even or < 4; for the
+            orthogonal kinds an n that no block divides although one would fit, such as 17, 31 or 127.
     """
     require(kind in KINDS, "directions", kind, f"must be one of {', '.join(KINDS)}")
     require(
@@ -44,11 +53,25 @@ def unit_size(kind: Directions, n: int, dim: int) -> int:
     if kind == "iid":
         return 1
     if kind == "orthogonal":
-        return max(b for b in range(1, max(1, min(dim, n // 8)) + 1) if n % b == 0)
+        return _orthogonal_block(kind, n, min(dim, n // 8), 1)
     require(n % 2 == 0 and n >= 4, "n_samples", n, f"must be an even number >= 4 for {kind} directions")
     if kind == "antithetic":
         return 2
-    return 2 * max(c for c in range(1, max(1, min(dim, n // 16)) + 1) if n % (2 * c) == 0)
+    return 2 * _orthogonal_block(kind, n, min(dim, n // 16), 2)
+
+
+def _orthogonal_block(kind: str, n: int, largest: int, copies: int) -> int:
+    """The largest b ≤ ``largest`` with ``copies`` · b dividing n; refused when that is 1 and need not be."""
+
+    def block(m: int) -> int:
+        return max(b for b in range(1, max(1, largest) + 1) if m % (copies * b) == 0)
+
+    if largest > 1 and block(n) == 1:
+        # n / copies is odd here, so that blocks of two divide both neighbours.
+        better = max((n - copies, n + copies), key=block)
+        allowed = f"no orthogonal block of 2 to {largest} directions divides it; take for example {better}"
+        require(False, "n_samples", n, f"{allowed} for {kind} directions")
+    return block(n)
 
 
 def sample_directions(
@@ -105,7 +128,20 @@ def orthonormal(vectors: Array, tolerance: float = 0.0) -> Array:
 
 
 def circle(n: int, dtype: jnp.dtype = jnp.float32) -> Array:
-    """(cos 2πi/n, sin 2πi/n): ``n`` equispaced directions of the plane, ``(n, 2)``; a trapezoid rule on the circle."""
+    """(cos 2πi/n, sin 2πi/n): ``n`` equispaced directions of the plane; a trapezoid rule on the circle.
+
+    Means over them are exact for trigonometric polynomials of degree below n. Angles are taken in float64.
+
+    Args:
+        n: number of directions, ≥ 1.
+        dtype: floating dtype of the result.
+
+    Returns:
+        Unit vectors ``(n, 2)``, counter-clockwise from (1, 0); no unit.
+
+    Raises:
+        ValueError: n not an integer ≥ 1.
+    """
     require(isinstance(n, Integral) and n >= 1, "n", n, "must be an integer >= 1")
     angle = 2 * np.pi * np.arange(n) / n
     return jnp.asarray(np.stack([np.cos(angle), np.sin(angle)], axis=-1), dtype)
