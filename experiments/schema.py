@@ -29,6 +29,7 @@ from pydantic import (
 
 from experiments.catalogue import choose_an_experiment
 from experiments.errors import UserError, one_line
+from plap_jax.typing import shown
 
 Scale = Literal["smoke", "cpu", "full"]
 PLAIN = (int, float, str, bool, NoneType)
@@ -230,13 +231,13 @@ def _explain(error: Any, model: type[BaseModel], path: tuple[str, ...]) -> str:
     if error["type"] == "extra_forbidden":
         parent = _field(model, location[:-1])[0]
         known = sorted(field.alias or name for name, field in parent.model_fields.items()) if parent else []
-        return f"{key}={_shown(error['input'])}: unknown key; known here: {', '.join(known)}"
+        return f"{key}={_as_in_yaml(error['input'])}: unknown key; known here: {', '.join(known)}"
     template = ALLOWED.get(error["type"])
     allowed = template.format(**error.get("ctx", {})) if template else error["msg"].removeprefix("Value error, ")
     if not key:  # a check of several keys together, which names them itself
         return allowed
     note = _field(model, location)[1]
-    value = "" if error["type"] == "missing" else f"={_shown(error['input'])}"
+    value = "" if error["type"] == "missing" else f"={_as_in_yaml(error['input'])}"
     return f"{key}{value}: {allowed}{f' ({note})' if note else ''}"
 
 
@@ -251,7 +252,7 @@ def _field(model: type[BaseModel] | None, location: tuple[str, ...]) -> tuple[ty
     return model, note
 
 
-def _shown(value: Any) -> str:
+def _as_in_yaml(value: Any) -> str:
     if isinstance(value, dict):
         return "{…}"
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+    return json.dumps(value) if value is None or isinstance(value, bool) else shown(value)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from plap_jax.typing import require
+from plap_jax.typing import require, shown
 
 _ARRAYS, _ABOUT, _SUMS = "arrays", "about.json", "sha256"
 _TEMPORARY = ".unfinished-"
@@ -115,7 +115,7 @@ def require_same(path: str | os.PathLike, stored: dict[str, Any], expected: dict
     """
     for name in [*expected, *stored]:
         if stored.get(name) != expected.get(name):
-            there, wanted = (_show(table.get(name, "absent")) for table in (stored, expected))
+            there, wanted = (shown(table.get(name, "absent")) for table in (stored, expected))
             raise CheckpointError(f"checkpoint {path}: {name} is {there} there, {wanted} is expected")
 
 
@@ -156,11 +156,6 @@ def _as(like: Any, value: np.ndarray) -> Any:
     if isinstance(like, (bool, int, float)):
         return type(like)(value)
     return value if isinstance(like, np.ndarray) else jnp.asarray(value)
-
-
-def _show(value: Any) -> str:
-    shown = " ".join(str(value).split())
-    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def _checksums(path: Path) -> str:

@@ -91,9 +91,13 @@ def require(condition: bool, name: str, value: object, allowed: str) -> None:
         ValueError: ``condition`` is false.
     """
     if not condition:
-        shown = " ".join(repr(value).split())
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        raise ValueError(f"{name}={shown}: {allowed}")
+        raise ValueError(f"{name}={shown(repr(value))}: {allowed}")
+
+
+def shown(value: object) -> str:
+    """``str(value)`` for an error message: on one line, and cut to 80 characters."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def concrete(x: ArrayLike) -> np.ndarray | None:

@@ -113,3 +113,9 @@ def test_a_nested_target_is_checked_too():
 def test_no_experiment_lists_them():
     with pytest.raises(UserError, match=r"^\+exp=NAME must name one experiment: .*gmm_memorization"):
         check(OmegaConf.create({"name": "???", "seed": 0}))
+
+
+def test_long_values_are_cut_in_messages():
+    with pytest.raises(UserError) as caught:
+        checked(f"seed={'x' * 200}")
+    assert str(caught.value) == f"seed={'x' * 77}...: must be an integer"

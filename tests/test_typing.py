@@ -15,6 +15,7 @@ from plap_jax.typing import (
     require_order,
     require_point,
     require_scalar,
+    shown,
     standard_error,
 )
 
@@ -132,3 +133,8 @@ def test_traced_values_are_not_refused():
     jax.jit(lambda v: require_scalar("p", v, lambda known: False, "nothing"))(1.0)
     with pytest.raises(ValueError, match="^p="):
         jax.jit(lambda v: require_scalar("p", v, lambda known: False, "a scalar"))(jnp.ones(2))
+
+
+def test_values_in_messages_are_short_and_on_one_line():
+    assert shown("a\n  b") == "a b" and shown(None) == "None" and shown("x" * 80) == "x" * 80
+    assert shown("x" * 81) == "x" * 77 + "..."

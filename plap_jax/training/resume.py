@@ -24,6 +24,7 @@ from plap_jax.checkpoints import (
 from plap_jax.diffusion import Diffusion
 from plap_jax.training.config import TrainConfig
 from plap_jax.training.steps import State, Task
+from plap_jax.typing import shown
 
 
 class Store:
@@ -63,7 +64,7 @@ class Store:
             raise CheckpointError(f"checkpoint {newest}: its notes tell of no run, so it is not one of a training run")
         require_same(newest, run, self._identity)
         if type(step) is not int or not 0 < step <= len(losses):
-            raise CheckpointError(f"checkpoint {newest}: step is {step} there, 1 to {len(losses)} is expected")
+            raise CheckpointError(f"checkpoint {newest}: step is {shown(step)} there, 1 to {len(losses)} is expected")
         state, losses = load_tree(newest, (state, losses))
         return state, losses, step
 
