@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from numbers import Integral
 from typing import Literal, get_args
 
 import jax
@@ -76,9 +77,20 @@ class GaussianMixture:
 
     @classmethod
     def empirical(cls, points: ArrayLike, weights: ArrayLike | None = None) -> GaussianMixture:
-        """q = Σ_k w_k δ(x − x_k): the points as means with zero covariance, ``(K, *shape)``; equal weights by default.
+        """q = Σ_k w_k δ(x − x_k): the points as means with zero covariance.
 
-        Noised, its score is that of the perfect memorizer.
+        Noised, its score is that of the perfect memorizer. Without noise it has neither density nor score.
+
+        Args:
+            points: ``(K, *shape)``, K ≥ 1; real, integers become the default float dtype.
+            weights: ``(K,)``, nonnegative, sum 1; None for 1/K each.
+
+        Returns:
+            The mixture, in the units and the dtype of the points.
+
+        Raises:
+            ValueError: no points or points without an axis of coordinates, a coordinate that is not finite,
+                weights that do not fit, are negative or do not sum to one.
         """
         points = _floating(points)
         require(
@@ -114,9 +126,17 @@ class GaussianMixture:
         eigenvalues = alpha**2 * self.eigenvalues + sigma**2
         return self._with(self.weights, alpha * self.means, eigenvalues, self.eigenvectors)
 
-    @partial(jax.jit, static_argnames="n")
     def sample(self, key: PRNGKey, n: int) -> Array:
-        """x = μ_k + U_k diag(√λ_k) z, k ~ w, z ~ N(0, I): ``n`` independent points, ``(n, *shape)``."""
+        """x = μ_k + U_k diag(√λ_k) z, k ~ w, z ~ N(0, I): ``n`` independent points, ``(n, *shape)``.
+
+        Raises:
+            ValueError: n not an integer ≥ 1.
+        """
+        require(isinstance(n, Integral) and n >= 1, "n", n, "must be an integer >= 1")
+        return self._sample(key, int(n))
+
+    @partial(jax.jit, static_argnames="n")
+    def _sample(self, key: PRNGKey, n: int) -> Array:
         key_k, key_z = jax.random.split(key)
         k = jax.random.choice(key_k, self.n_components, (n,), p=self.weights)
         z = jax.random.normal(key_z, (n, self.dim), self.means.dtype) * jnp.sqrt(self.eigenvalues)[k]
@@ -198,7 +218,8 @@ class GaussianMixture:
         quadratic = c * jnp.sum((gap / c) * ((z + z[r]) / c), axis=-1) * c
         log_det = jnp.sum(jnp.broadcast_to(jnp.log(self.eigenvalues), z.shape), axis=-1)
         relative = -0.5 * (quadratic + log_det - log_det[r]) + jnp.log(self.weights)
-        reference = -0.5 * (jnp.sum(z[r] ** 2) + log_det[r] + self.dim * math.log(2 * math.pi))
+        # Halved before the square: |z|²/2 may be in range where |z|² is not.
+        reference = -jnp.sum((z[r] / 2) * z[r]) - 0.5 * (log_det[r] + self.dim * math.log(2 * math.pi))
         return relative, reference, differences, nearest
 
     def _to_axes(self, vectors: Array) -> Array:

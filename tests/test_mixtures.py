@@ -298,3 +298,24 @@ def test_integer_parts_become_floating():
     mixture = GaussianMixture([1], [[0, 0]], [[1, 4]], "diag")
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(mixture))
     assert GaussianMixture.empirical([[1, 2], [3, 4]]).weights.dtype == jnp.float32
+
+
+def test_log_density_is_finite_as_long_as_it_can_be_represented():
+    """|x|²/2σ² = 2e38 is a float32, its double is not."""
+    mixture = GaussianMixture([1.0], jnp.zeros((1, 4)), [0.01], "spherical")
+    np.testing.assert_allclose(mixture.log_prob(jnp.full(4, 1e18)), -2e38, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(mixture.log_prob)(jnp.full(4, 1e18)), -2e38, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [-1, 0, 2.5, "3", None])
+def test_no_points_cannot_be_sampled(n):
+    with pytest.raises(ValueError, match="^n=.*: must be an integer >= 1$"):
+        GaussianMixture.empirical(jnp.ones((1, 2))).sample(jax.random.key(0), n)
+
+
+def test_sampling_compiles_once_for_a_number_of_any_type():
+    mixture = GaussianMixture.empirical(jnp.ones((2, 3)))
+    before = GaussianMixture._sample._cache_size()
+    for n in (5, np.int64(5)):
+        assert mixture.sample(jax.random.key(0), n).shape == (5, 3)
+    assert GaussianMixture._sample._cache_size() <= before + 1
