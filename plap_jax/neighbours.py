@@ -1,16 +1,21 @@
 """Nearest neighbours by brute force in bounded memory: who is a copy of whom."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from plap_jax.typing import require
 
 # ‖x‖² − 2⟨x, y⟩ + ‖y‖² is fast and rounds where points nearly coincide. It only proposes: a few neighbours more
-# than asked for are measured as ‖x − y‖, which decides.
+# than asked for are measured as ‖x − y‖, which decides. Where its rounding could hide a nearer point than those,
+# ‖x − y‖ is taken of all.
 SPARE = 4
+# Points that decide where the middle of a block is.
+N_FOR_CENTRE = 1000
 
 
 def nearest(
@@ -23,8 +28,12 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """d_ij = ‖query_i − reference_j‖₂: the k smallest of each row, ascending, and their j.
 
-    Distances are those of the difference in float64: a duplicate has distance exactly 0. Among equal distances the
-    smaller index comes first, as far as both were proposed.
+    Distances are those of the difference in float64: a duplicate has distance exactly 0. No nearer point is missed,
+    however far apart the points lie, as long as squared distances stay within float64. Among equal distances the
+    smaller index comes first, but which of more than k + 4 equally far points are given is not promised.
+
+    Points are found by the expanded square, fast; the queries for which its rounding error could matter (outliers,
+    points with more than k + 3 duplicates) are compared with every reference point, slower.
 
     Args:
         queries: ``(n, *shape)``, real; points of several axes (images) are compared as vectors.
@@ -47,7 +56,7 @@ def nearest(
     proposed = min(k + exclude_self + SPARE, len(reference))
     # Float64 throughout; per query the proposed neighbours, their copy in the caller's dtype, and the query twice.
     budget = memory_mib * 2**20 / 2
-    reference_blocks = list(_blocks(len(reference), max(proposed, int(budget / (24 * dim)))))
+    reference_blocks = list(_blocks(len(reference), max(proposed, int(budget / (24 * dim + 16)))))
     query_blocks = list(_blocks(len(queries), max(1, int(budget / (16 * (proposed + 1) * dim)))))
     _check_finite("queries", queries, query_blocks)
     _check_finite("reference", reference, reference_blocks)
@@ -59,12 +68,20 @@ def nearest(
     indices = np.full((len(queries), k), -1)
     for columns in reference_blocks:
         block = _vectors(reference[columns])
-        centre = block.mean(axis=0)  # far from the origin the expanded square would lose all digits
+        # Far from the origin the expanded square would lose all digits, and a mean follows outliers.
+        centre = np.median(block[:: math.ceil(len(block) / N_FOR_CENTRE)], axis=0)
         search = NearestNeighbors(algorithm="brute").fit(block - centre)
         for rows in query_blocks:
             points = _vectors(queries[rows])
-            found = search.kneighbors(points - centre, min(proposed, len(block)), return_distance=False)
+            found, apart = search.kneighbors(points - centre, min(proposed, len(block)))[::-1]
             measured = _distances(points, block, found)
+            if len(block) > proposed:
+                kth = np.partition(measured, k + exclude_self - 1, axis=1)[:, k + exclude_self - 1]
+                for doubtful in _batches(
+                    _may_miss(points - centre, apart[:, -1], kth), int(budget / (32 * len(block)))
+                ):
+                    found[doubtful] = _compared(points[doubtful], block, proposed)
+                    measured[doubtful] = _distances(points[doubtful], block, found[doubtful])
             found = found + columns.start
             if exclude_self:
                 measured[found == np.arange(rows.start, rows.stop)[:, None]] = np.inf
@@ -74,6 +91,26 @@ def nearest(
                 k,
             )
     return distances, indices
+
+
+def _may_miss(centred: np.ndarray, furthest: np.ndarray, kth: np.ndarray) -> np.ndarray:
+    """Rows for which a point that was not proposed could be nearer than the k-th that was.
+
+    The expanded square of x and y is off by at most (d + 8) ε (‖x‖ + ‖y‖)² (sums of d products, norms, the centring and
+    the square root); a nearer y has ‖y‖ ≤ ‖x‖ + kth, and an expanded distance of at least ``furthest``.
+    """
+    reach = 2 * np.linalg.norm(centred, axis=1) + kth
+    rounding = (centred.shape[1] + 8) * np.finfo(np.float64).eps * reach**2
+    return np.flatnonzero(~(furthest**2 - rounding >= kth**2))
+
+
+def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (rows[part] for part in _blocks(len(rows), max(1, size)))
+
+
+def _compared(points: np.ndarray, block: np.ndarray, n: int) -> np.ndarray:
+    """The n nearest of the block to each point, by ‖x − y‖ for all of it: ``(len(points), n)``."""
+    return np.argpartition(cdist(points, block), n - 1, axis=1)[:, :n]
 
 
 def _smallest(distances: np.ndarray, indices: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

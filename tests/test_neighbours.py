@@ -57,6 +57,37 @@ def test_neighbours_that_are_nearly_equally_far_are_told_apart_far_from_the_orig
     np.testing.assert_allclose(distances, [[0, 1e-3, 2e-3, 3e-3]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("memory_mib", [0.01, 256])
+@pytest.mark.parametrize("outliers", [[[1e10] * 3], [[1e10] * 3, [-1e12, 0, 0]], 1e9 + np.arange(36.0).reshape(12, 3)])
+def test_outliers_leave_the_neighbours_of_all_others_alone(outliers, memory_mib):
+    """Their squares leave no digit of a distance of 1; nor do a mean that follows them, or their own neighbours."""
+    rng = np.random.default_rng(4)
+    points = np.concatenate([rng.normal(size=(200, 3)), outliers])
+    points = points[rng.permutation(len(points))]
+    for k, exclude_self in ((1, True), (5, False)):
+        distances, indices = nearest(points, points, k, exclude_self=exclude_self, memory_mib=memory_mib)
+        expected, order = brute_force(points, points, k, exclude_self)
+        np.testing.assert_allclose(distances, expected, rtol=1e-14)
+        np.testing.assert_array_equal(indices, order)
+
+
+def test_two_far_clouds_are_told_apart_within_themselves():
+    """No centre is near both: what rounding may hide is measured."""
+    rng = np.random.default_rng(5)
+    points = rng.normal(size=(120, 3)) + np.repeat([[-1e9], [1e9]], 60, axis=0)
+    distances, indices = nearest(points, points, 2, exclude_self=True)
+    expected, order = brute_force(points, points, 2, exclude_self=True)
+    np.testing.assert_allclose(distances, expected, rtol=1e-14)
+    np.testing.assert_array_equal(indices, order)
+
+
+def test_more_duplicates_than_are_proposed():
+    points = np.repeat(np.random.default_rng(6).normal(size=(5, 40)), 12, axis=0)
+    distances, indices = nearest(points, points, 3, exclude_self=True)
+    assert (distances == 0).all()
+    assert (indices // 12 == np.arange(60)[:, None] // 12).all() and (indices != np.arange(60)[:, None]).all()
+
+
 def test_among_equal_distances_the_smaller_index_comes_first():
     reference = np.array([[1.0], [-1.0], [1.0], [5.0], [-1.0]])
     _, indices = nearest(np.zeros((1, 1)), reference, 4)
