@@ -24,6 +24,7 @@ from plap_jax.typing import (
     PRNGKey,
     ScoreFn,
     accumulation_dtype,
+    one_or_nan,
     require,
     require_order,
     require_point,
@@ -238,6 +239,7 @@ def _unit(s: Array, eps: ArrayLike) -> Array:
 
 def _assemble(s: Array, trace: Array, j_unit: Array, p: ArrayLike, eps: ArrayLike) -> Array:
     """|s|^{p−2} (tr J + (p−2) ŝᵀJŝ), with the limits at s = 0 that the operator itself has."""
+    valid = one_or_nan(p)
     p, eps = jnp.asarray(p, s.dtype), jnp.asarray(eps, s.dtype)
     norm, vanishes = safe_norm(s, eps)
     # At a critical point ŝ has no direction; its average, tr J/d, gives the sign of the divergence.
@@ -245,4 +247,4 @@ def _assemble(s: Array, trace: Array, j_unit: Array, p: ArrayLike, eps: ArrayLik
     factor = trace + (p - 2) * along
     infinite = jnp.where(factor > 0, jnp.inf, jnp.where(factor < 0, -jnp.inf, jnp.nan))
     at_critical = jnp.where(p == 2, factor, jnp.where(p > 2, 0, infinite))
-    return jnp.where(vanishes, at_critical, norm ** (p - 2) * factor)
+    return (jnp.where(vanishes, at_critical, norm ** (p - 2) * factor) * valid).astype(s.dtype)

@@ -439,3 +439,10 @@ def test_bad_arguments_are_refused(call, message):
 
 def test_bad_points_under_jit_give_nan():
     assert np.isnan(jax.jit(lambda x: p_laplacian(lambda y: -y, x))(jnp.array([1.0, jnp.nan])))
+
+
+def test_a_traced_order_below_one_gives_nan_and_no_plausible_number():
+    mixture = GaussianMixture([1.0], [[0.0, 0.0]], [1.0], "spherical")
+    orders = jnp.array([0.5, jnp.nan, 1.0])
+    values = jax.jit(jax.vmap(lambda p: p_laplacian(mixture.score, jnp.ones(2), p)))(orders)
+    assert list(np.isnan(values)) == [True, True, False]
