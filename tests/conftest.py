@@ -1,8 +1,15 @@
 """What all tests share: double precision on request, and reproducible, few hypothesis examples."""
 
+import sys
+
 import hypothesis
 import jax
 import pytest
+from absl import logging as absl_logging
+
+# absl, which Orbax imports, logs to what was stderr at its import: pytest's capture file. Hydra closes the handlers of
+# earlier configurations, and absl's then closes its stream too, unless that is the real stderr.
+absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
 # Each new shape is a compilation, so examples are few; what varies is data, not shapes. The same examples
 # every time: a failure is a change in the code. A fixture such as `x64` may serve all examples of a test.
