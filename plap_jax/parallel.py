@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,13 +17,14 @@ from tqdm import tqdm
 from plap_jax.typing import Array, require
 
 AXIS = "points"
+QUEUED = 16  # batches on the devices at a time
 
 
 def map_points(
     fn: Callable[..., Any],
     points: Array | np.ndarray,
     *args_batched: Any,
-    batch_size: int = 1024,
+    batch_size: int = 256,
     progress: Callable[[int, int], None] | bool = False,
 ) -> Any:
     """out_i = fn(points_i, *args_i) for every i: vmapped in batches, each split over `jax.devices()`.
@@ -50,24 +52,26 @@ def map_points(
     n = _checked_length(points, args_batched, batch_size)
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
     size = math.ceil(math.ceil(n / math.ceil(n / batch_size)) / mesh.size) * mesh.size
-    fn = jax.device_put(_as_pytree(fn), NamedSharding(mesh, PartitionSpec()))
+    # Taken apart once: a network's modules are flattened in Python, which for every batch costs as much as a small one.
+    leaves, structure = jax.tree.flatten(jax.device_put(_as_pytree(fn), NamedSharding(mesh, PartitionSpec())))
     split = NamedSharding(mesh, PartitionSpec(AXIS))
 
     columns = jax.tree.map(_on_host, (points, *args_batched))
 
     def evaluate(start: int) -> Any:
         rows = np.minimum(np.arange(start, start + size), n - 1)
-        batch = jax.tree.map(lambda a: jax.device_put(a[rows], split), columns)
-        return _evaluate(fn, batch, mesh=mesh)
+        batch = jax.tree.map(lambda a: a[rows], columns)
+        batch = jax.device_put(batch, split) if mesh.size > 1 else batch  # jit itself is quicker with one device
+        return _evaluate(leaves, batch, structure=structure, mesh=mesh)
 
     starts = range(0, n, size)
-    results = []
+    upcoming, ahead, results = iter(starts), deque(), []
     with tqdm(total=n, unit="point", disable=progress is not True) as bar:
-        ahead = evaluate(0)
         for start in starts:
-            # The devices work on the next batch while this one is copied to the host.
-            current, ahead = ahead, evaluate(start + size) if start + size < n else None
-            results.append(jax.tree.map(np.asarray, current))
+            # The devices have the next batches queued while this one is copied to the host.
+            while len(ahead) < QUEUED and (following := next(upcoming, None)) is not None:
+                ahead.append(evaluate(following))
+            results.append(jax.tree.map(np.asarray, ahead.popleft()))
             done = min(start + size, n)
             bar.update(done - start)
             if callable(progress):
@@ -75,15 +79,15 @@ def map_points(
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *results)
 
 
-@partial(jax.jit, static_argnames="mesh")
-def _evaluate(fn: Callable[..., Any], batch: tuple, *, mesh: Mesh) -> Any:
+@partial(jax.jit, static_argnames=("structure", "mesh"))
+def _evaluate(leaves: list[Array], batch: tuple, *, structure: jax.tree_util.PyTreeDef, mesh: Mesh) -> Any:
     """fn over one batch; module-level, so that its cache of compilations outlives a call of `map_points`."""
     split, same = PartitionSpec(AXIS), PartitionSpec()
     # Per device rather than left to the partitioner, which would gather what it cannot split (as QR).
     each = jax.shard_map(
         lambda fn, batch: jax.vmap(fn)(*batch), mesh=mesh, in_specs=(same, split), out_specs=split, check_vma=False
     )
-    return each(fn, batch)
+    return each(jax.tree.unflatten(structure, leaves), batch)
 
 
 def _as_pytree(fn: Callable[..., Any]) -> Callable[..., Any]:
