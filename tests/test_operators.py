@@ -217,7 +217,11 @@ def derivatives(score_fn, points, orders, eps):
 
 def test_gradients_against_finite_differences(x64):
     score_fn, points, h = plane(), np.random.default_rng(4).normal(size=(5, 2)), 1e-5
-    base = (points, ORDERS + 2 * h, np.full(5, 0.3))  # below p = 1, where a step back would lead, there is only NaN
+    base = (
+        points,
+        np.maximum(ORDERS, 1 + 2 * h),
+        np.full(5, 0.3),
+    )  # below p = 1, where a step back would lead, there is only NaN
 
     def shifted(step, x=0.0, p=0.0, eps=0.0):
         return derivatives(score_fn, base[0] + step * x, base[1] + step * p, base[2] + step * eps)[0]
