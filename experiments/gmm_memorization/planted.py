@@ -2,9 +2,9 @@
 
 Points are ranked by κ_p on the ball of the noise shell: centre α x₀, radius σ√d, in directions common to all points.
 Four scores see them: the network trained on the planted sample; the control, trained without the planted points; the
-empirical score, which has memorized every training point (upper reference, with fewer directions, which can only lower
-it); the true mixture's score, which knows none of them (lower reference). The noise level is chosen on the validation
-half of the points, everything is reported on the other.
+empirical score, which has memorized every training point (upper reference, with fewer directions, whose noise tends to
+lower it); the true mixture's score, which knows none of them (lower reference). The noise level is chosen on the
+validation half of the points, everything is reported on the other.
 """
 
 from collections.abc import Mapping
