@@ -2,7 +2,7 @@
 
 import sys
 import zlib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -53,13 +53,11 @@ def trained(
     report: Report,
     cache: Cache,
     tracker: Tracker,
-    n_steps: int | None = None,
 ) -> Diffusion:
     """The network of ``untrained`` after training on ``data`` as ``config.train`` says.
 
     Args:
         config: its sections model, diffusion, train and its seed say how.
-        n_steps: instead of those of ``config.train``.
         data: ``(n, *shape)``, copies included.
         name: names the stage, the checkpoint, the curve, and the network's own randomness.
         report, cache, tracker: of the run. Nothing is trained when the cache holds this network already.
@@ -69,7 +67,6 @@ def trained(
     """
     initial = untrained(config, data, name=name)
     train_config = config.train.make()
-    train_config = train_config if n_steps is None else replace(train_config, n_steps=n_steps)
     sections = {section: getattr(config, section).spec for section in ("model", "diffusion")}
     depends_on = {
         "data": report.fingerprint(f"train/{name}", data),

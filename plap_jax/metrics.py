@@ -117,7 +117,7 @@ def bootstrap_interval(
         ValueError: as `auc`, fewer than two scores in a class, or n_resamples or level out of range.
     """
     pos, neg = _two_samples(scores_pos, scores_neg)
-    found = _bootstrap(lambda i, j: statistic(pos[i], neg[j]), pos.size, neg.size, seed, n_resamples, level)
+    found = _bootstrap(_of_rows(statistic, pos, neg), pos.size, neg.size, seed, n_resamples, level)
     if found.low == found.high and found.value in (0, 1):
         missed = ((1 - level) / 2) ** (1 / min(pos.size, neg.size))
         ends = (missed, 1.0) if found.value == 1 else (0.0, 1 - missed)
@@ -161,10 +161,8 @@ def paired_bootstrap(
     require(pos_b.size == pos_a.size, "pos_b", pos_b.shape, f"must score the same points as pos_a, {pos_a.shape}")
     require(neg_b.size == neg_a.size, "neg_b", neg_b.shape, f"must score the same points as neg_a, {neg_a.shape}")
 
-    def difference(i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        return statistic(pos_a[i], neg_a[j]) - statistic(pos_b[i], neg_b[j])
-
-    return _bootstrap(difference, pos_a.size, neg_a.size, seed, n_resamples, level)
+    by_a, by_b = _of_rows(statistic, pos_a, neg_a), _of_rows(statistic, pos_b, neg_b)
+    return _bootstrap(lambda i, j: by_a(i, j) - by_b(i, j), pos_a.size, neg_a.size, seed, n_resamples, level)
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
@@ -182,6 +180,33 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     mean = values.mean()
     half = stats.t.ppf(0.5 + level / 2, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
     return Interval(float(mean), float(mean - half), float(mean + half), values.size)
+
+
+def _of_rows(statistic: Statistic, pos: np.ndarray, neg: np.ndarray) -> Statistic:
+    """``statistic(pos[i], neg[j])`` as a function of the rows i, j; the AUC without sorting every resample.
+
+    A resample holds values of the one sample only: its AUC follows from how often it holds each, by counting.
+    """
+    if statistic is not auc:
+        return lambda i, j: statistic(pos[i], neg[j])
+    places = stats.rankdata(np.concatenate([pos, neg]), method="dense") - 1
+    n_values = int(places.max()) + 1
+    place_pos, place_neg = places[: pos.size], places[pos.size :]
+
+    def counted(i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        of_pos, of_neg = _counts(place_pos[i], n_values), _counts(place_neg[j], n_values)
+        # twice the pairs won by the positive, in integers: a tie counts one
+        beaten = 2 * np.cumsum(of_neg, axis=-1) - of_neg
+        return (of_pos * beaten).sum(axis=-1) / (2 * i.shape[-1] * j.shape[-1])
+
+    return counted
+
+
+def _counts(places: np.ndarray, n_values: int) -> np.ndarray:
+    """How often each of 0 … n_values−1 stands in the last axis: ``(*batch, n) -> (*batch, n_values)``."""
+    batch = places.shape[:-1]
+    offsets = n_values * np.arange(np.prod(batch, dtype=int)).reshape(*batch, 1)
+    return np.bincount((places + offsets).ravel(), minlength=offsets.size * n_values).reshape(*batch, n_values)
 
 
 def _bootstrap(statistic: Statistic, n_pos: int, n_neg: int, seed: int, n_resamples: int, level: float) -> Interval:

@@ -58,7 +58,7 @@ def draw_histograms(a: Arrays, figures: Path) -> None:
 def _estimates_at_points(panel: Axes, a: Arrays, values: np.ndarray, reference: np.ndarray, bins: np.ndarray) -> None:
     for kind, colour in zip(KINDS, COLOURS, strict=False):
         chosen = a["kinds"] == kind
-        panel.hist(values[chosen].ravel(), bins, color=colour, alpha=0.7, label=kind)
+        panel.hist(values[chosen].ravel(), bins, histtype="stepfilled", color=colour, alpha=0.7, label=kind)
         for value in reference[chosen]:
             panel.axvline(value, color=colour, ls="--", lw=0.8)
     beyond = int(((values < bins[0]) | (values > bins[-1])).sum())
@@ -108,9 +108,9 @@ def draw_maps(a: Arrays, quantity: str, level: int, figures: Path) -> None:
         for panel, shown in zip(axes[row], (analytic, learned, learned - analytic), strict=True):
             drawn = panel.imshow(shown, DIVERGING, norm=norm, origin="lower", extent=extent)
         axes[row, 0].set_ylabel(f"p = {p:g}")
-        figure.colorbar(
-            drawn, ax=axes[row], shrink=0.85, extend="both", label=f"{symbol}$_{{{p:g}}}$" + " u" * (symbol == "Δ")
-        )
+        label = f"{symbol}$_{{{p:g}}}$" + " u" * (symbol == "Δ")
+        figure.colorbar(drawn, ax=axes[row], shrink=0.85, extend="both", label=label).minorticks_off()
+    axes[0, 0].locator_params(nbins=3)  # shared by all; ticks are what drawing so many panels spends its time on
     for panel, title in zip(axes[0], ("analytic", "learned", "learned − analytic"), strict=True):
         panel.set_title(title)
     figure.suptitle(f"noise level σ = {a['sigma'][level]:.2f}", fontsize=8)

@@ -5,7 +5,6 @@ example); curvature maps of the plane; which training points has a network memor
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from pydantic import model_validator
@@ -55,8 +54,6 @@ class Config(RunConfig):
             require(
                 len(set(times)) == len(times), "planted.sigmas", part.sigmas, "must be different steps of the schedule"
             )
-        train = self.train.make()
-        _checked("planted.n_steps", part.n_steps, replace, train, n_steps=part.n_steps)
         for sample in part.samples.values():
             _checked("planted.n_samples", part.n_samples, unit_size, kind, part.n_samples, sample.dim)
 

@@ -8,6 +8,7 @@ validation half of the points, everything is reported on the other.
 """
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import jax
@@ -19,7 +20,7 @@ from pydantic import Field
 from experiments.cache import Cache
 from experiments.networks import named_key, trained
 from experiments.report import Report
-from experiments.schema import RunConfig, Section
+from experiments.schema import RunConfig, Section, Target
 from experiments.tracker import Tracker
 from plap_jax import GaussianMixture
 from plap_jax.data import Planted, plant, random_mixture
@@ -31,6 +32,7 @@ from plap_jax.typing import ScoreFn
 
 NETWORK, CONTROL, MEMORIZER, MIXTURE = SCORES = ("network", "control", "memorizer", "mixture")
 ENDS = ("auc", "low", "high")
+CACHED_NUMBERS = 2**21
 
 
 class Sample(Section):
@@ -51,7 +53,8 @@ class PlantedConfig(Section):
 
     enabled: bool
     sigmas: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="noise levels that are tried")
-    n_steps: int = Field(ge=1, description="training steps of these networks, instead of train.n_steps")
+    model: Target = Field(description="of these networks: memorizing takes more room than the plane's needs")
+    train: Target
     n_samples: int = Field(ge=2, description="directions per ball")
     memorizer_samples: int = Field(ge=2, description="directions per ball for the empirical score, the dearest of all")
     samples: dict[str, Sample]
@@ -60,13 +63,16 @@ class PlantedConfig(Section):
 def run(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker) -> None:
     """Trains, scores and reports every sample of the config, by name (d2, d16, d64)."""
     summaries, rows = [], []
+    own = config.model_copy(update={"model": config.planted.model, "train": config.planted.train})
     for name, sample in config.planted.samples.items():
         mixture, points = _draw(config, name, sample)
-        common = {"report": report, "cache": cache, "tracker": tracker, "n_steps": config.planted.n_steps}
-        networks = {
-            NETWORK: trained(config, points.train, name=f"{name}/planted", **common),
-            CONTROL: trained(config, points.control, name=f"{name}/control", **common),
-        }
+        common = {"report": report, "cache": cache, "tracker": tracker}
+        samples = {NETWORK: (points.train, f"{name}/planted"), CONTROL: (points.control, f"{name}/control")}
+        with ThreadPoolExecutor(len(samples)) as pool:  # one of these networks does not fill two cores
+            training = {
+                score: pool.submit(trained, own, data, name=stage, **common) for score, (data, stage) in samples.items()
+            }
+        networks = {score: network.result() for score, network in training.items()}
         with report.stage(f"planted/{name}/scoring"):
             kappa, levels = _score_all(config, name, mixture, points, networks)
         levels_of_sample, chosen = _evaluate(report, config, name, points, kappa, levels)
@@ -121,7 +127,8 @@ def _score_all(
             # The references only where they are reported: the memorizer costs as much as the training set is large.
             scored = np.full(len(points.points), True) if score in networks else ~points.validation & ~points.is_single
             values = np.full(len(points.points), np.nan)
-            batch = 4 if score == MEMORIZER else 64  # about as many numbers as the processor's cache holds
+            # The memorizer looks at every training point: as many of those numbers as the processor's cache holds.
+            batch = max(1, CACHED_NUMBERS // (n * memorizer.means.size)) if score == MEMORIZER else 64
             values[scored] = _kappa(config, score_fn, points.points[scored], alpha, sigma, key, n, batch)
             kappa[score].append(values)
     levels = {"t": np.asarray(times), "sigma": np.asarray([float(schedule.sigma(t)) for t in times])}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -88,7 +89,9 @@ def train(
             bar.set_postfix(loss=f"{chunk.mean():.4g}")
             if on_chunk is not None:
                 on_chunk(last, chunk)
-    return TrainResult(with_weights(diffusion, state.average), losses, config.n_steps - start)
+    finished = with_weights(diffusion, np.asarray(state.average))
+    finished = replace(finished, network=jax.device_put(finished.network))
+    return TrainResult(finished, losses, config.n_steps - start)
 
 
 def batch_rows(key: PRNGKey, n: int, batch_size: int, first: int, count: int) -> np.ndarray:
@@ -144,7 +147,7 @@ def _task(diffusion: Diffusion, data: ArrayLike, conditions: ArrayLike | None, k
     data = jnp.asarray(data)
     require(data.ndim >= 1 and data.size > 0, "data", data.shape, "must be (n, *shape) with n >= 1")
     require(jnp.issubdtype(data.dtype, jnp.floating), "data", str(data.dtype), "must be of a floating dtype")
-    require(bool(jnp.isfinite(data).all()), "data", "NaN or infinity", "must be finite")
+    require(bool(np.isfinite(np.asarray(data)).all()), "data", "NaN or infinity", "must be finite")
     if conditions is not None:
         conditions = jnp.asarray(conditions)
         require(conditions.shape == data.shape[:1], "conditions", conditions.shape, f"must be ({len(data)},)")
@@ -176,7 +179,7 @@ def _run_chunk(state: State, task: Task, config: TrainConfig, first: int, last: 
 
 
 def _require_finite(state: State, losses: np.ndarray, first: int, config: TrainConfig, store: Store | None) -> None:
-    if np.isfinite(losses).all() and bool(jnp.isfinite(state.weights).all()):
+    if np.isfinite(losses).all() and np.isfinite(np.asarray(state.weights)).all():
         return
     step = first + int(np.argmax(~np.append(np.isfinite(losses), False)))
     rate = float(config.learning_rate_at(step))

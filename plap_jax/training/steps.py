@@ -69,7 +69,7 @@ def initial_state(diffusion: Diffusion, config: TrainConfig) -> State:
 
 
 def with_weights(diffusion: Diffusion, weights: Array) -> Diffusion:
-    """``diffusion`` with the trained arrays replaced from ``(n_parameters,)``."""
+    """``diffusion`` with the trained arrays replaced from ``(n_parameters,)``; NumPy's from NumPy's."""
     return _flatten(diffusion)[1](weights)
 
 
@@ -129,11 +129,15 @@ def _flatten(diffusion: Diffusion) -> tuple[Array, Callable[[Array], Diffusion]]
     """All floating-point arrays of the network in one vector, and the way back; what else it holds stays."""
     leaves, structure = jax.tree.flatten(diffusion.network)
     trained = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
-    vector, unravel = ravel_pytree([leaf for leaf, is_trained in zip(leaves, trained, strict=True) if is_trained])
+    vector, _ = ravel_pytree([leaf for leaf, is_trained in zip(leaves, trained, strict=True) if is_trained])
 
     def back(weights: Array) -> Diffusion:
-        new = iter(unravel(weights))
-        filled = [next(new) if is_trained else leaf for leaf, is_trained in zip(leaves, trained, strict=True)]
+        # Slices, which NumPy takes as well: a finished network is unpacked without compiling anything.
+        filled, start = [], 0
+        for leaf, is_trained in zip(leaves, trained, strict=True):
+            end = start + jnp.size(leaf) * is_trained
+            filled.append(weights[start:end].reshape(leaf.shape).astype(leaf.dtype) if is_trained else leaf)
+            start = end
         return replace(diffusion, network=jax.tree.unflatten(structure, filled))
 
     return vector, back
