@@ -115,7 +115,7 @@ def measure(runs: int) -> list[Row]:
     for estimator, n, goal in (
         ("boundary", setting.n_samples, GOAL),
         ("volume", setting.n_samples, None),
-        ("boundary", DEFAULT_DIRECTIONS, None),
+        ("boundary", DEFAULT_DIRECTIONS, GOAL),
     ):
         case = Case(estimator, n, setting.radius, setting.p, centres)
         score = partial(network.score, t=torch.tensor([setting.t]))
