@@ -47,6 +47,7 @@ class Report:
         self._overrides = list(overrides)
         self.metrics: dict[str, Value] = {}
         self.wall_times: dict[str, float] = {}
+        self._rates: dict[str, float] = {}
         self._missing: dict[str, str] = {}
         self._data: dict[str, str] = {}
         self._started = datetime.now(UTC)
@@ -77,6 +78,10 @@ class Report:
             seconds = time.perf_counter() - start
             self.wall_times[name] = self.wall_times.get(name, 0.0) + seconds
             log.info("  %-32s %7.2f s", name, seconds)
+
+    def rate(self, name: str, count: int, seconds: float) -> None:
+        """``count`` per second of something computed in this run; in the manifest, for it differs from run to run."""
+        self._rates[name] = count / max(seconds, 1e-9)
 
     def arrays(self, name: str, /, **arrays: Any) -> Path:
         """``arrays/<name>.npz`` with everything that a figure needs."""
@@ -127,6 +132,7 @@ class Report:
             "data_sha256": self._data,
             "missing_metrics": self._missing,
             "wall_times_s": {name: round(seconds, 4) for name, seconds in self.wall_times.items()},
+            "rates_per_s": {name: round(rate, 2) for name, rate in self._rates.items()},
             "started": self._started.isoformat(),
             "overrides": self._overrides,
         }

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import json
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -91,6 +91,7 @@ class RunConfig(Section):
     tracking: Target
     flux: Flux
     diffusion: Target
+    prediction: Literal["eps", "x0", "v"] = Field(description="what the network predicts")
     model: Target
     train: Target
     data: Target
@@ -101,6 +102,14 @@ class RunConfig(Section):
         if set(scales) != set(get_args(Scale)) or len({tuple(sorted(s)) for s in scales.values()}) != 1:
             raise ValueError("must hold smoke, cpu and full, each with the same keys")
         return scales
+
+
+def checked_as(key: str, value: Any, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """``check(*args)``, whose complaint "argument=value: what is allowed" is told under the key of the config."""
+    try:
+        return check(*args, **kwargs)
+    except ValueError as error:
+        raise ValueError(f"{key}={value}: {str(error).partition(': ')[2]}") from error
 
 
 def check(config: DictConfig) -> tuple[RunConfig, ModuleType]:

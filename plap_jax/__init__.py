@@ -25,6 +25,7 @@ _SUBMODULES = frozenset(
         "data",
         "diffusion",
         "directions",
+        "labels",
         "metrics",
         "mixtures",
         "neighbours",

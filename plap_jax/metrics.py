@@ -209,6 +209,19 @@ def _counts(places: np.ndarray, n_values: int) -> np.ndarray:
     return np.bincount((places + offsets).ravel(), minlength=offsets.size * n_values).reshape(*batch, n_values)
 
 
+def proportion_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """successes/n with the exact interval of Clopper and Pearson (1934): coverage is at least ``level``.
+
+    Raises:
+        ValueError: n below 1, successes outside 0 … n, or level out of range.
+    """
+    require(n >= 1, "n", n, "must be >= 1")
+    require(0 <= successes <= n, "successes", successes, f"must lie in 0 … {n}")
+    require(0 < level < 1, "level", level, "must lie in (0, 1)")
+    ends = stats.binomtest(int(successes), int(n)).proportion_ci(confidence_level=level, method="exact")
+    return Interval(successes / n, float(ends.low), float(ends.high), int(n))
+
+
 def _bootstrap(statistic: Statistic, n_pos: int, n_neg: int, seed: int, n_resamples: int, level: float) -> Interval:
     """BCa interval of a statistic of row indices: ``(*batch, n_pos), (*batch, n_neg) -> (*batch,)``."""
     require(n_resamples >= 2, "n_resamples", n_resamples, "must be at least 2")

@@ -20,6 +20,7 @@ LAYERS = {
     "operators": 2,
     "training": 2,
     "data": 2,
+    "labels": 2,
     "flux": 3,
     "bounds": 3,
 }

@@ -4,15 +4,12 @@ Three parts, each switchable (``critical.enabled=false``, …): is a point a max
 example); curvature maps of the plane; which training points has a network memorized.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from pydantic import model_validator
 
 from experiments.cache import Cache
 from experiments.gmm_memorization import critical_points, curvature_maps, planted
 from experiments.report import Report
-from experiments.schema import RunConfig
+from experiments.schema import RunConfig, checked_as
 from experiments.tracker import Tracker
 from plap_jax.diffusion import Schedule
 from plap_jax.directions import Directions, unit_size
@@ -33,8 +30,8 @@ class Config(RunConfig):
         """Refuse now what the library would refuse after training: times, noise levels, numbers of directions."""
         schedule, kind = self.diffusion.make(), self.flux.directions
         if self.critical.enabled:
-            _checked("critical.t", self.critical.t, schedule.check_time, self.critical.t)
-            _checked("flux.n_samples", self.flux.n_samples, unit_size, kind, self.flux.n_samples, 2)
+            checked_as("critical.t", self.critical.t, schedule.check_time, self.critical.t)
+            checked_as("flux.n_samples", self.flux.n_samples, unit_size, kind, self.flux.n_samples, 2)
             allowed = "must be a number > 0 for critical.enabled=true"
             require(self.flux.radius is not None, "flux.radius", self.flux.radius, allowed)
         if self.maps.enabled:
@@ -42,28 +39,20 @@ class Config(RunConfig):
                 values = getattr(self.maps, key)
                 require(len(set(values)) == len(values), f"maps.{key}", values, "must not hold a value twice")
             for t in self.maps.times:
-                _checked("maps.times", self.maps.times, schedule.check_time, t)
+                checked_as("maps.times", self.maps.times, schedule.check_time, t)
         if self.planted.enabled:
             self._check_planted(schedule, kind)
         return self
 
     def _check_planted(self, schedule: Schedule, kind: Directions) -> None:
         part = self.planted
-        times = [int(_checked("planted.sigmas", part.sigmas, schedule.time_at, sigma)) for sigma in part.sigmas]
+        times = [int(checked_as("planted.sigmas", part.sigmas, schedule.time_at, sigma)) for sigma in part.sigmas]
         if schedule.discrete:
             require(
                 len(set(times)) == len(times), "planted.sigmas", part.sigmas, "must be different steps of the schedule"
             )
         for sample in part.samples.values():
-            _checked("planted.n_samples", part.n_samples, unit_size, kind, part.n_samples, sample.dim)
-
-
-def _checked(key: str, value: Any, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """``check(*args)``, whose complaint "argument=value: what is allowed" is told under the key of the config."""
-    try:
-        return check(*args, **kwargs)
-    except ValueError as error:
-        raise ValueError(f"{key}={value}: {str(error).partition(': ')[2]}") from error
+            checked_as("planted.n_samples", part.n_samples, unit_size, kind, part.n_samples, sample.dim)
 
 
 def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> None:

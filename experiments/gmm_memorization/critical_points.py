@@ -77,7 +77,7 @@ def setting(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker
     initial = Setting(mixture, untrained(config, sample, name="plane"))
     with ThreadPoolExecutor(1) as pool:
         compiled = pool.submit(_compiled, config, initial) if config.critical.enabled else None
-        network = trained(config, sample, name="plane", report=report, cache=cache, tracker=tracker)
+        network = trained(config, sample, name="plane", report=report, cache=cache, tracker=tracker).network
         return Setting(mixture, network, compiled.result() if compiled else None)
 
 

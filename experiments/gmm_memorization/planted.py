@@ -72,7 +72,7 @@ def run(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker) ->
             training = {
                 score: pool.submit(trained, own, data, name=stage, **common) for score, (data, stage) in samples.items()
             }
-        networks = {score: network.result() for score, network in training.items()}
+        networks = {score: network.result().network for score, network in training.items()}
         with report.stage(f"planted/{name}/scoring"):
             kappa, levels = _score_all(config, name, mixture, points, networks)
         levels_of_sample, chosen = _evaluate(report, config, name, points, kappa, levels)
@@ -101,7 +101,7 @@ def _draw(config: RunConfig, name: str, sample: Sample) -> tuple[GaussianMixture
     sizes = {"dim": sample.dim, "n_components": sample.n_components}
     mixture = random_mixture(key_mixture, spread=sample.spread, variance=sample.variance, **sizes)
     points = mixture.sample(key_points, sample.n_planted + sample.n_single + sample.n_heldout)
-    return mixture, plant(points, n_planted=sample.n_planted, copies=sample.copies, n_single=sample.n_single)
+    return mixture, plant(points, doses={sample.copies: sample.n_planted}, n_single=sample.n_single)
 
 
 def _score_all(

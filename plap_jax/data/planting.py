@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,14 +54,17 @@ class Planted:
         return self.copies == 0
 
 
-def plant(points: ArrayLike, *, n_planted: int, copies: int, n_single: int) -> Planted:
-    """The first ``n_planted`` points ``copies`` times, the next ``n_single`` once, the rest held out.
+def plant(
+    points: ArrayLike, *, doses: Mapping[int, int], n_single: int | None, heldout: ArrayLike | None = None
+) -> Planted:
+    """The first points repeated as ``doses`` says, the highest first, the next ``n_single`` once, the rest held out.
 
     Args:
         points: exchangeable points ``(n, *shape)``.
-        n_planted: how many are repeated, ≥ 2 (one for each half).
-        copies: how often, ≥ 2.
-        n_single: how many stand once, ≥ 2.
+        doses: copies → how many points get that many: copies ≥ 2, numbers ≥ 2 (one for each half).
+        n_single: how many stand once, ≥ 2; None for all that are left, which needs ``heldout``.
+        heldout: ``(m, *shape)``, the points that training never sees, where they come from a pool of their own; points
+            left over are then not used at all. None: the points left over are held out.
 
     Returns:
         ``Planted``, with at least two held-out points.
@@ -69,15 +73,54 @@ def plant(points: ArrayLike, *, n_planted: int, copies: int, n_single: int) -> P
         ValueError: numbers out of range, or too few points for them.
     """
     points = np.asarray(points)
-    require(n_planted >= 2, "n_planted", n_planted, "must be >= 2")
-    require(copies >= 2, "copies", copies, "must be >= 2")
-    require(n_single >= 2, "n_single", n_single, "must be >= 2")
-    n, needed = len(points), n_planted + n_single + 2
-    require(n >= needed, "points", points.shape, f"must hold at least {needed}: planted, single and two held-out ones")
-    counts = np.zeros(n, int)
-    counts[:n_planted] = copies
-    counts[n_planted : n_planted + n_single] = 1
+    for copies, number in doses.items():
+        require(copies >= 2, "doses", dict(doses), "must repeat points at least 2 times")
+        require(number >= 2, "doses", dict(doses), "must give at least 2 points to every number of copies")
+    n_planted = sum(doses.values())
+    require(n_planted >= 2, "doses", dict(doses), "must plant something")
+    if n_single is None:
+        require(heldout is not None, "n_single", n_single, "must be a number where held-out points are what is left")
+        n_single = len(points) - n_planted
+    require(n_single >= 2, "n_single", n_single, f"must be >= 2; {n_planted} of {len(points)} points are planted")
+    needed = n_planted + n_single + 2 * (heldout is None)
+    what = f"must hold at least {needed}: {n_planted} to plant and {n_single} single ones"
+    what += ", and two held-out ones" if heldout is None else ""
+    require(len(points) >= needed, "points", points.shape, what)
+    counts = [np.repeat(copies, number) for copies, number in sorted(doses.items(), reverse=True)]
+    counts = np.concatenate([*counts, np.ones(n_single, int)])
+    if heldout is None:
+        counts = np.pad(counts, (0, len(points) - len(counts)))
+    else:
+        heldout = np.asarray(heldout)
+        allowed = f"must be (m, *{points.shape[1:]}) with m >= 2"
+        require(len(heldout) >= 2 and heldout.shape[1:] == points.shape[1:], "heldout", heldout.shape, allowed)
+        points = np.concatenate([points[: len(counts)], heldout])
+        counts = np.pad(counts, (0, len(heldout)))
     return Planted(points, counts, _alternate(counts))
+
+
+def captions(planted: Planted, *, group_size: int) -> np.ndarray:
+    """A caption for every point: its own for a planted one, one for every ``group_size`` single ones, −1 held out.
+
+    A caption with one image behind it is what text-to-image models memorize by; a shared one is the control.
+
+    Args:
+        planted: the points.
+        group_size: single points that share a caption, ≥ 1; the last group may be smaller.
+
+    Returns:
+        ``(n,)`` int32: 0 … n_planted−1 for the planted points in order, then the groups, −1 for no caption.
+        ``np.repeat(captions, planted.copies)`` goes along with ``planted.train``.
+
+    Raises:
+        ValueError: group_size below 1.
+    """
+    require(group_size >= 1, "group_size", group_size, "must be >= 1")
+    found = np.full(len(planted.points), -1, np.int32)
+    n_planted = int(planted.is_planted.sum())
+    found[planted.is_planted] = np.arange(n_planted)
+    found[planted.is_single] = n_planted + np.arange(planted.is_single.sum()) // group_size
+    return found
 
 
 def _alternate(copies: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
@@ -131,13 +132,17 @@ def _flatten(diffusion: Diffusion) -> tuple[Array, Callable[[Array], Diffusion]]
     trained = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
     vector, _ = ravel_pytree([leaf for leaf, is_trained in zip(leaves, trained, strict=True) if is_trained])
 
+    sizes = [jnp.size(leaf) for leaf, is_trained in zip(leaves, trained, strict=True) if is_trained]
+
     def back(weights: Array) -> Diffusion:
-        # Slices, which NumPy takes as well: a finished network is unpacked without compiling anything.
-        filled, start = [], 0
-        for leaf, is_trained in zip(leaves, trained, strict=True):
-            end = start + jnp.size(leaf) * is_trained
-            filled.append(weights[start:end].reshape(leaf.shape).astype(leaf.dtype) if is_trained else leaf)
-            start = end
+        # NumPy's own split, so that a finished network is unpacked without compiling anything; and a split rather than
+        # slices, whose gradients would be added up at full length, one for every layer.
+        split = np.split if isinstance(weights, np.ndarray) else jnp.split
+        parts = iter(split(weights, np.cumsum(sizes)[:-1]))
+        filled = [
+            next(parts).reshape(leaf.shape).astype(leaf.dtype) if is_trained else leaf
+            for leaf, is_trained in zip(leaves, trained, strict=True)
+        ]
         return replace(diffusion, network=jax.tree.unflatten(structure, filled))
 
     return vector, back
