@@ -23,6 +23,7 @@ from plap_jax.training import (
     batch_rows,
     denoising_loss,
     load_diffusion,
+    load_snapshots,
     save_diffusion,
     train,
 )
@@ -374,6 +375,112 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         run(tmp_path / "file" / "steps", config=SHORT)
+
+
+# --- snapshots
+
+SNAPSHOT_STEPS = (0, 7, 20, 25)
+
+
+def snapshots_of(folder, **kwargs):
+    """Folder of the snapshots, and the result, of a run with checkpoints in ``folder``."""
+    kwargs = {"config": SHORT, "snapshot_dir": folder / "snapshots", "snapshot_steps": SNAPSHOT_STEPS, **kwargs}
+    return folder / "snapshots", run(folder / "steps", **kwargs)
+
+
+def assert_same_snapshots(folder, other):
+    ours, theirs = (list(load_snapshots(path, network())) for path in (folder, other))
+    assert [step for step, _ in ours] == list(SNAPSHOT_STEPS) == sorted(int(p.name[5:]) for p in folder.iterdir())
+    assert_same(ours, theirs)
+
+
+@pytest.fixture(scope="module")
+def snapshots(tmp_path_factory):
+    return snapshots_of(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("loop", ["scan", "python"])
+def test_snapshots_are_the_averages_and_change_nothing(loop, tmp_path):
+    config = replace(SHORT, loop=loop)
+    folder, result = snapshots_of(tmp_path, config=config)
+    without = run(None, config=config)
+    assert_same(result.diffusion, without.diffusion)
+    np.testing.assert_array_equal(result.losses, without.losses)
+    found = dict(load_snapshots(folder, network(seed=3)))
+    assert list(found) == list(SNAPSHOT_STEPS)
+    assert_same(found[0], network())
+    assert_same(found[25], without.diffusion)
+    task = Task(network(), data(), None, jax.random.key(1))
+    state, rows = initial_state(task.diffusion, SHORT), batch_rows(task.key, 50, 16, 0, 7)
+    for step in range(7):
+        state, _ = one_step(state, task, SHORT.recipe, step, rows[step])
+    expected = with_weights(task.diffusion, state.average)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found[7], expected)
+
+
+def test_snapshots_of_a_run_stopped_anywhere(tmp_path, snapshots, monkeypatch):
+    """Before, within and after the writing of a snapshot, one death after the other."""
+
+    def dies(*_, **__):
+        raise Stop
+
+    def writes_and_dies(*args):
+        save_diffusion(*args)
+        raise Stop
+
+    def after(stop):
+        def on_chunk(step, losses):
+            if step >= stop:
+                raise Stop
+
+        return on_chunk
+
+    folder = tmp_path / "snapshots"
+    writing, saving = "plap_jax.training.finished.save_diffusion", "plap_jax.training.resume.save_tree"
+    for name, death in ((writing, dies), (writing, writes_and_dies), (saving, dies)):
+        with monkeypatch.context() as patch, pytest.raises(Stop):
+            patch.setattr(name, death)
+            snapshots_of(tmp_path)
+    for stop in (7, 10, 20):
+        with pytest.raises(Stop):
+            snapshots_of(tmp_path, on_chunk=after(stop))
+    (folder / ".unfinished-abc").mkdir()
+    _, result = snapshots_of(tmp_path)
+    assert result.steps_done == 5
+    assert_same_snapshots(folder, snapshots[0])
+
+
+def test_snapshots_of_another_run_are_replaced(tmp_path, snapshots):
+    kwargs = {"config": SHORT, "snapshot_dir": tmp_path, "snapshot_steps": SNAPSHOT_STEPS}
+    train(network(seed=1), data(), key=jax.random.key(1), **kwargs)
+    train(network(), data(), key=jax.random.key(1), **kwargs)
+    assert_same_snapshots(tmp_path, snapshots[0])
+
+
+def test_a_snapshot_that_is_gone_is_not_passed_over(tmp_path):
+    folder, _ = snapshots_of(tmp_path)
+    kept = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    snapshots_of(tmp_path)
+    assert kept == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    (folder / "step_00000007" / "about.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="step_00000007: damaged.*; the run resumes after it, at step 25"):
+        snapshots_of(tmp_path)
+    with pytest.raises(CheckpointError, match="step_00000003: no such directory; the run resumes after it"):
+        snapshots_of(tmp_path, snapshot_steps=(0, 3))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"snapshot_steps": (0, 26)}, r"snapshot_steps=\(0, 26\): must be integers in 0 \.\.\. n_steps=25"),
+        ({"snapshot_steps": (-1,)}, r"snapshot_steps=\(-1,\): must be integers in 0"),
+        ({"snapshot_steps": (2.5,)}, r"snapshot_steps=\(2\.5,\): must be integers in 0"),
+        ({"snapshot_dir": None}, "snapshot_dir=None: must be a folder where there are snapshot_steps"),
+    ],
+)
+def test_bad_snapshots_are_refused(tmp_path, kwargs, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        snapshots_of(tmp_path, **kwargs)
 
 
 # --- finished networks

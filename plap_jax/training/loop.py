@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from plap_jax.checkpoints import load_tree, read_about, require_same, save_tree
 from plap_jax.diffusion import Diffusion
 from plap_jax.training.config import TrainConfig
-from plap_jax.training.resume import Store, describe_static, identity
+from plap_jax.training.finished import Snapshots
+from plap_jax.training.resume import Store, identity
 from plap_jax.training.steps import State, Task, initial_state, many_steps, one_step, with_weights
 from plap_jax.typing import ArrayLike, PRNGKey, accumulation_dtype, require
 
@@ -45,6 +45,8 @@ def train(
     key: PRNGKey,
     config: TrainConfig,
     checkpoint_dir: str | os.PathLike | None = None,
+    snapshot_dir: str | os.PathLike | None = None,
+    snapshot_steps: Sequence[int] = (),
     conditions: ArrayLike | None = None,
     progress: bool = False,
     on_chunk: Callable[[int, np.ndarray], None] | None = None,
@@ -58,18 +60,25 @@ def train(
         config: see ``TrainConfig``.
         checkpoint_dir: where to keep ``step_XXXXXXXX/``, the newest; if there is one, training resumes there. One
             run at a time.
+        snapshot_dir: where to keep ``step_XXXXXXXX/``, the network with the weights averaged so far, as
+            ``save_diffusion`` writes it; see ``load_snapshots``. What stands there is replaced, except what this run
+            itself left before it was killed. The training is the same, bit for bit, with and without.
+        snapshot_steps: numbers of steps after which to do so, in 0 … n_steps; 0 is the network as given.
         conditions: ``(n,)`` integers, the captions, or None.
         progress: show a bar with step, loss and steps per second.
         on_chunk: called as ``on_chunk(step, losses)`` after each chunk, with the number of steps so far and the
-            losses of the chunk.
+            losses of the chunk. Snapshots end a chunk.
 
     Raises:
-        ValueError: data or conditions of a wrong shape or dtype, or not finite.
-        CheckpointError: the newest checkpoint is damaged, or of another network, data, key or config.
+        ValueError: data or conditions of a wrong shape or dtype, or not finite; snapshot_steps outside 0 … n_steps,
+            or without a snapshot_dir.
+        CheckpointError: the newest checkpoint is damaged, or of another network, data, key or config; or a snapshot
+            from before it is missing or damaged.
         NonFiniteLossError: the last good checkpoint is kept.
-        OSError: ``checkpoint_dir`` cannot be written.
+        OSError: ``checkpoint_dir`` or ``snapshot_dir`` cannot be written.
     """
     task = _task(diffusion, data, conditions, key)
+    snapshots = Snapshots(snapshot_dir, snapshot_steps, config)
     state = initial_state(diffusion, config)
     losses = np.zeros(config.n_steps, accumulation_dtype(task.data.dtype))
     store, start = None, 0
@@ -77,11 +86,13 @@ def train(
         store = Store(checkpoint_dir, identity(task, state.weights, config))
         state, losses, start = store.load(state, losses)
     saved = start
+    snapshots.begin(state, diffusion, start)
     with tqdm(total=config.n_steps, initial=start, unit="step", disable=not progress) as bar:
-        for first, last in _chunks(start, config):
+        for first, last in _chunks(start, config, snapshots.steps):
             state, chunk = _run_chunk(state, task, config, first, last)
             _require_finite(state, chunk, first, config, store)
             losses[first:last] = chunk
+            snapshots.save(state, diffusion, last)  # before the checkpoint: a resumed run finds all those behind it
             if store is not None and (last == config.n_steps or last - saved >= (config.checkpoint_every or np.inf)):
                 store.save(state, losses, last)
                 saved = last
@@ -118,31 +129,6 @@ def batch_rows(key: PRNGKey, n: int, batch_size: int, first: int, count: int) ->
     return rows.reshape(count, batch_size).astype(np.int32)
 
 
-def save_diffusion(path: str | os.PathLike, diffusion: Diffusion) -> None:
-    """Write a network and what it is paired with, as ``plap_jax.checkpoints`` does: whole, with checksums.
-
-    Raises:
-        ValueError: ``path`` exists and is no checkpoint.
-        OSError: it cannot be written.
-    """
-    save_tree(path, diffusion, describe_static(diffusion))
-
-
-def load_diffusion(path: str | os.PathLike, like: Diffusion) -> Diffusion:
-    """Read what ``save_diffusion`` wrote.
-
-    Args:
-        path: the checkpoint.
-        like: of the same architecture, schedule and prediction; its weights are not used.
-
-    Raises:
-        CheckpointError: missing, damaged, or of another architecture, schedule or prediction.
-    """
-    loaded = load_tree(path, like)
-    require_same(path, read_about(path)["notes"], describe_static(like))
-    return loaded
-
-
 def _task(diffusion: Diffusion, data: ArrayLike, conditions: ArrayLike | None, key: PRNGKey) -> Task:
     data = jnp.asarray(data)
     require(data.ndim >= 1 and data.size > 0, "data", data.shape, "must be (n, *shape) with n >= 1")
@@ -155,10 +141,10 @@ def _task(diffusion: Diffusion, data: ArrayLike, conditions: ArrayLike | None, k
     return Task(diffusion, data, conditions, key)
 
 
-def _chunks(start: int, config: TrainConfig) -> Iterator[tuple[int, int]]:
-    """(first, last) with ends at multiples of chunk_steps and at n_steps, wherever the run starts."""
-    while start < config.n_steps:
-        end = min((start // config.chunk_steps + 1) * config.chunk_steps, config.n_steps)
+def _chunks(start: int, config: TrainConfig, stops: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """(first, last) with ends at multiples of chunk_steps, at the stops and at n_steps, wherever the run starts."""
+    ends = {*range(config.chunk_steps, config.n_steps, config.chunk_steps), *stops, config.n_steps}
+    for end in sorted(end for end in ends if end > start):
         yield start, end
         start = end
 
@@ -171,7 +157,7 @@ def _run_chunk(state: State, task: Task, config: TrainConfig, first: int, last: 
         for step in range(first, last):
             state, loss = one_step(state, task, config.recipe, step, rows[step - first])
             losses.append(loss)
-        return state, np.asarray(jnp.stack(losses))
+        return state, np.stack(jax.device_get(losses))
     length = min(config.chunk_steps, config.n_steps)  # one shape for all chunks, so one compilation
     rows = np.pad(rows, ((0, length - count), (0, 0)))
     state, losses = many_steps(state, task, config.recipe, first, count, rows)

@@ -21,8 +21,8 @@ from plap_jax.checkpoints import (
     require_same,
     save_tree,
 )
-from plap_jax.diffusion import Diffusion
 from plap_jax.training.config import TrainConfig
+from plap_jax.training.finished import describe_static
 from plap_jax.training.steps import State, Task
 from plap_jax.typing import shown
 
@@ -92,11 +92,6 @@ def identity(task: Task, weights: jax.Array, config: TrainConfig) -> dict[str, A
         | asdict(config.recipe)
         | {name: _digest(value) for name, value in inputs.items()}
     )
-
-
-def describe_static(diffusion: Diffusion) -> dict[str, str]:
-    """What is no array in a ``Diffusion``, as text."""
-    return {name: str(getattr(diffusion, name)) for name in ("schedule", "prediction", "conditioning")}
 
 
 def _digest(value: Any) -> str | None:
