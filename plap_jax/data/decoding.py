@@ -1,0 +1,82 @@
+"""Images as Pillow opens them, of any mode, size and orientation, as arrays of one shape."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from plap_jax.data.images import UnusableImage, scaled
+from plap_jax.typing import require
+
+Mode = Literal["RGB", "L"]
+Resize = Literal["center-crop", "refuse"]
+# Number formats whose range nobody states: what is white in them?
+WITHOUT_RANGE = ("I", "F")
+
+
+def check_shape(size: int, mode: str, resize: str, crop: int | None = None) -> None:
+    """Refuse what `as_array` could not follow for any image.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    require(size >= 1, "size", size, "must be >= 1")
+    require(mode in ("RGB", "L"), "mode", mode, "must be RGB (three channels) or L (grey)")
+    require(resize in ("center-crop", "refuse"), "resize", resize, "must be center-crop or refuse")
+    require(crop is None or crop >= size, "crop", crop, f"must be null or at least size={size}")
+
+
+def as_array(image: Image.Image, *, size: int, mode: Mode, resize: Resize, crop: int | None = None) -> np.ndarray:
+    """2 · v/255 − 1 of the 8-bit values v, turned upright, cut to the central square, resized, in RGB or grey.
+
+    Grey is 0.299 R + 0.587 G + 0.114 B. Palettes are resolved, transparent pixels shown on white, 16-bit grey divided
+    by 257, CMYK converted without its colour profile, as profiles in general are left out of account. A larger central
+    square is averaged down by Pillow's bicubic filter, widened by the scale (antialiased); nothing is scaled up, since
+    smoothness would tell where an image came from.
+
+    Args:
+        image: opened, not necessarily decoded.
+        size: height and width of the result in pixels.
+        mode: "RGB" for three channels, "L" for one.
+        resize: "center-crop" as above; "refuse" takes only images that are size × size.
+        crop: side of the central square that is taken, ≥ size; None for the largest.
+
+    Returns:
+        ``(size, size, 3 or 1)`` float32 in [−1, 1].
+
+    Raises:
+        UnusableImage: an animation, a number format without a stated range, too small, or not size × size.
+    """
+    # A multi-picture JPEG, as cameras write it, holds the photograph first and previews after it.
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise UnusableImage(f"an animation of {image.n_frames} frames")
+    image = _in_mode(ImageOps.exif_transpose(image), mode)
+    least = size if crop is None else crop
+    if min(image.size) < least:
+        raise UnusableImage(f"{image.width}×{image.height}, smaller than {least}×{least}")
+    if resize == "refuse" and image.size != (size, size):
+        raise UnusableImage(f"{image.width}×{image.height}, not {size}×{size}")
+    if crop is not None:
+        image = _centre(image, crop)
+    fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return scaled(fitted, 255).reshape(size, size, -1)
+
+
+def _centre(image: Image.Image, side: int) -> Image.Image:
+    """The central square, its pixels as they are."""
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def _in_mode(image: Image.Image, mode: Mode) -> Image.Image:
+    """8 bits per channel, grey or RGB, nothing transparent."""
+    if image.mode in WITHOUT_RANGE:
+        raise UnusableImage(f"of mode {image.mode}, whose range of values is not known")
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(np.round(np.asarray(image, np.float32) / 257).astype(np.uint8)).convert(mode)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)

@@ -1,0 +1,151 @@
+"""A folder of images of one's own."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from plap_jax.data.decoding import Mode, Resize, as_array, check_shape
+from plap_jax.data.images import ImageData, UnusableImage, split_distinct
+from plap_jax.typing import require
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP")  # by content, whatever the name says; MPO is JPEG with further pictures
+
+
+def imagefolder(
+    *,
+    path: str | None,
+    seed: int,
+    size: int,
+    mode: Literal["RGB", "L"] = "RGB",
+    n_heldout: int,
+    n_train: int | None = None,
+    on_bad: Literal["skip", "refuse"] = "skip",
+    resize: Literal["center-crop", "refuse"] = "center-crop",
+    crop: int | None = None,
+    duplicate_distance: float = 0.05,
+) -> ImageData:
+    """The PNG, JPEG and WebP files of a folder and its sub-folders, converted as `decoding.as_array` says.
+
+    Files are taken in the order of their names, whatever the file system's is; what begins with a dot is not looked at,
+    and links to folders are not followed. Where every image lies in a sub-folder of ``path``, the sub-folder is its
+    class, numbered in the order of their names. With ``n_train`` files are read in random order until there are
+    enough, and what is wrong with the others stays unknown.
+
+    Args:
+        path: the folder.
+        seed: of the split and the order.
+        size: height and width in pixels.
+        mode: "RGB" for three channels, "L" for grey.
+        n_heldout: images that are never trained on.
+        n_train: images that may be trained on; None for all others.
+        on_bad: what becomes of a file that cannot be used (no image by its name or its content, cut off, animated,
+            smaller than ``size``): "skip" lists it in ``skipped``, "refuse" stops at the first one.
+        resize: "center-crop" cuts out the central square and averages it down; "refuse" takes an image of any size
+            other than size × size for one that cannot be used.
+        crop: side of the central square; None for the largest.
+        duplicate_distance: √(mean (a − b)²) up to which two images count as one, in units of [−1, 1]. The default
+            finds one photograph saved twice (as JPEG of lower quality, or once more resized), not two alike.
+
+    Returns:
+        ``ImageData`` of shape (size, size, 3 or 1).
+
+    Raises:
+        ValueError: no such folder, no image in it, too few that can be used, a file that cannot be used under
+            on_bad="refuse", or an argument out of range.
+    """
+    check_shape(size, mode, resize, crop)
+    require(on_bad in ("skip", "refuse"), "on_bad", on_bad, "must be skip or refuse")
+    require(path is not None, "path", path, "must be a folder of images")
+    folder = Path(path)
+    require(folder.is_dir(), "path", path, "must be a folder of images, and there is no such folder")
+    files, others = _listed(folder)
+    if on_bad == "refuse" and others:
+        raise _refusal(*others[0])
+    require(bool(files), "path", path, f"must hold images ({', '.join(SUFFIXES)}), and none was found")
+
+    def read(index: int) -> np.ndarray:
+        try:
+            return _decoded(folder / files[index], size, mode, resize, crop)
+        except UnusableImage as reason:
+            if on_bad == "refuse":
+                raise _refusal(_printable(files[index]), str(reason)) from reason
+            raise
+
+    found = split_distinct(
+        read,
+        [_printable(file) for file in files],
+        seed=seed,
+        n_train=n_train,
+        n_heldout=n_heldout,
+        duplicate_distance=duplicate_distance,
+        name=_printable(folder.resolve().name),
+        labels=_classes(files),
+    )
+    return replace(found, skipped=tuple(sorted({*others, *found.skipped})))
+
+
+def _refusal(name: str, reason: str) -> ValueError:
+    return ValueError(f"file={name!r}: {reason}; on_bad=skip leaves such files out")
+
+
+def _listed(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Files that are images by their name, sorted, relative to the folder; and (name, reason) of everything else."""
+    files, others = [], []
+
+    def cannot_enter(error: OSError) -> None:
+        name = Path(error.filename).relative_to(folder)
+        others.append((_printable(name), f"cannot be entered: {error.strerror}"))
+
+    for directory, subfolders, names in os.walk(folder, onerror=cannot_enter):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in names:
+            file = Path(directory, name).relative_to(folder)
+            if name.startswith("."):
+                continue
+            if file.suffix.lower() not in SUFFIXES:
+                others.append((_printable(file), f"not named as an image ({', '.join(SUFFIXES)})"))
+            elif not (folder / file).is_file():  # a pipe would be waited for
+                others.append((_printable(file), "not a file that can be read"))
+            else:
+                files.append(file)
+    return sorted(files), sorted(others)
+
+
+def _decoded(path: Path, size: int, mode: Mode, resize: Resize, crop: int | None) -> np.ndarray:
+    """The image of a file.
+
+    Raises:
+        UnusableImage: whatever is wrong with it, on one line.
+    """
+    if path.stat().st_size == 0:
+        raise UnusableImage("empty")
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+            return as_array(image, size=size, mode=mode, resize=resize, crop=crop)
+    except UnusableImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnusableImage("no PNG, JPEG or WebP by its content") from error
+    except Exception as error:  # decoders raise what they please on bytes that are not what they expect
+        raise UnusableImage(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _classes(files: list[Path]) -> list[int] | None:
+    """The number of each file's outermost sub-folder, or None where a file lies in none."""
+    if any(len(file.parts) < 2 for file in files):
+        return None
+    number = {name: i for i, name in enumerate(sorted({file.parts[0] for file in files}))}
+    return [number[file.parts[0]] for file in files]
+
+
+def _printable(path: Path | str) -> str:
+    """File names are bytes, and may be no text."""
+    return os.fspath(path).encode("utf-8", "replace").decode()

@@ -1,0 +1,124 @@
+"""Image data sets of the Hugging Face library `datasets`, from the hub or from disk."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from plap_jax.data.decoding import as_array, check_shape
+from plap_jax.data.images import ImageData, UnusableImage, split_distinct
+from plap_jax.typing import require, shown
+
+# What `save_to_disk` leaves in its folder, for several splits and for one.
+SAVED = ("dataset_dict.json", "state.json")
+
+
+def huggingface(
+    *,
+    path: str | None,
+    seed: int,
+    size: int,
+    n_heldout: int,
+    n_train: int | None,
+    split: str = "train",
+    subset: str | None = None,
+    revision: str | None = None,
+    image_key: str = "image",
+    label_key: str | None = None,
+    mode: Literal["RGB", "L"] = "RGB",
+    resize: Literal["center-crop", "refuse"] = "center-crop",
+    crop: int | None = None,
+    duplicate_distance: float = 0.05,
+) -> ImageData:
+    """Any image data set of the library `datasets`, converted as `decoding.as_array` says.
+
+    Both pools come from the one split, so that nothing but use separates them. Images are decoded one by one in random
+    order until there are enough, so that memory holds no more than are used.
+
+    Args:
+        path: name on the hub ("ylecun/mnist"), a folder written by ``save_to_disk``, or any folder or loader that
+            ``datasets.load_dataset`` takes, such as a folder of images.
+        seed: of the split and the order.
+        size: height and width in pixels.
+        n_heldout: images that are never trained on.
+        n_train: images that may be trained on; None for all others, which are then all decoded.
+        split: of the data set; without effect on a folder that was saved as one split.
+        subset: configuration of the data set, where it has several.
+        revision: commit, tag or branch on the hub, for results that are to be repeated.
+        image_key: column of the images, of the feature type ``Image``.
+        label_key: column of integer labels; None for none.
+        mode: "RGB" for three channels, "L" for grey.
+        resize: "center-crop" cuts out the central square and averages it down; "refuse" skips images that are not
+            size × size.
+        crop: side of the central square; None for the largest.
+        duplicate_distance: √(mean (a − b)²) up to which two images count as one, in units of [−1, 1].
+
+    Returns:
+        ``ImageData`` of shape (size, size, 3 or 1); names are row numbers.
+
+    Raises:
+        ValueError: `datasets` is not installed, the data set cannot be loaded (no connection, no such name), columns
+            that it lacks, too few images, or an argument out of range.
+    """
+    check_shape(size, mode, resize, crop)
+    require(path is not None, "path", path, "must be a data set's name on the hub, or a folder")
+    source = _loaded(_library(path), path, subset, split, revision)
+    _check_columns(source, image_key, label_key)
+    images = source.select_columns([image_key])
+
+    def read(index: int) -> np.ndarray:
+        try:
+            image = images[index][image_key]
+        except Exception as error:  # as many kinds as there are decoders and storages
+            raise UnusableImage(f"cannot be decoded: {shown(error)}") from error
+        if not isinstance(image, Image.Image):
+            raise UnusableImage("missing")
+        return as_array(image, size=size, mode=mode, resize=resize, crop=crop)
+
+    return split_distinct(
+        read,
+        [str(i) for i in range(len(images))],
+        seed=seed,
+        n_train=n_train,
+        n_heldout=n_heldout,
+        duplicate_distance=duplicate_distance,
+        name=path,
+        labels=None if label_key is None else source.select_columns([label_key]).with_format("numpy")[:][label_key],
+    )
+
+
+def _library(path: str) -> ModuleType:
+    """`datasets`, which is large and needed here alone."""
+    try:
+        return importlib.import_module("datasets")
+    except ImportError as error:
+        raise ValueError(f"path={path!r}: needs the package datasets: pip install 'plap-jax[hf]'") from error
+
+
+def _loaded(library: ModuleType, path: str, subset: str | None, split: str, revision: str | None) -> Any:
+    """One split, nothing decoded."""
+    try:
+        if any((Path(path) / file).is_file() for file in SAVED):
+            source = library.load_from_disk(path)
+            return source[split] if isinstance(source, dict) else source
+        return library.load_dataset(path, subset, split=split, revision=revision)
+    except Exception as error:  # of many packages: the hub's client, its transport, file formats
+        line = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"path={path!r}, split={split!r}: cannot be loaded: {line}") from error
+
+
+def _check_columns(source: Any, image_key: str, label_key: str | None) -> None:
+    kinds = {name: type(feature).__name__ for name, feature in source.features.items()}
+    found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+    require(kinds.get(image_key) == "Image", "image_key", image_key, f"must be a column of images; there are {found}")
+    if label_key is not None:
+        require(label_key in kinds, "label_key", label_key, f"must be a column; there are {found}")
+        dtype = str(getattr(source.features[label_key], "dtype", None))
+        require(
+            "int" in dtype, "label_key", label_key, f"must be a column of integers, not of {kinds[label_key]} {dtype}"
+        )
