@@ -2,7 +2,8 @@
 
 import sys
 import zlib
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jax
@@ -21,9 +22,31 @@ from experiments.schema import RunConfig
 from experiments.tracker import Tracker
 from plap_jax.checkpoints import remove, remove_unfinished
 from plap_jax.diffusion import Diffusion
-from plap_jax.training import load_diffusion, save_diffusion, train
+from plap_jax.training import load_diffusion, load_snapshots, save_diffusion, train
 
-NETWORK, LOSSES, STEPS = "network", "losses.npy", "steps"
+NETWORK, LOSSES, STEPS, SNAPSHOTS = "network", "losses.npy", "steps", "snapshots"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network where the cache keeps it.
+
+    Attributes:
+        network: with averaged weights, paired with its schedule.
+        directory: of the cache, holding the snapshots.
+    """
+
+    network: Diffusion
+    directory: Path
+
+    @property
+    def key(self) -> str:
+        """Names the network in the cache keys of what is computed from it: a hash of all that it depends on."""
+        return self.directory.name
+
+    def snapshots(self) -> Iterator[tuple[int, Diffusion]]:
+        """(step, network with the weights averaged up to there), in order."""
+        return load_snapshots(self.directory / SNAPSHOTS, self.network)
 
 
 def named_key(seed: int, name: str) -> jax.Array:
@@ -39,7 +62,7 @@ def untrained(config: RunConfig, data: np.ndarray, *, name: str) -> Diffusion:
     return Diffusion(
         config.model.make(data.shape[1:], rngs=nnx.Rngs(named_key(config.seed, f"network/{name}/weights"))),
         config.diffusion.make(),
-        prediction="eps",
+        prediction=config.prediction,
         data_std=float(np.std(data)),
         conditioning="log_snr",
     )
@@ -53,17 +76,16 @@ def trained(
     report: Report,
     cache: Cache,
     tracker: Tracker,
-) -> Diffusion:
+    snapshot_steps: Sequence[int] = (),
+) -> Trained:
     """The network of ``untrained`` after training on ``data`` as ``config.train`` says.
 
     Args:
         config: its sections model, diffusion, train and its seed say how.
         data: ``(n, *shape)``, copies included.
         name: names the stage, the checkpoint, the curve, and the network's own randomness.
+        snapshot_steps: after these steps a copy of the network is kept.
         report, cache, tracker: of the run. Nothing is trained when the cache holds this network already.
-
-    Returns:
-        The network with averaged weights, paired with its schedule.
     """
     initial = untrained(config, data, name=name)
     train_config = config.train.make()
@@ -71,6 +93,8 @@ def trained(
     depends_on = {
         "data": report.fingerprint(f"train/{name}", data),
         "sections": sections,
+        "prediction": config.prediction,
+        "snapshot_steps": list(snapshot_steps),
         "train": asdict(train_config.recipe) | {"loop": train_config.loop},  # the two loops round differently
         "seed": config.seed,
         "code": code_tag(
@@ -92,6 +116,8 @@ def trained(
                 key=named_key(config.seed, f"network/{name}/steps"),
                 config=train_config,
                 checkpoint_dir=directory / STEPS,
+                snapshot_dir=directory / SNAPSHOTS if snapshot_steps else None,
+                snapshot_steps=snapshot_steps,
                 progress=True,
             )
             with replacing(directory / LOSSES) as handle:
@@ -104,4 +130,4 @@ def trained(
         network = load_diffusion(entry / NETWORK, initial)
     tracker.curve(f"train/{name}/loss", np.load(entry / LOSSES))
     report.checkpoint(name.replace("/", "_"), entry / NETWORK)
-    return network
+    return Trained(network, entry)

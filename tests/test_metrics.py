@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from scipy import stats
 
-from plap_jax.metrics import auc, bootstrap_interval, mean_interval, paired_bootstrap, tpr_at_fpr
+from plap_jax.metrics import (
+    auc,
+    bootstrap_interval,
+    mean_interval,
+    paired_bootstrap,
+    proportion_interval,
+    tpr_at_fpr,
+)
 
 tied_scores = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
 
@@ -150,3 +157,39 @@ def test_bad_input_is_named_in_one_line(call, message):
     with pytest.raises(ValueError, match=message) as refused:
         call()
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 5), (3, 10), (5, 5)])
+def test_exact_interval_of_a_share_leaves_its_level_outside(successes: int, n: int) -> None:
+    found = proportion_interval(successes, n, level=0.9)
+    assert (found.value, found.n) == (successes / n, n)
+    # by the definition of Clopper and Pearson: each end is where the other side's tail has 5 %
+    if successes:
+        assert stats.binom.sf(successes - 1, n, found.low) == pytest.approx(0.05)
+    else:
+        assert found.low == 0
+    if successes < n:
+        assert stats.binom.cdf(successes, n, found.high) == pytest.approx(0.05)
+    else:
+        assert found.high == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((1, 0), "^n=0: must be >= 1"), ((4, 3), r"^successes=4: must lie in 0 … 3"), ((1, 2, 1.0), r"^level=1(\.0)?: ")],
+)
+def test_a_share_of_nothing_is_refused(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        proportion_interval(*arguments)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 6])
+def test_auc_of_resamples_by_counting_equals_that_by_sorting(decimals: int) -> None:
+    rng = np.random.default_rng(2)
+    pos, neg = rng.normal(1, 1, 35).round(decimals), rng.normal(0, 1, 80).round(decimals)
+    by_counting = bootstrap_interval(auc, pos, neg, seed=4, n_resamples=300)
+    by_sorting = bootstrap_interval(lambda p, n: auc(p, n), pos, neg, seed=4, n_resamples=300)
+    assert by_counting == by_sorting
+    other = rng.normal(0.5, 1, 35), rng.normal(0, 1, 80)
+    paired = [paired_bootstrap(f, pos, neg, *other, seed=4, n_resamples=300) for f in (auc, lambda p, n: auc(p, n))]
+    assert paired[0] == paired[1]

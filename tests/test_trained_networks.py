@@ -39,7 +39,7 @@ def network(tmp_path, monkeypatch):
             search = f"hydra.searchpath=[file://{TESTS / 'conf'}]"
             config, _ = check(compose("config", [search, "+exp=tiny", *SMALL, *overrides]))
         report, cache = Report(tmp_path / "run", {}), Cache(tmp_path / "cache")
-        return trained(config, DATA, name="plane", report=report, cache=cache, tracker=Tracker())
+        return trained(config, DATA, name="plane", report=report, cache=cache, tracker=Tracker()).network
 
     def counted(*args, **kwargs):
         get.trainings += 1

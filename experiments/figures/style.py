@@ -1,9 +1,13 @@
 """One look for all figures: sizes, colours that colour-blind readers can tell apart, files equal byte for byte."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from experiments.files import replacing
@@ -45,3 +49,23 @@ def save(figure: Figure, directory: Path, name: str) -> None:
         with replacing(directory / f"{name}.{kind}") as handle:
             figure.savefig(handle, format=kind, metadata=metadata)
         figure.set_layout_engine("none")  # laid out once: the second file has the same layout, in half the time
+
+
+def show_image(panel: Axes, image: np.ndarray) -> None:
+    """``(h, w, 3)`` without axes, pixel for pixel."""
+    panel.imshow(image, interpolation="nearest")
+    panel.set_axis_off()
+
+
+def mosaic(images: np.ndarray, frames: Sequence[str], columns: int) -> np.ndarray:
+    """Images ``(n, h, w, 1 or 3)`` in [−1, 1], row by row, each in a frame of its colour: ``(H, W, 3)`` in [0, 1]."""
+    n, h, w, _ = images.shape
+    width = max(1, h // 12)
+    rows = -(-n // columns)
+    sheet = np.ones((rows * (h + 3 * width), columns * (w + 3 * width), 3))
+    for i, (image, frame) in enumerate(zip(images, frames, strict=True)):
+        top, left = (i // columns) * (h + 3 * width), (i % columns) * (w + 3 * width)
+        sheet[top : top + h + 2 * width, left : left + w + 2 * width] = to_rgb(frame)
+        inside = slice(top + width, top + width + h), slice(left + width, left + width + w)
+        sheet[inside] = np.clip((image + 1) / 2, 0, 1)
+    return sheet
