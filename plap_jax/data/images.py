@@ -91,7 +91,8 @@ def split_distinct(
     Raises:
         ValueError: numbers out of range, or fewer usable and distinct images than asked for.
     """
-    check_numbers(n_train, n_heldout)
+    require(n_train is None or n_train >= 1, "n_train", n_train, "must be >= 1, or null for all that are left")
+    require(n_heldout >= 1, "n_heldout", n_heldout, "must be >= 1")
     rng = np.random.default_rng(seed)
     waiting = rng.permutation(len(names))
     wanted = len(names) if n_train is None else n_train + n_heldout
@@ -130,13 +131,3 @@ def split_distinct(
 def named(rows: list[tuple[int, int, float]], names: Sequence[str]) -> tuple[tuple[str, str, float], ...]:
     """What `duplicates.distinct` reports, with names in place of indices."""
     return tuple((names[kept], names[dropped], distance) for kept, dropped, distance in rows)
-
-
-def check_numbers(n_train: int | None, n_heldout: int) -> None:
-    """Refuse numbers of images that no data set could give.
-
-    Raises:
-        ValueError: naming the argument.
-    """
-    require(n_train is None or n_train >= 1, "n_train", n_train, "must be >= 1, or null for all that are left")
-    require(n_heldout >= 1, "n_heldout", n_heldout, "must be >= 1")

@@ -11,7 +11,7 @@ import skimage.data
 from numpy.lib.stride_tricks import sliding_window_view
 
 from plap_jax.data.duplicates import distinct
-from plap_jax.data.images import ImageData, check_numbers, named, scaled
+from plap_jax.data.images import ImageData, named, scaled
 from plap_jax.typing import require
 
 # The ordinary colour photographs that scikit-image carries with it; the others are paintings, scans and screens.
@@ -64,6 +64,10 @@ def patches(
     constant and therefore near-duplicates of each other: they are left out. Of the others 177 are near-duplicates
     within 0.05. Of the 4,280 that remain 2,736 at most can be shared out, as many from every block that is used.
 
+    Over seeds the pools are alike: the AUC of brightness, contrast or gradient energy between them is 0.50 ± 0.005.
+    Within one split patches of a block go together, so that it varies more than that of independent images would: a
+    standard deviation of 0.04 for brightness and 0.025 for contrast, against 0.014. Conclusions need several seeds.
+
     Args:
         seed: of the assignment of blocks, the choice of patches and their order.
         n_train: patches that may be trained on.
@@ -82,7 +86,8 @@ def patches(
     Raises:
         ValueError: an argument out of range, or more patches asked for than can be shared out.
     """
-    check_numbers(n_train, n_heldout)
+    require(n_train is not None and n_train >= 1, "n_train", n_train, "must be >= 1")
+    require(n_heldout >= 1, "n_heldout", n_heldout, "must be >= 1")
     _check(photographs, size, block, guard, stride)
     found, duplicates = candidates(photographs, size, block, guard, stride, min_contrast, duplicate_distance)
     train, heldout = (found.take(rows) for rows in pools(found, n_train, n_heldout, np.random.default_rng(seed)))
