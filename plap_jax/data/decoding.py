@@ -58,16 +58,10 @@ def as_array(image: Image.Image, *, size: int, mode: Mode, resize: Resize, crop:
         raise UnusableImage(f"{image.width}×{image.height}, smaller than {least}×{least}")
     if resize == "refuse" and image.size != (size, size):
         raise UnusableImage(f"{image.width}×{image.height}, not {size}×{size}")
-    if crop is not None:
-        image = _centre(image, crop)
-    fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return scaled(fitted, 255).reshape(size, size, -1)
-
-
-def _centre(image: Image.Image, side: int) -> Image.Image:
-    """The central square, its pixels as they are."""
+    side = min(image.size) if crop is None else crop
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+    square = image.crop((left, top, left + side, top + side))
+    return scaled(square.resize((size, size), Image.Resampling.BICUBIC), 255).reshape(size, size, -1)
 
 
 def _in_mode(image: Image.Image, mode: Mode) -> Image.Image:

@@ -16,7 +16,7 @@ from plap_jax.data.images import ImageData, UnusableImage, split_distinct
 from plap_jax.typing import require
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP")  # by content, whatever the name says; MPO is JPEG with further pictures
+FORMATS = ("PNG", "JPEG", "WEBP")  # by content, whatever the name says
 
 
 def imagefolder(

@@ -102,14 +102,19 @@ def _library(path: str) -> ModuleType:
 
 def _loaded(library: ModuleType, path: str, subset: str | None, split: str, revision: str | None) -> Any:
     """One split, nothing decoded."""
+    is_saved = any((Path(path) / file).is_file() for file in SAVED)
     try:
-        if any((Path(path) / file).is_file() for file in SAVED):
+        if is_saved:
             source = library.load_from_disk(path)
-            return source[split] if isinstance(source, dict) else source
-        return library.load_dataset(path, subset, split=split, revision=revision)
+        else:
+            source = library.load_dataset(path, subset, split=split, revision=revision)
     except Exception as error:  # of many packages: the hub's client, its transport, file formats
         line = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(f"path={path!r}, split={split!r}: cannot be loaded: {line}") from error
+    if not isinstance(source, dict):
+        return source
+    require(split in source, "split", split, f"must be one of {', '.join(source)}")
+    return source[split]
 
 
 def _check_columns(source: Any, image_key: str, label_key: str | None) -> None:
