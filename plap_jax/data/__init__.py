@@ -1,14 +1,23 @@
 """Data sets: mixtures in closed form, images in two pools, and samples of which some points are repeated."""
 
-from plap_jax.data.bundled import digits, faces
-from plap_jax.data.folder import imagefolder
-from plap_jax.data.hub import huggingface
-from plap_jax.data.images import ImageData, fingerprint
+import importlib
+from typing import Any
+
 from plap_jax.data.mixtures import random_mixture, triangle
-from plap_jax.data.photographs import patches
 from plap_jax.data.planting import Planted, captions, plant
 
-__all__ = [
+# Loaded on first use: Pillow, scikit-image and scikit-learn take longer to import than a mixture to sample.
+_IMAGES = {
+    "ImageData": "images",
+    "digits": "bundled",
+    "faces": "bundled",
+    "fingerprint": "images",
+    "huggingface": "hub",
+    "imagefolder": "folder",
+    "patches": "photographs",
+}
+
+__all__ = [  # noqa: F822
     "ImageData",
     "Planted",
     "captions",
@@ -22,3 +31,10 @@ __all__ = [
     "random_mixture",
     "triangle",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """An image data set, whose module is imported when it is first asked for."""
+    if name in _IMAGES:
+        return getattr(importlib.import_module(f"{__name__}.{_IMAGES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
