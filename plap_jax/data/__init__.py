@@ -17,7 +17,7 @@ _IMAGES = {
     "patches": "photographs",
 }
 
-__all__ = [  # noqa: F822
+__all__ = [
     "ImageData",
     "Planted",
     "captions",
