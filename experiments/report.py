@@ -1,7 +1,6 @@
 """What a run leaves behind: metrics.json, manifest.json, arrays/, tables/, figures/, checkpoints/."""
 
 import csv
-import hashlib
 import logging
 import math
 import os
@@ -24,6 +23,7 @@ import numpy as np
 from tabulate import tabulate
 
 from experiments.files import replacing, sha256_json, write_json, write_text
+from plap_jax.data import fingerprint
 from plap_jax.metrics import Interval
 
 log = logging.getLogger(__name__)
@@ -106,11 +106,7 @@ class Report:
 
     def fingerprint(self, name: str, *arrays: Any) -> str:
         """SHA-256 over types, shapes and values of a data set, noted in the manifest as ``data/<name>``."""
-        digest = hashlib.sha256()
-        for array in map(np.asarray, arrays):
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        self._data[name] = digest.hexdigest()
+        self._data[name] = fingerprint(*arrays)
         return self._data[name]
 
     def write_metrics(self) -> None:

@@ -3,6 +3,7 @@
 import importlib
 from typing import Any
 
+from plap_jax.data.digest import fingerprint
 from plap_jax.data.mixtures import random_mixture, triangle
 from plap_jax.data.planting import Planted, captions, plant
 
@@ -11,7 +12,6 @@ _IMAGES = {
     "ImageData": "images",
     "digits": "bundled",
     "faces": "bundled",
-    "fingerprint": "images",
     "huggingface": "hub",
     "imagefolder": "folder",
     "patches": "photographs",

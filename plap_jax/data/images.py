@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from plap_jax.data.digest import fingerprint
 from plap_jax.data.duplicates import distinct
 from plap_jax.typing import ArrayLike, require
 
@@ -40,21 +40,7 @@ class ImageData:
     name: str = "images"
 
     @property
-    def fingerprint(self) -> str:
-        """SHA-256 over types, shapes and values of both pools, in hexadecimal digits."""
-        return fingerprint(self.train, self.heldout)
-
-
-def fingerprint(*arrays: ArrayLike) -> str:
-    """SHA-256 over types, shapes and values of the arrays in their order, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    for array in map(np.asarray, arrays):
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def scaled(values: ArrayLike, highest: float) -> np.ndarray:
+    def scaled(values: ArrayLike, highest: float) -> np.ndarray:
     """2 · values/highest − 1 in float32: 0 … highest becomes −1 … 1. Cast first, since bytes would wrap around."""
     return np.asarray(values, np.float32) * np.float32(2 / highest) - 1
 
