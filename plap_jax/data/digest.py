@@ -9,11 +9,6 @@ import numpy as np
 from plap_jax.typing import ArrayLike
 
 
-def fingerprint(self) -> str:
-    """SHA-256 over types, shapes and values of both pools, in hexadecimal digits."""
-    return fingerprint(self.train, self.heldout)
-
-
 def fingerprint(*arrays: ArrayLike) -> str:
     """SHA-256 over types, shapes and values of the arrays in their order, in hexadecimal digits."""
     digest = hashlib.sha256()

@@ -40,7 +40,12 @@ class ImageData:
     name: str = "images"
 
     @property
-    def scaled(values: ArrayLike, highest: float) -> np.ndarray:
+    def fingerprint(self) -> str:
+        """SHA-256 over types, shapes and values of both pools, in hexadecimal digits."""
+        return fingerprint(self.train, self.heldout)
+
+
+def scaled(values: ArrayLike, highest: float) -> np.ndarray:
     """2 · values/highest − 1 in float32: 0 … highest becomes −1 … 1. Cast first, since bytes would wrap around."""
     return np.asarray(values, np.float32) * np.float32(2 / highest) - 1
 
