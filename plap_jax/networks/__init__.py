@@ -1,5 +1,7 @@
 """Networks to predict noise with, in flax.nnx: one point in, its prediction out, told the noise level and a caption."""
 
-from plap_jax.networks.mlp import ResidualMLP, sinusoidal_embedding
+from plap_jax.networks.conditioned import sinusoidal_embedding
+from plap_jax.networks.mlp import ResidualMLP
+from plap_jax.networks.unet import UNet
 
-__all__ = ["ResidualMLP", "sinusoidal_embedding"]
+__all__ = ["ResidualMLP", "UNet", "sinusoidal_embedding"]

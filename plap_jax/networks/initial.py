@@ -32,6 +32,11 @@ def zeros(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) 
     return jax.device_put(np.zeros(shape, dtype))
 
 
+def ones(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    """1, for the scales of norms; arguments as ``lecun_normal``."""
+    return jax.device_put(np.ones(shape, dtype))
+
+
 def _normal(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype, std: float) -> Array:
     def draw(words: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng(np.asarray(words).ravel().tolist())
