@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Literal
 
 import jax
@@ -62,10 +63,10 @@ class UNet(Conditioned):
         rngs: nnx.Rngs,
     ) -> None:
         super().__init__(shape, n_conditions, embed_dim, rngs)
-        widths = _checked_widths(self.shape, width, tuple(multipliers), n_blocks, groups, patch)
+        widths = _checked_widths(self.shape, width, multipliers, n_blocks, groups, patch)
         levels = range(len(widths))
-        good = all(-len(widths) <= level < len(widths) for level in attention)
-        require(good, "attention", tuple(attention), f"must name levels in -{len(widths)} ... {len(widths) - 1}")
+        good = _are_integers(attention) and all(-len(widths) <= level < len(widths) for level in attention)
+        require(good, "attention", attention, f"must hold levels in -{len(widths)} ... {len(widths) - 1}")
         require(dtype in (None, "bfloat16"), "dtype", dtype, 'must be None or "bfloat16"')
         attends = {level % len(widths) for level in attention}
         self.patch = patch
@@ -195,13 +196,13 @@ def _conv(n_in: int, n_out: int, rngs: nnx.Rngs, **kwargs) -> nnx.Conv:
 
 
 def _checked_widths(
-    shape: tuple[int, ...], width: int, multipliers: tuple[int, ...], n_blocks: int, groups: int, patch: int
+    shape: tuple[int, ...], width: int, multipliers: Sequence[int], n_blocks: int, groups: int, patch: int
 ) -> list[int]:
     """Channels per level."""
     require(len(shape) == 3, "shape", shape, "must be (h, w, c)")
     require(width >= 1, "width", width, "must be >= 1")
-    good = len(multipliers) >= 1 and all(m >= 1 for m in multipliers)
-    require(good, "multipliers", multipliers, "must hold one number >= 1 for each level")
+    good = _are_integers(multipliers) and len(multipliers) >= 1 and min(multipliers) >= 1
+    require(good, "multipliers", multipliers, "must hold an integer >= 1 for each level")
     require(n_blocks >= 1, "n_blocks", n_blocks, "must be >= 1")
     require(patch >= 1, "patch", patch, "must be >= 1")
     factor = patch * 2 ** (len(multipliers) - 1)
@@ -213,3 +214,7 @@ def _checked_widths(
     good = groups >= 1 and all(w % groups == 0 for w in widths)
     require(good, "groups", groups, f"must be >= 1 and divide the channels of each level, {widths}")
     return widths
+
+
+def _are_integers(values: object) -> bool:
+    return isinstance(values, Sequence) and all(isinstance(value, Integral) for value in values)
