@@ -32,6 +32,7 @@ _SUBMODULES = frozenset(
         "networks",
         "operators",
         "parallel",
+        "sampling",
         "training",
         "typing",
     }

@@ -23,6 +23,7 @@ LAYERS = {
     "labels": 2,
     "flux": 3,
     "bounds": 3,
+    "sampling": 3,
 }
 NOT_FOR_THE_LIBRARY = {"hydra", "omegaconf", "wandb", "matplotlib", "experiments", "benchmarks", "tests"}
 

@@ -1,0 +1,143 @@
+"""DDIM: from noise to data in few steps of any schedule, deterministic or with fresh noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from numbers import Integral
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plap_jax.diffusion import EDM, Diffusion, Schedule, convert
+from plap_jax.sampling.clock import ends, time_at_log_snr
+from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require, require_point
+
+Spacing = Literal["time", "log_snr"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Trajectory:
+    """What ``DDIM.trajectory`` went through, noisiest first; N is the number of steps.
+
+    Attributes:
+        times, alphas, sigmas: ``(N,)``, the levels at which the network was asked.
+        states: ``(N+1, *shape)``, x_t at these levels, and last the sample x₀.
+        denoised: ``(N, *shape)``, x̂₀(x_t, t); the last one is the sample. ε̂ = (x_t − α x̂₀)/σ.
+    """
+
+    times: Array
+    alphas: Array
+    sigmas: Array
+    states: Array
+    denoised: Array
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class DDIM:
+    """x_s = α_s x̂₀ + √(σ_s² − c²) ε̂ + c z, c = η σ_s √(1 − SNR_t/SNR_s), SNR = α²/σ² (Song et al. 2021, eq. 12).
+
+    From t_max to t_min; the last step, from t_min, gives the denoised point (α_s = 1, σ_s = 0). Written so, it holds
+    for variance-preserving schedules, where c is eq. 16 of the paper, as for exploding ones. η = 0 is a first-order
+    solver of the probability flow and ignores the key; η = 1 is ancestral sampling.
+
+    Args:
+        n_steps: evaluations of the network, ≥ 1; on a discrete schedule at most its number of steps.
+        eta: η in [0, 1].
+        spacing: "time", equal steps of t, which is the better choice for VP schedules; "log_snr", equal steps of
+            log(α²/σ²); None for "log_snr" under EDM, where t = σ would leave all small noise to one step, and "time"
+            elsewhere. Discrete schedules: "time", rounded to whole steps, all different.
+
+    Raises:
+        ValueError: n_steps, eta or spacing outside their range.
+    """
+
+    n_steps: int = 100
+    eta: float = 0.0
+    spacing: Spacing | None = None
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.n_steps, Integral) and self.n_steps >= 1
+        require(whole, "n_steps", self.n_steps, "must be an integer >= 1")
+        require(0 <= self.eta <= 1, "eta", self.eta, "must lie in [0, 1]")
+        known = self.spacing is None or self.spacing in get_args(Spacing)
+        require(known, "spacing", self.spacing, f"must be one of {', '.join(get_args(Spacing))}, or None")
+
+    def __call__(self, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any = None) -> Array:
+        """One sample.
+
+        Args:
+            diffusion: the model.
+            key: randomness of z; unused when eta = 0.
+            start: x at t_max, ``(*shape)``, as of ``initial_point``.
+            condition: handed to the network.
+
+        Returns:
+            x₀ ``(*shape)``, dtype and units of ``start``.
+
+        Raises:
+            ValueError: a start that is no point; n_steps or spacing that the schedule does not have.
+        """
+        return self.trajectory(diffusion, key, start, condition).states[-1]
+
+    def trajectory(self, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any = None) -> Trajectory:
+        """The sample and the way to it; arguments and errors as for a call."""
+        require_point(start)
+        self.times(diffusion.schedule)  # refused before anything is traced
+        return _generate(self, diffusion, key, start, condition)
+
+    def times(self, schedule: Schedule) -> np.ndarray:
+        """t_max = t_1 > … > t_N = t_min, ``(n_steps,)``, at which the network is asked; integers when discrete.
+
+        Raises:
+            ValueError: a discrete schedule of fewer steps, or equal steps of the log-SNR on a discrete one.
+        """
+        if schedule.discrete:
+            allowed = f"must be at most {schedule.t_max + 1}, the steps of {schedule.name}"
+            require(self.n_steps <= schedule.t_max + 1, "n_steps", self.n_steps, allowed)
+            allowed = f"must be 'time' or None for {schedule.name}, which has only whole steps"
+            require(self.spacing != "log_snr", "spacing", self.spacing, allowed)
+            return np.round(np.linspace(schedule.t_max, 0, self.n_steps)).astype(np.int32)
+        by_log_snr = isinstance(schedule, EDM) if self.spacing is None else self.spacing == "log_snr"
+        if not by_log_snr:
+            return np.linspace(schedule.t_max, schedule.t_min, self.n_steps)
+        with jax.ensure_compile_time_eval():
+            first, last = ends(schedule, jnp.result_type(float))
+            times = np.array(time_at_log_snr(schedule, jnp.linspace(first, last, self.n_steps)))
+        times[-1], times[0] = schedule.t_min, schedule.t_max  # in this order: a single step starts from t_max
+        return times
+
+
+@partial(jax.jit, static_argnums=0)
+def _generate(sampler: DDIM, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any) -> Trajectory:
+    schedule, dtype = diffusion.schedule, accumulation_dtype(start.dtype)
+    times = jnp.asarray(sampler.times(schedule), jnp.int32 if schedule.discrete else dtype)
+    alphas, sigmas, log_snrs = (f(times).astype(dtype) for f in (schedule.alpha, schedule.sigma, schedule.log_snr))
+    # The state after the last step has no noise.
+    following = tuple(
+        jnp.append(a[1:], jnp.asarray(last, dtype)) for a, last in ((alphas, 1), (sigmas, 0), (log_snrs, math.inf))
+    )
+
+    def step(x: Array, at: tuple) -> tuple[Array, tuple[Array, Array]]:
+        i, t, (alpha, sigma, log_snr), (next_alpha, next_sigma, next_log_snr) = at
+        output = diffusion.output(x, t, condition)
+        x0, eps = (
+            convert(output, x, alpha.astype(x.dtype), sigma.astype(x.dtype), diffusion.prediction, kind)
+            for kind in ("x0", "eps")
+        )
+        gained = -jnp.expm1(log_snr - next_log_snr)  # 1 − SNR_t/SNR_s
+        kept = next_sigma * jnp.sqrt(1 - sampler.eta**2 * gained)
+        moved = next_alpha.astype(x.dtype) * x0 + kept.astype(x.dtype) * eps
+        if sampler.eta > 0:
+            fresh = sampler.eta * next_sigma * jnp.sqrt(gained)
+            moved += fresh.astype(x.dtype) * jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
+        return moved, (x, x0)
+
+    steps = (jnp.arange(sampler.n_steps), times, (alphas, sigmas, log_snrs), following)
+    x0, (states, denoised) = jax.lax.scan(step, start, steps)
+    return Trajectory(times, alphas, sigmas, jnp.concatenate([states, x0[None]]), denoised)

@@ -1,0 +1,116 @@
+"""The probability flow: the ODE whose solutions have the law of the noised data at every level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+
+from plap_jax.diffusion import Diffusion
+from plap_jax.sampling.clock import ends, level, require_continuous, require_tolerances
+from plap_jax.typing import Array, ArrayLike, PRNGKey, require_point
+
+# Evaluations of the field in one step of Tsit5; the seventh is the first of the next step.
+EVALUATIONS_PER_STEP = 6
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class ProbabilityFlow:
+    """dx/dt = f x − ½ g² s, f = d ln α/dt, g² = dσ²/dt − 2fσ², from t_max to t_min (Song et al. 2021, eq. 13).
+
+    Solved in the log-SNR (see ``clock``) by Tsit5 with adaptive steps; then denoised. Deterministic.
+
+    Args:
+        rtol, atol: error allowed in a step, relative and in the units of the data, > 0.
+        max_steps: after so many steps, rejected ones included, the sample is NaN.
+        denoise: end with x̂₀ at t_min; otherwise the sample keeps the noise σ(t_min).
+
+    Raises:
+        ValueError: rtol or atol not > 0, max_steps < 1.
+    """
+
+    rtol: float = 1e-4
+    atol: float = 1e-4
+    max_steps: int = 4096
+    denoise: bool = True
+
+    def __post_init__(self) -> None:
+        require_tolerances(self.rtol, self.atol, self.max_steps)
+
+    def __call__(self, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any = None) -> Array:
+        """One sample; arguments and returns as for ``DDIM``, the key is unused.
+
+        Returns:
+            x₀ ``(*shape)``; NaN when the solver failed.
+
+        Raises:
+            ValueError: a start that is no point, or a discrete schedule.
+        """
+        require_point(start)
+        require_continuous(diffusion.schedule)
+        return _generate(self, diffusion, start, condition)
+
+
+def flow_at(log_snr: Array, diffusion: Diffusion, condition: Any) -> Callable[[Array], Array]:
+    """x ↦ dx/dℓ = a x + ½ σ² s, a = d ln α/dℓ: the probability flow at one log-SNR, ``(*shape) -> (*shape)``."""
+    t, growth, sigma = level(diffusion.schedule, log_snr)
+    return lambda x: (growth * x + sigma**2 / 2 * diffusion.score(x, t, condition)).astype(x.dtype)
+
+
+def solve(
+    field: Callable[[Array, Any, Any], Any],
+    start: Any,
+    span: tuple[Array, Array],
+    args: Any,
+    *,
+    rtol: ArrayLike,
+    atol: ArrayLike,
+    max_steps: int,
+) -> tuple[Any, Array]:
+    """y(span[1]) of dy/dℓ = field(ℓ, y, args), y(span[0]) = start, by Tsit5 with adaptive steps.
+
+    Args:
+        field: the right-hand side, a function of a module: what varies is in ``args``.
+        start: pytree of arrays.
+        span: first and last ℓ, in any order.
+        args: pytree handed to the field.
+        rtol, atol: error allowed in a step, relative and in the units of ``start``.
+        max_steps: limit of the steps, rejected ones included.
+
+    Returns:
+        The solution, NaN everywhere when the solver failed, and the evaluations of the field ``()``.
+    """
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(field),
+        diffrax.Tsit5(),
+        *span,
+        dt0=None,
+        y0=start,
+        args=args,
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
+        max_steps=max_steps,
+        throw=False,
+    )
+    return final_state(solution), EVALUATIONS_PER_STEP * solution.stats["num_steps"]
+
+
+def final_state(solution: diffrax.Solution) -> Any:
+    """The last state, or NaN when the solver did not get there."""
+    reached = solution.result == diffrax.RESULTS.successful
+    return jax.tree.map(lambda y: jnp.where(reached, y[0], jnp.nan), solution.ys)
+
+
+@partial(jax.jit, static_argnums=0)
+def _generate(sampler: ProbabilityFlow, diffusion: Diffusion, start: Array, condition: Any) -> Array:
+    def field(log_snr: Array, x: Array, args: tuple) -> Array:
+        return flow_at(log_snr, *args)(x)
+
+    tolerances = {"rtol": sampler.rtol, "atol": sampler.atol, "max_steps": sampler.max_steps}
+    x, _ = solve(field, start, ends(diffusion.schedule, start.dtype), (diffusion, condition), **tolerances)
+    return diffusion.denoise(x, diffusion.schedule.t_min, condition) if sampler.denoise else x

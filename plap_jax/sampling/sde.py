@@ -1,0 +1,93 @@
+"""The reverse SDE: noise put in and taken out on the way, which forgets errors that the flow would keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import lineax
+
+from plap_jax.diffusion import Diffusion
+from plap_jax.sampling.clock import ends, level, require_continuous, require_tolerances
+from plap_jax.sampling.flow import final_state
+from plap_jax.typing import Array, PRNGKey, require_point
+
+# In units of the log-SNR, whose range is about 20: the grain of the Brownian path, the smallest step, the first one.
+_GRAIN, _SMALLEST, _FIRST = 2**-14, 2**-13, 0.1
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class ReverseSDE:
+    """dx = (f x − g² s) dt + g dW̄, f = d ln α/dt, g² = dσ²/dt − 2fσ², from t_max to t_min (Song et al. 2021, eq. 6).
+
+    Solved in the log-SNR (see ``clock``), where the noise is additive, by ShARK of strong order 1.5 (Foster et al.
+    2023, arXiv 2210.17543) with adaptive steps along one Brownian path; then denoised.
+
+    Args:
+        rtol, atol: error allowed in a step, relative and in the units of the data, > 0; below 1e-3 the steps become
+            as fine as the Brownian path, which counts as failure.
+        max_steps: after so many steps, rejected ones included, the sample is NaN.
+        denoise: end with x̂₀ at t_min; otherwise the sample keeps the noise σ(t_min).
+
+    Raises:
+        ValueError: rtol or atol not > 0, max_steps < 1.
+    """
+
+    rtol: float = 1e-2
+    atol: float = 1e-2
+    max_steps: int = 4096
+    denoise: bool = True
+
+    def __post_init__(self) -> None:
+        require_tolerances(self.rtol, self.atol, self.max_steps)
+
+    def __call__(self, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any = None) -> Array:
+        """One sample; arguments as for ``DDIM``, the key draws the Brownian path.
+
+        Returns:
+            x₀ ``(*shape)``; NaN when the solver failed.
+
+        Raises:
+            ValueError: a start that is no point, or a discrete schedule.
+        """
+        require_point(start)
+        require_continuous(diffusion.schedule)
+        return _generate(self, diffusion, key, start, condition)
+
+
+@partial(jax.jit, static_argnums=0)
+def _generate(sampler: ReverseSDE, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any) -> Array:
+    def drift(log_snr: Array, x: Array, args: tuple) -> Array:
+        diffusion, condition = args
+        t, growth, sigma = level(diffusion.schedule, log_snr)
+        return (growth * x + sigma**2 * diffusion.score(x, t, condition)).astype(x.dtype)
+
+    def spread(log_snr: Array, x: Array, args: tuple) -> lineax.AbstractLinearOperator:
+        sigma = level(args[0].schedule, log_snr)[2]
+        return lineax.DiagonalLinearOperator(jnp.full(x.shape, sigma, x.dtype))
+
+    first, last = ends(diffusion.schedule, start.dtype)
+    shape = jax.ShapeDtypeStruct(start.shape, start.dtype)
+    path = diffrax.VirtualBrownianTree(first, last, _GRAIN, shape, key, levy_area=diffrax.SpaceTimeLevyArea)
+    controller = diffrax.PIDController(
+        rtol=sampler.rtol, atol=sampler.atol, pcoeff=0.1, icoeff=0.3, dtmin=_SMALLEST, force_dtmin=False
+    )
+    solution = diffrax.diffeqsolve(
+        diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(spread, path)),
+        diffrax.ShARK(),
+        first,
+        last,
+        dt0=_FIRST,
+        y0=start,
+        args=(diffusion, condition),
+        stepsize_controller=controller,
+        max_steps=sampler.max_steps,
+        throw=False,
+    )
+    x = final_state(solution)
+    return diffusion.denoise(x, diffusion.schedule.t_min, condition) if sampler.denoise else x
