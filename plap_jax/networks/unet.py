@@ -38,7 +38,7 @@ class UNet(Conditioned):
         embed_dim: of the embedding of level and caption, even.
         groups: of the group norms; divides width · multiplier on each level.
         patch: side of the squares of pixels that are one pixel on the top level. Convolutions at the full resolution
-            cost most of the time and hold few of the parameters: with patch=2 a step takes about a third.
+            take most of the time and hold few of the parameters: a step with patch=2 takes a sixth on a CPU.
         dtype: of convolutions and attention: None for that of the input and the parameters, or "bfloat16". Parameters
             are float32; norms, softmax and the output layer are computed in float32 at least, whatever the dtype.
         rngs: ``nnx.Rngs``; the initial weights.
