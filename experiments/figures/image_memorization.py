@@ -1,0 +1,201 @@
+"""Figures of the image experiment, from its arrays alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+
+from experiments.figures.style import COLOURS, PAGE, SEQUENTIAL, grid, mosaic, save, show_image
+
+Arrays = Mapping[str, np.ndarray]
+PLANTED, SINGLE, HELDOUT = COLOURS[1], COLOURS[4], COLOURS[6]
+# Of more images than this the contact sheet shows the highest half of them, and a regular choice of the rest.
+ON_SHEET = 240
+PAIRS_PER_ROW, PAIR_ROWS = 8, 4
+
+
+def draw(directory: Path) -> None:
+    """Every figure whose arrays the run in ``directory`` left."""
+    arrays, figures = directory / "arrays", directory / "figures"
+    found = {path.stem: dict(np.load(path)) for path in sorted(arrays.glob("*.npz"))}
+    if "train_images" in found:
+        draw_contact_sheet(found["train_images"], figures)
+    if "samples" in found:
+        draw_samples(found["samples"], figures)
+    if {"train_images", "samples"} <= found.keys():
+        draw_histograms(found["train_images"], found["samples"], figures)
+        draw_levels(found["train_images"], found["samples"], figures)
+    if {"dose", "train_images"} <= found.keys():
+        draw_dose(found["dose"], found["train_images"], figures)
+    if "learning" in found:
+        draw_learning(found["learning"], figures)
+
+
+def draw_contact_sheet(a: Arrays, figures: Path) -> None:
+    """Training images from highest to lowest κ_1, row by row; a frame tells how often an image was planted."""
+    seen = np.flatnonzero(a["copies"] > 0)
+    order = seen[np.argsort(-a["kappa_1"][seen], kind="stable")]
+    if len(order) > ON_SHEET:
+        rest = np.linspace(ON_SHEET // 2, len(order) - 1, ON_SHEET // 2).astype(int)
+        order = order[np.concatenate([np.arange(ON_SHEET // 2), rest])]
+    frames = [_frame(int(copies), int(a["headline"])) for copies in a["copies"][order]]
+    sheet = mosaic(a["images"][order], frames, columns=24)
+    figure, axes = grid(1, 1, height=PAGE * sheet.shape[0] / sheet.shape[1] + 0.6)
+    panel = axes[0, 0]
+    show_image(panel, sheet)
+    shown = f"the highest {ON_SHEET // 2}, then every few" if len(seen) > ON_SHEET else "all"
+    panel.set_title(f"training images by κ$_1$, high to low ({shown}; {len(order)} of {len(seen)})")
+    labels = {f"{a['headline']} copies": PLANTED, "fewer copies": COLOURS[5], "single": "#CCCCCC"}
+    handles = [panel.plot([], [], "s", color=colour, label=label)[0] for label, colour in labels.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    save(figure, figures, "contact_sheet")
+
+
+def _frame(copies: int, headline: int) -> str:
+    if copies >= 2:
+        return PLANTED if copies == headline else COLOURS[5]
+    return "#CCCCCC"
+
+
+def draw_samples(a: Arrays, figures: Path) -> None:
+    """Generated images beside their nearest training image (right), at equal steps of the ranking by κ_1."""
+    order = np.argsort(-a["kappa_1"], kind="stable")
+    n = min(PAIRS_PER_ROW * PAIR_ROWS, len(order))
+    chosen = order[np.linspace(0, len(order) - 1, n).astype(int)]
+    figure, axes = grid(PAIR_ROWS, PAIRS_PER_ROW, height=0.48 * PAGE)
+    for panel in axes.flat:
+        panel.set_axis_off()
+    for panel, i in zip(axes.flat, chosen, strict=False):
+        is_copy = a["ratio"][i] < a["max_ratio"]
+        frames = [PLANTED if is_copy else "#CCCCCC"] * 2
+        show_image(panel, mosaic(np.stack([a["images"][i], a["nearest_images"][i]]), frames, columns=2))
+        label = f"copy of ×{a['nearest_copies'][i]}" if is_copy else "new"
+        panel.set_title(f"κ$_1$ {a['kappa_1'][i]:.3f}, {a['ratio'][i]:.2f}\n{label}", fontsize=6)
+    figure.suptitle("generated image, nearest training image; κ$_1$ from high to low, and d$_1$/d$_2$", fontsize=8)
+    save(figure, figures, "samples")
+
+
+def draw_histograms(train: Arrays, samples: Arrays, figures: Path) -> None:
+    """κ_1 of memorized and other images, test halves; dashed: means."""
+    test = ~train["validation"]
+    copies, headline = train["copies"], train["headline"]
+    generated = ~samples["validation"]
+    is_copy = samples["ratio"] < samples["max_ratio"]
+    sets = [
+        (
+            "training images",
+            train["kappa_1"],
+            {
+                f"{headline} copies": (test & (copies == headline), PLANTED),
+                "fewer copies": (test & (copies >= 2) & (copies != headline), COLOURS[5]),
+                "single": (test & (copies == 1), SINGLE),
+                "held out": (test & (copies == 0), HELDOUT),
+            },
+        ),
+        (
+            "generated images",
+            samples["kappa_1"],
+            {"copies": (generated & is_copy, PLANTED), "others": (generated & ~is_copy, HELDOUT)},
+        ),
+    ]
+    figure, axes = grid(1, 2, height=2.6)
+    for panel, (title, kappa, classes) in zip(axes[0], sets, strict=True):
+        _densities(panel, kappa, classes)
+        panel.set_title(f"{title}, test half")
+        panel.set_xlabel("κ$_1$ at the chosen noise level")
+    axes[0, 0].set_ylabel("density")
+    save(figure, figures, "histograms")
+
+
+def _densities(panel: Axes, kappa: np.ndarray, classes: Mapping[str, tuple[np.ndarray, str]]) -> None:
+    everyone = np.logical_or.reduce([chosen for chosen, _ in classes.values()])
+    if not everyone.any():
+        return
+    bins: Any = np.linspace(kappa[everyone].min(), kappa[everyone].max() + 1e-9, 40)
+    for label, (chosen, colour) in classes.items():
+        if chosen.any():
+            text = f"{label} ({chosen.sum()})"
+            panel.hist(kappa[chosen], bins, density=True, histtype="stepfilled", alpha=0.35, color=colour, label=text)
+            panel.axvline(kappa[chosen].mean(), color=colour, ls="--", lw=0.8)
+    panel.legend(loc="upper left")
+
+
+def draw_levels(train: Arrays, samples: Arrays, figures: Path) -> None:
+    """AUC and TPR at 1 % FPR over the noise level, a line per p, with 95 % bands; test halves."""
+    figure, axes = grid(2, 2, height=4.2, sharex=True)
+    sets = {f"{train['headline']} copies against held out": train, "copies among generated images": samples}
+    for column, (title, a) in enumerate(sets.items()):
+        for row, (name, label) in enumerate({"auc": "AUC", "tpr_at_1pct_fpr": "TPR at 1 % FPR"}.items()):
+            panel = axes[row, column]
+            for order, p in enumerate(a["p"]):
+                value, low, high = a[name][order].T
+                panel.plot(a["sigma"], value, "o-", ms=2.5, color=COLOURS[order], label=f"p = {p:g}")
+                panel.fill_between(a["sigma"], low, high, color=COLOURS[order], alpha=0.12, lw=0)
+            panel.set_ylabel(label if column == 0 else "")
+            panel.set_xscale("log")
+            panel.set_xticks(a["sigma"], [f"{sigma:.2g}" for sigma in a["sigma"]])
+            panel.minorticks_off()
+            panel.set_ylim(top=1.02)
+        axes[0, column].set_title(title)
+        axes[0, column].axhline(0.5, color="grey", lw=0.5)
+        axes[1, column].set_xlabel("noise level σ")
+    axes[0, 0].legend()
+    save(figure, figures, "levels")
+
+
+def draw_dose(a: Arrays, train: Arrays, figures: Path) -> None:
+    """Copies in training against detection and reproduction; and each image's κ_1 against how often it came out."""
+    figure, axes = grid(1, 2, height=2.9)
+    left, right = axes[0]
+    for name, label, colour in (
+        ("detected", "detected at 1 % FPR", COLOURS[0]),
+        ("auc", "AUC against held out", COLOURS[2]),
+        ("reproduced", "reproduced by a sample", PLANTED),
+    ):
+        left.plot(a["copies"], a[name], "o-", ms=3, color=colour, label=label)
+        left.fill_between(a["copies"], a[f"{name}_low"], a[f"{name}_high"], color=colour, alpha=0.15, lw=0)
+    left.set_xscale("log", base=2)
+    left.set_xticks(a["copies"], [f"{copies:g}" for copies in a["copies"]])
+    left.set_xlabel("copies in the training set")
+    left.set_ylim(-0.02, 1.04)
+    per_copy = a["visits"][0] / a["copies"][0]
+    top = left.secondary_xaxis("top", functions=(lambda c: c * per_copy, lambda v: v / per_copy))
+    top.set_xlabel("visits by training")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3)
+    times, seen = a["times_reproduced"], train["copies"] > 0
+    copies, kappa = train["copies"][seen], train["kappa_1"][seen]
+    drawn = right.scatter(kappa, times, c=np.log2(copies), s=6, cmap="viridis", lw=0)
+    right.set_xlabel("κ$_1$ of the training image")
+    right.set_ylabel("samples that copy it")
+    bar = figure.colorbar(drawn, ax=right, label="copies")
+    doses = np.unique(copies)
+    bar.set_ticks(np.log2(doses), labels=[str(dose) for dose in doses])
+    save(figure, figures, "dose_response")
+
+
+def draw_learning(a: Arrays, figures: Path) -> None:
+    """Along the training steps: mean κ_1 by number of copies; AUC, share of copies and of reproduced images."""
+    figure, axes = grid(1, 2, height=2.6, sharex=True)
+    left, right = axes[0]
+    doses = np.unique(a["copies"])
+    shades = colormaps[SEQUENTIAL](np.linspace(0.9, 0.1, len(doses)))
+    for dose, shade in zip(doses, shades, strict=True):
+        colour = HELDOUT if dose == 0 else shade
+        label = {0: "held out", 1: "single"}.get(int(dose), f"{dose} copies")
+        left.plot(a["step"], a["kappa_1"][:, a["copies"] == dose].mean(axis=1), "o-", ms=2.5, color=colour, label=label)
+    left.set_ylabel(f"mean κ$_1$, σ = {a['sigma']:g}")
+    left.legend()
+    value, low, high = a["auc"].T
+    right.plot(a["step"], value, "o-", ms=2.5, label=f"AUC, {a['headline']} copies against held out")
+    right.fill_between(a["step"], low, high, alpha=0.15, lw=0)
+    right.plot(a["step"], a["reproduced"], "o-", ms=2.5, label="of these images reproduced")
+    right.plot(a["step"], a["copy_fraction"], "o-", ms=2.5, label="of the samples copies")
+    right.set_ylim(-0.02, 1.04)
+    right.legend()
+    for panel in (left, right):
+        panel.set_xscale("log")
+        panel.set_xlabel("training step")
+    save(figure, figures, "learning")

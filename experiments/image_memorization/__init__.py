@@ -1,0 +1,72 @@
+"""Image diffusion models that memorize: ``python -m experiments.run +exp=image_memorization``.
+
+Images are planted in the training set 2 to 40 times. Two questions, answered apart: which training images has the
+network memorized, and which of the images it generates are copies? The control is a network that never saw the planted
+images.
+"""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from experiments.cache import Cache
+from experiments.image_memorization import directions, learning, samples, study, train_images
+from experiments.report import Report
+from experiments.schema import RunConfig, Section, checked_as
+from experiments.tracker import Tracker
+from plap_jax.directions import unit_size
+from plap_jax.typing import require
+
+__all__ = ["Config", "run"]
+
+
+class Scoring(Section):
+    """Noise levels and orders at which every image is scored."""
+
+    sigmas: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    p: list[Annotated[float, Field(ge=1)]] = Field(min_length=1, description="1 is always among them")
+
+
+class Labels(Section):
+    """What counts as a copy."""
+
+    max_ratio: float = Field(gt=0, le=1, description="d₁/d₂ below it: a copy")
+    max_distance: float = Field(gt=0, description="d₁/√d below it: a copy by absolute distance")
+
+
+class Config(RunConfig):
+    """The config of this experiment."""
+
+    planting: study.Planting
+    scoring: Scoring
+    samples: samples.Samples
+    labels: Labels
+    learning: learning.Learning
+    directions: list[Annotated[int, Field(ge=2)]] = Field(min_length=2, max_length=2)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Config":
+        """Refuse now what would be refused after training."""
+        schedule = self.diffusion.make()
+        for sigma in self.scoring.sigmas:
+            checked_as("scoring.sigmas", self.scoring.sigmas, schedule.time_at, sigma)
+        for key in ("sigmas", "p"):
+            values = getattr(self.scoring, key)
+            require(len(set(values)) == len(values), f"scoring.{key}", values, "must not hold a value twice")
+        require(1 in self.scoring.p, "scoring.p", self.scoring.p, "must hold 1, which is compared with all else")
+        require(self.flux.radius is None, "flux.radius", self.flux.radius, "must be null here: the noise shell σ√d")
+        for n in (self.flux.n_samples, *self.directions):
+            checked_as("flux.n_samples", n, unit_size, self.flux.directions, n, 2**30)
+        steps = self.train.spec["n_steps"]
+        allowed = f"must be <= train.n_steps={steps}"
+        require(self.learning.n_snapshots <= steps, "learning.n_snapshots", self.learning.n_snapshots, allowed)
+        return self
+
+
+def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> None:
+    """Train, sample, label, score, evaluate."""
+    made = study.prepare(config, report=report, cache=cache, tracker=tracker)
+    found = train_images.run(config, made, report=report, cache=cache)
+    generated = samples.run(config, made, found, report=report, cache=cache)
+    directions.run(config, made, found, generated, report=report, cache=cache)
+    learning.run(config, made, found, report=report, cache=cache)

@@ -1,0 +1,62 @@
+"""Are a few directions enough? The AUC of κ_p with few directions against the AUC with many, on the test halves."""
+
+import numpy as np
+
+from experiments.cache import Cache
+from experiments.image_memorization.evaluation import Choice, best, measure, measure_gain
+from experiments.image_memorization.samples import Generated
+from experiments.image_memorization.scoring import Scores, score_images
+from experiments.image_memorization.study import NETWORK, Study
+from experiments.image_memorization.train_images import TrainImages
+from experiments.report import Report
+from experiments.schema import RunConfig
+from plap_jax.metrics import auc
+
+
+def run(
+    config: RunConfig, study: Study, found: TrainImages, generated: Generated, *, report: Report, cache: Cache
+) -> None:
+    """Metrics ``directions/{train_images,samples}/{auc_n…, difference}`` at the levels chosen for κ_1."""
+    images, is_copy = study.images, generated.copies.by_ratio
+    mine = generated.scores[NETWORK]
+    halves = generated.validation & is_copy, generated.validation & ~is_copy
+    sample_level = best(mine.kappa[mine.plain : mine.plain + 1], *halves, first=mine.plain)
+    sets = {
+        "train_images": (images.points, ~images.validation, images.is_planted, images.is_heldout, found.plain),
+        "samples": (generated.images, ~generated.validation, is_copy, ~is_copy, sample_level),
+    }
+    for name, (points, test, positive, negative, choice) in sets.items():
+        chosen = test & (positive | negative)
+        if not chosen.any():
+            continue
+        sigma = config.scoring.sigmas[choice.level]
+        values = [_kappa(config, study, points[chosen], sigma, n, name, report, cache) for n in config.directions]
+        classes = positive[chosen], negative[chosen]
+        for n, kappa in zip(config.directions, values, strict=True):
+            measure(report, f"directions/{name}/auc_n{n}", auc, *(kappa[role] for role in classes), config.seed)
+        pairs = tuple(kappa[role] for kappa in values for role in classes)
+        measure_gain(report, f"directions/{name}/difference", pairs, config.seed)
+
+
+def _kappa(
+    config: RunConfig,
+    study: Study,
+    points: np.ndarray,
+    sigma: float,
+    n: int,
+    name: str,
+    report: Report,
+    cache: Cache,
+) -> np.ndarray:
+    scores: Scores = score_images(
+        config,
+        study.networks[NETWORK],
+        points,
+        name=f"directions/{name}/{n}",
+        report=report,
+        cache=cache,
+        sigmas=(sigma,),
+        orders=(1.0,),
+        n_samples=n,
+    )
+    return Choice(0, 0).of(scores.kappa)

@@ -1,0 +1,229 @@
+"""Question 2: which generated images are copies of training images? And how often is each dose reproduced?"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import plap_jax.sampling
+from plap_jax.sampling import sample
+from pydantic import Field
+
+import plap_jax.diffusion
+from experiments.cache import Cache, code_tag
+from experiments.image_memorization.evaluation import (
+    best,
+    levels_table,
+    measure,
+    measure_gain,
+    measure_share,
+    too_few,
+)
+from experiments.image_memorization.scoring import Scores, score_images
+from experiments.image_memorization.study import CONTROL, NETWORK, Study
+from experiments.image_memorization.train_images import TrainImages
+from experiments.networks import Trained, named_key
+from experiments.report import Report
+from experiments.schema import RunConfig, Section, Target
+from plap_jax.labels import Copies, find_copies
+from plap_jax.metrics import auc, bootstrap_interval, tpr_at_fpr
+
+
+class Samples(Section):
+    """How images are generated."""
+
+    n: int = Field(ge=4)
+    sampler: Target
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Generated images, what they are copies of, and their scores.
+
+    A generated image belongs to the half of its nearest training image, so that no training image has copies in both.
+    """
+
+    images: np.ndarray
+    copies: Copies
+    validation: np.ndarray
+    scores: dict[str, Scores]
+
+
+def generate(
+    config: RunConfig,
+    study: Study,
+    trained: Trained,
+    n: int,
+    *,
+    name: str,
+    report: Report,
+    cache: Cache,
+) -> np.ndarray:
+    """``n`` images by a network of the study."""
+    sampler = config.samples.sampler
+    depends_on = {
+        "network": trained.key,
+        "sampler": sampler.spec,
+        "n": n,
+        "seed": config.seed,
+        "code": code_tag(plap_jax.sampling, plap_jax.diffusion),
+    }
+
+    def compute() -> dict[str, np.ndarray]:
+        started = time.perf_counter()
+        key = named_key(config.seed, f"samples/{name}")
+        images = sample(
+            trained.network, key, n, shape=study.images.points.shape[1:], sampler=sampler.make(), progress=True
+        )
+        report.rate(f"samples/{name}", n, time.perf_counter() - started)
+        return {"images": images}
+
+    with report.stage(f"sample/{name}"):
+        return cache.arrays(f"samples/{name}", depends_on, compute)["images"]
+
+
+def label(config: RunConfig, study: Study, images: np.ndarray) -> Copies:
+    """Which of ``images`` are copies of training images, each of which stands once in the reference."""
+    return find_copies(images, study.reference, **config.labels.model_dump())
+
+
+def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report, cache: Cache) -> Generated:
+    """Generates, labels, scores; metrics ``samples/…`` and ``dose/…``."""
+    common = {"report": report, "cache": cache}
+    mine = study.networks[NETWORK]
+    images = generate(config, study, mine, config.samples.n, name="network", **common)
+    with report.stage("label"):
+        copies = label(config, study, images)
+    scores = {
+        name: score_images(config, network, images, name=f"samples/{name}", **common)
+        for name, network in study.networks.items()
+    }
+    generated = Generated(images, copies, study.images.validation[copies.nearest], scores)
+    with report.stage("evaluate/samples"):
+        _evaluate(config, study, generated, report)
+        _dose_response(config, study, found, generated, report)
+    return generated
+
+
+def _evaluate(config: RunConfig, study: Study, generated: Generated, report: Report) -> None:
+    copies, scores = generated.copies, generated.scores
+    is_copy, mine = copies.by_ratio, scores[NETWORK]
+    validation = generated.validation & is_copy, generated.validation & ~is_copy
+    test = ~generated.validation & is_copy, ~generated.validation & ~is_copy
+    measure_share(report, "samples/copy_fraction", is_copy)
+    measure_share(report, "samples/copy_fraction_by_distance", copies.by_distance)
+    measure_share(report, "samples/copies_that_are_planted", study.images.is_planted[copies.nearest[is_copy]])
+    chosen = best(mine.kappa, *validation)
+    report.metric("samples/sigma", mine.sigma[chosen.level])
+    report.metric("samples/p", mine.p[chosen.order])
+    kappa, control = chosen.of(mine.kappa), chosen.of(scores[CONTROL].kappa)
+
+    def of_test(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return values[test[0]], values[test[1]]
+
+    seed = config.seed
+    measure(report, "samples/auc", auc, *of_test(kappa), seed)
+    measure(report, "samples/tpr_at_1pct_fpr", tpr_at_fpr, *of_test(kappa), seed)
+    measure(report, "samples/control_auc", auc, *of_test(control), seed)
+    by_distance = [~generated.validation & role for role in (copies.by_distance, ~copies.by_distance)]
+    measure(report, "samples/auc_by_distance", auc, kappa[by_distance[0]], kappa[by_distance[1]], seed)
+    for order, p in enumerate(mine.p):
+        at = best(mine.kappa[order : order + 1], *validation, first=order)
+        measure(report, f"samples/auc/p{p:g}", auc, *of_test(at.of(mine.kappa)), seed)
+    plain = best(mine.kappa[mine.plain : mine.plain + 1], *validation, first=mine.plain)
+    norm = best(mine.norm[None], *validation)
+    norms = norm.of(mine.norm[None])
+    measure(report, "samples/score_norm_auc", auc, *of_test(norms), seed)
+    kappa_1 = plain.of(mine.kappa)
+    measure_gain(report, "samples/gain_over_score_norm", (*of_test(kappa_1), *of_test(norms)), seed)
+    rows, curves = levels_table(mine, *test, seed)
+    report.table("samples_levels", rows)
+    report.table("samples", _rows(study, generated, kappa, kappa_1))
+    report.arrays(
+        "samples",
+        images=generated.images,
+        validation=generated.validation,
+        nearest_images=study.reference[copies.nearest],
+        nearest_copies=study.images.copies[copies.nearest],
+        chosen=[chosen.order, chosen.level],
+        kappa_1=kappa_1,
+        **{name: getattr(copies, name) for name in ("nearest", "ratio", "distance", "relative")},
+        max_ratio=copies.max_ratio,
+        max_distance=copies.max_distance,
+        **{f"{key}_{name}": getattr(s, key) for name, s in scores.items() for key in ("kappa", "norm")},
+        **curves,
+    )
+
+
+def _rows(study: Study, generated: Generated, kappa: np.ndarray, kappa_1: np.ndarray) -> list[dict[str, float | int]]:
+    """Every generated image, highest κ first."""
+    copies = generated.copies
+    return [
+        {
+            "rank": rank,
+            "sample": int(i),
+            "kappa": float(kappa[i]),
+            "kappa_1": float(kappa_1[i]),
+            "nearest": int(copies.nearest[i]),
+            "copies_of_nearest": int(study.images.copies[copies.nearest[i]]),
+            "ratio": float(copies.ratio[i]),
+            "distance": float(copies.distance[i]),
+            "relative": float(copies.relative[i]),
+            "copy": int(copies.by_ratio[i]),
+            "copy_by_distance": int(copies.by_distance[i]),
+        }
+        for rank, i in enumerate(np.argsort(-kappa, kind="stable"), 1)
+    ]
+
+
+def _dose_response(config: RunConfig, study: Study, found: TrainImages, generated: Generated, report: Report) -> None:
+    """Per number of copies: the share of images that some sample reproduces, and the share that κ_1 detects.
+
+    Detected means above the threshold that 1 % of held-out images pass; of the test half, like all that was tuned.
+    """
+    images, kappa = study.images, found.kappa_1
+    times = generated.copies.counts(study.n_reference)
+    test, heldout = ~images.validation, kappa[~images.validation & images.is_heldout]
+    rows = []
+    for copies in study.doses:
+        members = images.copies == copies
+        often = times[members[: study.n_reference]]
+        measure_share(report, f"dose/{copies}/reproduced", often > 0)
+        positive = kappa[test & members]
+        measure(report, f"dose/{copies}/detected", tpr_at_fpr, positive, heldout, config.seed)
+        report.metric(
+            f"dose/{copies}/samples_per_image",
+            float(often.mean()) if len(often) else None,
+            None if len(often) else "no image of this dose",
+        )
+        report.metric(f"dose/{copies}/visits", copies * study.visits_per_copy)
+        separated = None if too_few(positive, heldout) else bootstrap_interval(auc, positive, heldout, seed=config.seed)
+        rows.append(
+            {
+                "copies": copies,
+                "visits": copies * study.visits_per_copy,
+                "images": int(members.sum()),
+                "reproduced": report.metrics[f"dose/{copies}/reproduced"],
+                "samples_per_image": float(often.mean()) if len(often) else None,
+                "detected": report.metrics[f"dose/{copies}/detected"],
+                "auc": None if separated is None else separated.as_dict(),
+            }
+        )
+    flat = [_flat(row) for row in rows]
+    report.table("dose", flat)
+    report.arrays(
+        "dose",
+        times_reproduced=times,
+        **{key: np.asarray([np.nan if row.get(key) is None else row[key] for row in flat], float) for key in flat[0]},
+    )
+
+
+def _flat(row: dict) -> dict:
+    """Intervals as three columns."""
+    out = {}
+    for key, value in row.items():
+        ends = value if isinstance(value, dict) else {"value": value, "low": value, "high": value}
+        if key in ("reproduced", "detected", "auc"):
+            out |= {key: ends["value"], f"{key}_low": ends["low"], f"{key}_high": ends["high"]}
+        else:
+            out[key] = value
+    return out
