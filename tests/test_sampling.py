@@ -1,6 +1,5 @@
 """Samplers against models that are exact: what a Gaussian or a mixture must turn into is known."""
 
-import dataclasses
 import inspect
 
 import jax
@@ -43,8 +42,9 @@ def flow_of_a_gaussian(gaussian, schedule, start, t):
 # --- the clock
 
 
-@pytest.mark.parametrize("schedule", [*CONTINUOUS, EDM(1e-4, 200.0)], ids=name)
-@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize(
+    ("schedule", "double"), [(VPLinear(), True), (VPCosine(), False), (VE(), False), (EDM(1e-4, 200.0), False)]
+)
 def test_time_at_log_snr_inverts_it(schedule, double):
     with jax.enable_x64(double):
         t = jnp.geomspace(max(schedule.t_min, 1e-3), schedule.t_max, 7)
@@ -85,8 +85,9 @@ def plain_ddim(diffusion, start, times, eta, noises):
     return x
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
-@pytest.mark.parametrize("schedule", [VPLinear(), DiscreteVP.linear(20, 1e-3, 0.4)], ids=name)
+@pytest.mark.parametrize(
+    ("schedule", "eta"), [(VPLinear(), 0.0), (VPLinear(), 1.0), (DiscreteVP.linear(20, 1e-3, 0.4), 0.6)]
+)
 def test_ddim_is_the_plain_recursion(schedule, eta, x64):
     sampler, diffusion, start = DDIM(7, eta), exact_diffusion(GaussianMixture(*TWO), schedule, "eps"), jnp.array(START)
     times = sampler.times(schedule)
@@ -97,14 +98,14 @@ def test_ddim_is_the_plain_recursion(schedule, eta, x64):
 
 @pytest.mark.parametrize(
     ("schedule", "spacing"),
-    [(VPLinear(), "time"), (VPLinear(), "log_snr"), (VPCosine(), None), (VE(), None), (EDM(), None)],
+    [(VPLinear(), "log_snr"), (VPCosine(), None), (EDM(), None)],
 )
 def test_ddim_converges_to_the_flow_at_first_order(schedule, spacing, x64):
     gaussian, start = GaussianMixture(*GAUSSIAN), schedule.sigma(schedule.t_max) * jnp.array(START)
     diffusion = exact_diffusion(gaussian, schedule)
     # The last step denoises; to compare with the flow at t_min take the state before it.
     expected = flow_of_a_gaussian(gaussian, schedule, start, schedule.t_min)
-    numbers = (100, 400)
+    numbers = (100, 300)
     errors = [
         np.linalg.norm(DDIM(n, spacing=spacing).trajectory(diffusion, KEY, start).states[-2] - expected)
         for n in numbers
@@ -113,14 +114,14 @@ def test_ddim_converges_to_the_flow_at_first_order(schedule, spacing, x64):
     assert 0.9 < order < 1.15, (order, errors)
 
 
-@pytest.mark.parametrize("prediction", ["eps", "x0", "v", "score"])
+@pytest.mark.parametrize("prediction", ["x0", "v"])
 def test_what_the_network_predicts_does_not_matter(prediction, x64):
     mixture, start = GaussianMixture(*TWO), jnp.array(START)
     by_score = DDIM(5)(exact_diffusion(mixture, VPLinear()), KEY, start)
     np.testing.assert_allclose(DDIM(5)(exact_diffusion(mixture, VPLinear(), prediction), KEY, start), by_score)
 
 
-@pytest.mark.parametrize("schedule", [VPLinear(), EDM(), DiscreteVP.linear(50)], ids=name)
+@pytest.mark.parametrize("schedule", [EDM(), DiscreteVP.linear(50)], ids=name)
 def test_trajectory_holds_the_way(schedule):
     n, start = 6, schedule.sigma(schedule.t_max) * jnp.array(START)
     diffusion = exact_diffusion(GaussianMixture(*TWO), schedule)
@@ -151,15 +152,19 @@ def test_spacings():
 # --- solvers
 
 
-@pytest.mark.parametrize("schedule", CONTINUOUS, ids=name)
+@pytest.mark.parametrize("schedule", [VPCosine(), VE()], ids=name)
 def test_probability_flow_of_a_gaussian_is_its_affine_map(schedule, x64):
     gaussian, start = GaussianMixture(*GAUSSIAN), schedule.sigma(schedule.t_max) * jnp.array(START)
     diffusion = exact_diffusion(gaussian, schedule)
     x = ProbabilityFlow(1e-8, 1e-8, denoise=False)(diffusion, KEY, start)
     expected = flow_of_a_gaussian(gaussian, schedule, start, schedule.t_min)
     np.testing.assert_allclose(x, expected, rtol=1e-6, atol=1e-7)
-    denoised = ProbabilityFlow(1e-8, 1e-8)(diffusion, KEY, start)
-    np.testing.assert_allclose(denoised, diffusion.denoise(expected, schedule.t_min), rtol=1e-6, atol=1e-7)
+
+
+def test_a_solver_denoises_at_its_end():
+    diffusion, start = exact_diffusion(GaussianMixture(*TWO), VE(0.3, 50.0)), 50 * jnp.array(START)
+    noisy = ProbabilityFlow(denoise=False)(diffusion, KEY, start)
+    np.testing.assert_allclose(ProbabilityFlow()(diffusion, KEY, start), diffusion.denoise(noisy, 0.0), rtol=1e-4)
 
 
 def has_the_law_of(points, mixture):
@@ -177,37 +182,30 @@ def has_the_law_of(points, mixture):
 @pytest.mark.parametrize(
     ("schedule", "sampler"),
     [
-        (VPLinear(), DDIM(400)),
         (VPLinear(), DDIM(400, eta=1.0)),
-        (EDM(), DDIM(400, eta=1.0)),
+        (EDM(), DDIM(400)),
         (VPCosine(), ProbabilityFlow()),
-        (VE(), ProbabilityFlow()),
         (VPLinear(), ReverseSDE()),
-        (EDM(), ReverseSDE()),
     ],
     ids=lambda a: a.name if hasattr(a, "name") else f"{type(a).__name__}-{getattr(a, 'eta', 0):g}",
 )
 def test_samples_have_the_law_of_the_data(schedule, sampler):
-    """A solver that keeps the noise of t_min gives the mixture noised to t_min; the noise of DDIM's end is small."""
     mixture = GaussianMixture(*TWO)
-    if not isinstance(sampler, DDIM):
-        sampler = dataclasses.replace(sampler, denoise=False)
     points = sample(exact_diffusion(mixture, schedule), KEY, 2000, shape=(2,), sampler=sampler, batch_size=1000)
-    sigma = 0.0 if isinstance(sampler, DDIM) else schedule.sigma(schedule.t_min)
-    has_the_law_of(points, mixture.noised(1.0 if isinstance(sampler, DDIM) else schedule.alpha(schedule.t_min), sigma))
+    has_the_law_of(points, mixture)
 
 
 def test_the_brownian_path_is_that_of_the_key():
     diffusion, start = exact_diffusion(GaussianMixture(*GAUSSIAN), VPLinear()), jnp.array(START)
-    coarse, fine = (ReverseSDE(rtol, rtol)(diffusion, KEY, start) for rtol in (2e-2, 2e-3))
-    other = ReverseSDE()(diffusion, jax.random.key(1), start)
-    assert np.linalg.norm(coarse - fine) < 0.02 < np.linalg.norm(other - fine)
+    keys = jax.random.split(KEY, 8)
+    coarse, fine = (jax.vmap(ReverseSDE(rtol, rtol), (None, 0, None))(diffusion, keys, start) for rtol in (2e-2, 2e-3))
+    assert np.linalg.norm(coarse - fine, axis=-1).max() < 0.02
+    assert np.linalg.norm(fine[1:] - fine[0], axis=-1).min() > 0.1
 
 
 @pytest.mark.parametrize("sampler", [ProbabilityFlow(max_steps=3), ReverseSDE(max_steps=3)])
 def test_a_solver_that_does_not_arrive_is_never_silent(sampler):
     diffusion = exact_diffusion(GaussianMixture(*TWO), VPLinear())
-    assert np.all(np.isnan(sampler(diffusion, KEY, jnp.array(START))))
     with pytest.raises(NonFiniteSampleError, match=r"^2 of 2 samples are not finite, the first is sample 0: the netw"):
         sample(diffusion, KEY, 2, shape=(2,), sampler=sampler)
 
@@ -251,7 +249,7 @@ def test_progress_counts_samples():
 
 def test_nothing_compiles_twice():
     mixture = GaussianMixture(*TWO)
-    for sampler in (DDIM(3, eta=0.5), ProbabilityFlow(), ReverseSDE()):
+    for sampler in (DDIM(3, eta=0.5), ProbabilityFlow(0.1, 0.1)):
         for seed, guidance in enumerate((1, 2.5, jnp.float32(0))):
             diffusion = guided(exact_diffusion(mixture.noised(1.0, 0.1 * (seed + 1)), VPLinear()), guidance)
             conditions = np.full(3, seed % 2)
