@@ -243,8 +243,8 @@ def _explain(error: Any, model: type[BaseModel], path: tuple[str, ...]) -> str:
         return f"{key}={_as_in_yaml(error['input'])}: unknown key; known here: {', '.join(known)}"
     template = ALLOWED.get(error["type"])
     allowed = template.format(**error.get("ctx", {})) if template else error["msg"].removeprefix("Value error, ")
-    if not key:  # a check of several keys together, which names them itself
-        return allowed
+    if not key or (error["type"] == "value_error" and isinstance(error["input"], dict)):
+        return allowed  # a check of several keys together, which names them itself
     note = _field(model, location)[1]
     value = "" if error["type"] == "missing" else f"={_as_in_yaml(error['input'])}"
     return f"{key}{value}: {allowed}{f' ({note})' if note else ''}"

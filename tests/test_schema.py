@@ -19,6 +19,8 @@ GROUPS = {
     if group.is_dir() and group.name not in ("exp", "hydra")
 }
 CHOICES = [f"{group}={name}" for group, names in GROUPS.items() for name in names]
+# Groups that not every experiment has: an experiment that does, and where the choice ends up.
+ELSEWHERE = {"sampler": ("image_memorization", "samples.sampler")}
 
 
 def checked(*overrides, exp="tiny"):
@@ -38,7 +40,11 @@ def test_the_tiny_config():
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_of_every_group_composes_and_is_made(choice):
-    section = getattr(checked(choice), choice.partition("=")[0])
+    group, _, name = choice.partition("=")
+    exp, place = ELSEWHERE.get(group, ("tiny", group))
+    section = checked(f"{group}@{place}={name}" if place != group else choice, exp=exp)
+    for key in place.split("."):
+        section = getattr(section, key)
     if isinstance(section, Target) and not section.is_partial:
         assert section.make() is not None
 
