@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +77,7 @@ def find_copies(
     require(max_distance > 0, "max_distance", max_distance, "must be > 0")
     reference = np.asarray(reference)
     require(len(reference) >= 2, "reference", reference.shape, "must hold at least two points")
-    distinct = len({row.tobytes() for row in np.ascontiguousarray(reference)})
+    distinct = len({hashlib.blake2b(np.ascontiguousarray(row), digest_size=16).digest() for row in reference})
     allowed = f"must hold each point once: {distinct} of {len(reference)} are distinct"
     require(distinct == len(reference), "reference", reference.shape, allowed)
     apart, indices = nearest(generated, reference, min(N_FOR_SCALE, len(reference)), memory_mib=memory_mib)
