@@ -1,12 +1,16 @@
 """Samplers against models that are exact: what a Gaussian or a mixture must turn into is known."""
 
+import dataclasses
 import inspect
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from analytic_network import exact_diffusion, traces
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from plap_jax import GaussianMixture
 from plap_jax.diffusion import EDM, VE, Diffusion, DiscreteVP, VPCosine, VPLinear
@@ -347,3 +351,12 @@ def test_a_network_of_ours_can_be_sampled():
     from_zero = Diffusion(jax.tree_util.Partial(lambda x, t, condition=None: 0 * x), VPLinear(), "x0")
     points = sample(from_zero, KEY, 3, shape=(2, 2, 1), sampler=DDIM(3))
     np.testing.assert_array_equal(points, np.zeros((3, 2, 2, 1)))
+
+
+@pytest.mark.parametrize(
+    ("file", "sampler"), [("ddim", DDIM), ("probability_flow", ProbabilityFlow), ("reverse_sde", ReverseSDE)]
+)
+def test_the_configs_hold_the_defaults(file, sampler):
+    config = OmegaConf.load(Path(__file__).resolve().parents[1] / "conf" / "sampler" / f"{file}.yaml")
+    assert instantiate(config) == sampler()
+    assert set(config) == {"_target_", *(field.name for field in dataclasses.fields(sampler))}
