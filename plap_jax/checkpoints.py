@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from plap_jax.typing import require, shown
 
 _ARRAYS, _ABOUT, _SUMS = "arrays", "about.json", "sha256"
 _TEMPORARY = ".unfinished-"
+# Orbax's event loop is one per process: savers in several threads close it for each other, fail, or wait for minutes.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class CheckpointError(ValueError):
@@ -51,7 +54,7 @@ def save_tree(path: str | os.PathLike, tree: Any, notes: dict[str, Any] | None =
     temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent))
     try:
         arrays = {name: np.asarray(leaf) for name, leaf in _named_leaves(tree)}
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _ONE_AT_A_TIME, ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary / "new" / _ARRAYS, arrays)
         about = {"arrays": describe(tree), "notes": notes or {}}
         (temporary / "new" / _ABOUT).write_text(json.dumps(about, indent=1))
@@ -82,7 +85,7 @@ def load_tree(path: str | os.PathLike, like: Any) -> Any:
     require_same(path, read_about(path)["arrays"], describe(like))
     names, leaves = zip(*_named_leaves(like), strict=True)
     target = {name: np.empty(np.shape(leaf), _dtype(leaf)) for name, leaf in zip(names, leaves, strict=True)}
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _ONE_AT_A_TIME, ocp.StandardCheckpointer() as checkpointer:
         arrays = checkpointer.restore(path / _ARRAYS, target)
     restored = [_as(leaf, arrays[name]) for name, leaf in zip(names, leaves, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(like), restored)

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -138,3 +139,17 @@ def test_about_is_plain_json(tmp_path):
     path = save_tree(tmp_path / "net", {"w": jnp.ones((2, 3))}, {"x": None})
     about = {"arrays": {"w": "float32(2, 3)"}, "notes": {"x": None}}
     assert json.loads((path / "about.json").read_text()) == about
+
+
+def test_threads_may_save_and_load_at_the_same_time(tmp_path):
+    """Two networks that are trained side by side do, and Orbax alone loses some of these."""
+    trees = [{"w": np.arange(10.0) + i} for i in range(3)]
+
+    def save_and_load(i):
+        for n in range(12):
+            path = save_tree(tmp_path / str(i) / str(n), trees[i])
+            np.testing.assert_array_equal(load_tree(path, trees[i])["w"], trees[i]["w"])
+
+    with ThreadPoolExecutor(len(trees)) as pool:
+        for done in [pool.submit(save_and_load, i) for i in range(len(trees))]:
+            done.result(timeout=60)
