@@ -4,8 +4,10 @@ import contextlib
 import importlib
 import logging
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import to_absolute_path
@@ -14,7 +16,7 @@ from omegaconf import DictConfig
 from experiments.cache import Cache
 from experiments.errors import JobFailed, Refused, UserError, one_line
 from experiments.files import write_text
-from experiments.report import ERROR, Report, remove_verdicts
+from experiments.report import ERROR, Report, remove_results
 from experiments.schema import RunConfig, check
 from experiments.tracker import Tracker
 
@@ -31,13 +33,28 @@ def execute(config: DictConfig) -> float:
     """
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
-        remove_verdicts(directory)
-        return _run(config, directory)
+        with _alone_in(directory):
+            remove_results(directory)
+            return _run(config, directory)
     except Exception as error:
         failure = _failure(error, directory)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise failure from None
         raise Refused(failure) from None
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Refuses a directory in which another run is writing: two would mix their results."""
+    lock = FileLock(directory / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"hydra.run.dir={directory}: another run is writing there") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _failure(error: Exception, directory: Path) -> UserError | JobFailed:

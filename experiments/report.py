@@ -29,6 +29,7 @@ from plap_jax.metrics import Interval
 log = logging.getLogger(__name__)
 
 METRICS, MANIFEST, ERROR = "metrics.json", "manifest.json", "error.txt"
+RESULTS = ("arrays", "tables", "figures", "checkpoints")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "hydra-core")
 NOT_SCIENCE = ("tracking", "cache_dir", "figures", "headline", "objective")
 Value = dict[str, float | int] | float | int | None
@@ -152,10 +153,15 @@ class Report:
         return "\n".join(f"  {name:<48} {shown(self.metrics[name])}" for name in chosen)
 
 
-def remove_verdicts(directory: Path) -> None:
-    """Removes what an earlier attempt concluded, so that a run that fails never leaves another run's metrics."""
+def remove_results(directory: Path) -> None:
+    """Removes what an earlier attempt left, so that no run leaves another's results beside its own.
+
+    What was expensive is in the cache.
+    """
     for name in (METRICS, MANIFEST, ERROR):
         (directory / name).unlink(missing_ok=True)
+    for name in RESULTS:
+        shutil.rmtree(directory / name, ignore_errors=True)
 
 
 def shown(value: Value) -> str:

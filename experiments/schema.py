@@ -7,6 +7,7 @@ own ranges speak before the first computation.
 """
 
 import importlib
+import importlib.util
 import inspect
 import json
 import pkgutil
@@ -95,6 +96,17 @@ class RunConfig(Section):
     model: Target
     train: Target
     data: Target
+
+    @field_validator("figures")
+    @classmethod
+    def _is_a_module(cls, figures: str | None) -> str | None:
+        try:
+            found = figures is None or importlib.util.find_spec(figures) is not None
+        except (ImportError, ValueError):
+            found = False
+        if not found:
+            raise ValueError("must be a module that can be imported, or null")
+        return figures
 
     @field_validator("scales")
     @classmethod
@@ -243,7 +255,7 @@ def _explain(error: Any, model: type[BaseModel], path: tuple[str, ...]) -> str:
         return f"{key}={_as_in_yaml(error['input'])}: unknown key; known here: {', '.join(known)}"
     template = ALLOWED.get(error["type"])
     allowed = template.format(**error.get("ctx", {})) if template else error["msg"].removeprefix("Value error, ")
-    if not key or (error["type"] == "value_error" and isinstance(error["input"], dict)):
+    if not key or allowed.startswith(f"{key}."):
         return allowed  # a check of several keys together, which names them itself
     note = _field(model, location)[1]
     value = "" if error["type"] == "missing" else f"={_as_in_yaml(error['input'])}"

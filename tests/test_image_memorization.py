@@ -20,7 +20,7 @@ from experiments.catalogue import CONF
 from experiments.errors import UserError
 from experiments.image_memorization.evaluation import best, measure, measure_gain, measure_share
 from experiments.image_memorization.study import snapshot_steps
-from experiments.networks import NETWORK
+from experiments.networks import NETWORK, untrained
 from experiments.report import Report
 from experiments.schema import check
 from plap_jax.checkpoints import read_about
@@ -29,6 +29,7 @@ from plap_jax.labels import find_copies
 from plap_jax.metrics import auc
 from plap_jax.networks.mlp import ResidualMLP
 from plap_jax.training import load_diffusion
+from plap_jax.training.steps import Task, initial_state, one_step
 
 ROOT = Path(__file__).parents[1]
 DOSES = (1, 2, 4, 8, 16, 32)
@@ -44,7 +45,9 @@ FIGURES = {"contact_sheet", "samples", "histograms", "levels", "dose_response", 
 
 
 def command(directory, cache, *overrides):
-    fixed = ["+exp=image_memorization", "scale=smoke", "tracking=disabled"]
+    # after so few steps a network that predicts x0 copies already, and with 0.5 for 1/3 enough to measure
+    fixed = ["+exp=image_memorization", "scale=smoke", "tracking=disabled", "prediction=x0", "labels.max_ratio=0.5"]
+    fixed += ["train.chunk_steps=50", "train.checkpoint_every=50"]
     return [
         sys.executable,
         "-m",
@@ -138,6 +141,7 @@ def test_kappa_is_the_mean_cosine_of_predicted_and_given_noise(first, base):
     like = Diffusion(
         ResidualMLP((8, 8, 1), width=64, depth=4, embed_dim=64, rngs=nnx.Rngs(0)),
         VPLinear(0.1, 20.0, 1e-3),
+        prediction="x0",
         data_std=1.0,
         conditioning="log_snr",
     )
@@ -168,11 +172,70 @@ def test_samples_are_labelled_against_the_distinct_training_images(first):
     reference = train["images"][train["copies"] > 0]
     labels = find_copies(a["images"], reference)
     np.testing.assert_array_equal(labels.nearest, a["nearest"])
-    np.testing.assert_allclose(a["nearest_images"], reference[a["nearest"]])
-    assert found["samples/copy_fraction"]["value"] == pytest.approx((a["ratio"] < 1 / 3).mean())
+    np.testing.assert_array_equal(labels.ratio, a["ratio"])
+    is_copy = a["ratio"] < 0.5
+    assert found["samples/copy_fraction"]["value"] == pytest.approx(is_copy.mean())
+    assert found["samples/copy_fraction_by_distance"]["value"] == pytest.approx((a["distance"] < 0.1).mean())
+    planted = train["copies"][a["nearest"][is_copy]] >= 2
+    assert found["samples/copies_that_are_planted"]["value"] == pytest.approx(planted.mean())
     # no training image has copies in both halves
     halves = [set(a["nearest"][a["validation"] == half]) for half in (True, False)]
     assert not halves[0] & halves[1]
+
+
+def test_samples_are_chosen_on_one_half_and_measured_on_the_other(first):
+    a, found = arrays(first, "samples"), metrics(first)
+    is_copy, validation = a["ratio"] < 0.5, a["validation"]
+    for half in (validation, ~validation):
+        assert 2 <= is_copy[half].sum() <= half.sum() - 2, "something to measure in both halves"
+    by_validation = np.array(
+        [[roc_auc_score(is_copy[validation], k[validation]) for k in x] for x in a["kappa_network"]]
+    )
+    assert by_validation[tuple(a["chosen"])] == by_validation.max() == pytest.approx(found["samples/validation_auc"])
+
+    def on_test(values):
+        return roc_auc_score(is_copy[~validation], values[~validation])
+
+    kappa = a["kappa_network"][tuple(a["chosen"])]
+    assert found["samples/auc"]["value"] == pytest.approx(on_test(kappa))
+    assert found["samples/control_auc"]["value"] == pytest.approx(on_test(a["kappa_control"][tuple(a["chosen"])]))
+    assert found["samples/auc/p1"]["value"] == pytest.approx(on_test(a["kappa_1"]))
+    norm = a["norm_network"][a["chosen_norm"]]
+    assert found["samples/score_norm_auc"]["value"] == pytest.approx(on_test(norm))
+    gain = on_test(a["kappa_1"]) - on_test(norm)
+    assert found["samples/gain_over_score_norm"]["value"] == pytest.approx(gain)
+    # intervals count training images, not their copies
+    assert found["samples/auc"]["n"] == len(np.unique(a["nearest"][~validation]))
+
+
+def test_doses_and_singles_are_measured_on_test_images_at_their_own_levels(first):
+    a, found = arrays(first, "train_images"), metrics(first)
+    test, copies = ~a["validation"], a["copies"]
+    kappa, norm = a["kappa_network"][tuple(a["chosen_plain"])], a["norm_network"][a["chosen_norm"]]
+    np.testing.assert_array_equal(kappa, a["kappa_1"])
+    threshold = np.sort(kappa[test & (copies == 0)])[::-1][int(0.01 * (test & (copies == 0)).sum())]
+    for dose in DOSES:
+        chosen = test & ((copies == dose) | (copies == 0))
+        by_kappa, by_norm = (roc_auc_score(copies[chosen] > 0, values[chosen]) for values in (kappa, norm))
+        assert found[f"train_images/k{dose}/auc"]["value"] == pytest.approx(by_kappa)
+        assert found[f"train_images/k{dose}/gain_over_score_norm"]["value"] == pytest.approx(by_kappa - by_norm)
+        detected = (kappa[test & (copies == dose)] > threshold).mean()
+        assert found[f"dose/{dose}/detected"]["value"] == pytest.approx(detected)
+    headline = a["kappa_network"][tuple(a["chosen"])]
+    chosen = test & (copies <= 1)
+    assert found["train_images/auc_single_vs_heldout"]["value"] == pytest.approx(
+        roc_auc_score(copies[chosen], headline[chosen])
+    )
+
+
+def test_few_and_many_directions_are_compared_on_the_same_images(first):
+    for name in ("train_images", "samples"):
+        a, found = arrays(first, f"directions_{name}"), metrics(first)
+        few, many = (roc_auc_score(a["positive"], kappa) for kappa in a["kappa_1"])
+        assert found[f"directions/{name}/auc_n8"]["value"] == pytest.approx(few)
+        assert found[f"directions/{name}/auc_n128"]["value"] == pytest.approx(many)
+        assert found[f"directions/{name}/difference"]["value"] == pytest.approx(few - many)
+        assert abs(a["kappa_1"][0] - a["kappa_1"][1]).max() > 0
 
 
 def test_the_dose_response_counts_images(first):
@@ -197,23 +260,27 @@ def test_the_same_again_from_the_cache_and_without_it(first, base):
     assert (base / "flux" / "metrics.json").read_bytes() != (first / "metrics.json").read_bytes()
 
 
-@pytest.mark.parametrize("stage", ["train", "samples", "score"])
+# a checkpoint in the middle of training; generated images; scores
+@pytest.mark.parametrize(
+    "stage", ["train/network/*.partial/steps/step_*", "samples/**/*.partial", "score/**/*.partial"]
+)
 def test_killed_at_any_stage_and_started_again_it_ends_the_same(first, base, stage):
-    cache, directory = base / f"cache_{stage}", base / f"killed_{stage}"
+    name = stage.partition("/")[0]
+    cache, directory = base / f"cache_{name}", base / f"killed_{name}"
     # with a copy of what is compiled: a killed process may leave half a file
-    shutil.copytree(base / "compiled", base / stage / "compiled")
-    with (base / stage / "stderr").open("wb") as stderr:
+    shutil.copytree(base / "compiled", base / name / "compiled")
+    with (base / name / "stderr").open("wb") as stderr:
         process = subprocess.Popen(
             command(directory, cache, "figures=null"),
             cwd=ROOT,
-            env=environment(base / stage / "cache"),
+            env=environment(base / name / "cache"),
             stdout=subprocess.DEVNULL,
             stderr=stderr,
         )
     until = time.monotonic() + 300
-    while not list(cache.glob(f"{stage}/**/*.partial")) and process.poll() is None and time.monotonic() < until:
+    while not list(cache.glob(stage)) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.01)
-    assert process.poll() is None, (base / stage / "stderr").read_text()[-2000:]
+    assert process.poll() is None, (base / name / "stderr").read_text()[-2000:]
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (directory / "metrics.json").exists()
@@ -227,11 +294,19 @@ def test_killed_at_any_stage_and_started_again_it_ends_the_same(first, base, sta
         (["planting.images=[6,4]"], "planting.images=[6, 4]: must be as long as planting.copies, 6"),
         (["planting.copies=[40,32,16,8,4,1]"], "planting.copies=[40, 32, 16, 8, 4, 1]: must be >= 2"),
         (["planting.copies=[40,32,16,8,4,4]"], "planting.copies=[40, 32, 16, 8, 4, 4]: must not repeat a number"),
-        (["planting.images=[6,4,4,4,4,1]"], "planting.images=[6, 4, 4, 4, 4, 1]: must be >= 2, one for each half"),
+        (["planting.images=[6,4,4,4,4,1]"], "planting.images=[6, 4, 4, 4, 4, 1]: must be >= 4, two for each half"),
         (["scoring.sigmas=[0.1,5]"], "scoring.sigmas=[0.1, 5.0]: must lie in"),
         (["scoring.sigmas=[0.1,0.1]"], "scoring.sigmas=[0.1, 0.1]: must not hold a value twice"),
         (["scoring.p=[2]"], "scoring.p=[2.0]: must hold 1"),
         (["scoring.p=[0.5,1]"], "scoring.p.0=0.5: must be >= 1"),
+        (["train.n_steps=many"], "train.n_steps=many: must be an integer"),
+        (["directions=[8,8]"], "directions=[8, 8]: must be two different numbers"),
+        (["flux.p=2"], "flux.p=2.0: must be 1 here"),
+        (
+            ["diffusion=ddpm_linear_100", "samples.sampler.n_steps=200"],
+            "samples.sampler.n_steps=200: must be at most 100",
+        ),
+        (["diffusion=ddpm_linear_100", "sampler@samples.sampler=reverse_sde"], "samples.sampler."),
         (["samples.n=0"], "samples.n=0: must be >= 4"),
         (["labels.max_ratio=2"], "labels.max_ratio=2: must be <= 1"),
         (["flux.radius=1"], "flux.radius=1.0: must be null here"),
@@ -272,6 +347,7 @@ def test_a_class_that_came_out_empty_is_null_with_its_reason(tmp_path):
     assert report.metrics == {"a": None, "b": None, "c": None}
     report.write_manifest()
     missing = json.loads((tmp_path / "manifest.json").read_text())["missing_metrics"]
+    assert measure(report, "d", auc, np.zeros(3), np.zeros(4), 0) is None
     assert missing["a"].startswith("0 positive") and missing["b"].startswith("1 positive")
 
 
@@ -289,3 +365,19 @@ def test_the_first_of_equals_is_chosen_and_the_middle_level_where_nothing_can_be
 def test_snapshots_are_increasing_and_end_with_the_training(n, n_steps):
     steps = snapshot_steps(n, n_steps)
     assert steps[-1] == n_steps and list(steps) == sorted(set(steps)) and steps[0] >= 1 and len(steps) <= n
+
+
+@pytest.mark.parametrize(("name", "shape"), [("mnist", (28, 28, 1)), ("cifar10", (32, 32, 3))])
+def test_a_step_of_the_full_size_network_has_the_right_shapes(name, shape):
+    """Traced, not compiled: a step of these takes an accelerator."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = check(compose("config", [f"+exp=image_memorization_{name}", "scale=full"]))[0]
+    rows = np.random.default_rng(0).uniform(-1, 1, (4, *shape)).astype(np.float32)
+    train_config = config.train.make()
+    state = initial_state(untrained(config, rows, name="network"), train_config)
+    task = Task(untrained(config, rows, name="network"), jax.numpy.asarray(rows), None, jax.random.key(0))
+    batch = np.zeros(train_config.batch_size, np.int32)
+    after, loss = jax.eval_shape(lambda s: one_step(s, task, train_config.recipe, 0, batch), state)
+    assert loss.shape == () and loss.dtype == np.float32
+    assert after.weights.shape == state.weights.shape and after.weights.dtype == np.float32
+    assert state.weights.size > 4e6

@@ -11,6 +11,7 @@ from scipy import stats
 from plap_jax.metrics import (
     auc,
     bootstrap_interval,
+    clustered_bootstrap,
     mean_interval,
     paired_bootstrap,
     proportion_interval,
@@ -193,3 +194,52 @@ def test_auc_of_resamples_by_counting_equals_that_by_sorting(decimals: int) -> N
     other = rng.normal(0.5, 1, 35), rng.normal(0, 1, 80)
     paired = [paired_bootstrap(f, pos, neg, *other, seed=4, n_resamples=300) for f in (auc, lambda p, n: auc(p, n))]
     assert paired[0] == paired[1]
+
+
+def test_clusters_of_one_give_the_plain_percentile_bootstrap_width():
+    rng = np.random.default_rng(5)
+    pos, neg = rng.normal(1, 1, 60), rng.normal(0, 1, 90)
+    plain = bootstrap_interval(auc, pos, neg, seed=0)
+    found = clustered_bootstrap(auc, pos, neg, np.arange(60), 60 + np.arange(90), seed=0, n_resamples=2000)
+    assert (found.value, found.n) == (plain.value, 150)
+    assert found.high - found.low == pytest.approx(plain.high - plain.low, rel=0.15)
+
+
+def test_copies_of_the_same_score_do_not_narrow_a_clustered_interval():
+    rng = np.random.default_rng(6)
+    pos, neg = rng.normal(1, 1, 20), rng.normal(0, 1, 200)
+    names = np.arange(20), 20 + np.arange(200)
+    once = clustered_bootstrap(auc, pos, neg, *names, seed=0, n_resamples=2000)
+    pos9, names9 = np.repeat(pos, 9), np.repeat(names[0], 9)
+    often = clustered_bootstrap(auc, pos9, neg, names9, names[1], seed=0, n_resamples=2000)
+    naive = bootstrap_interval(auc, pos9, neg, seed=0)
+    assert (often.low, often.high) == pytest.approx((once.low, once.high), abs=1e-9)
+    assert naive.high - naive.low < 0.6 * (often.high - often.low)
+
+
+def test_clusters_of_both_classes_are_drawn_together():
+    """A positive and a negative with the same score in every cluster: they tie whatever is drawn."""
+    scores = np.array([1.0, 1.0])
+    found = clustered_bootstrap(auc, scores, scores, [0, 1], [0, 1], seed=0, n_resamples=50)
+    assert (found.low, found.value, found.high) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clusters_pos": [0, 1]}, r"^clusters_pos=\(2,\): must be one per score, \(3,\)"),
+        ({"clusters_neg": [4, 4, 4]}, r"^clusters_neg=.*must hold at least two clusters"),
+        ({"n_resamples": 1}, r"^n_resamples=1: must be at least 2"),
+        ({"level": 1.0}, r"^level=1(\.0)?: must lie in \(0, 1\)"),
+    ],
+)
+def test_clusters_that_do_not_fit_are_refused(change, message):
+    fitting = {"scores_pos": [1, 2, 3], "scores_neg": [0, 1, 2], "clusters_pos": [0, 1, 2], "clusters_neg": [3, 4, 5]}
+    with pytest.raises(ValueError, match=message):
+        clustered_bootstrap(auc, **(fitting | {"seed": 0} | change))
+
+
+def test_two_perfect_separations_differ_by_at_most_what_either_may_be_off():
+    found = paired_bootstrap(auc, [2, 3, 4], [0, 1], [5, 6, 7], [1, 0], seed=0)
+    off = 1 - 0.025 ** (1 / 2)
+    assert (found.low, found.value, found.high) == pytest.approx((-off, 0, off))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.files import replacing, sha256_tree, write_json
-from experiments.report import Report, flatten, remove_verdicts
+from experiments.report import Report, flatten, remove_results
 from plap_jax.metrics import Interval
 
 CONFIG = {"name": "tiny", "seed": 3, "flux": {"p": 1.0}, "cache_dir": "a", "tracking": {}}
@@ -154,9 +154,11 @@ def test_files_are_whole_or_absent(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_verdicts_of_an_earlier_attempt_are_removed_and_nothing_else(report):
+def test_results_of_an_earlier_attempt_are_removed_and_nothing_else(report):
     report.write_metrics()
     report.write_manifest()
     report.arrays("x", x=np.zeros(1))
-    remove_verdicts(report.directory)
-    assert [path.name for path in report.directory.iterdir()] == ["arrays"]
+    report.table("x", [{"a": 1}])
+    (report.directory / "mine.txt").write_text("")
+    remove_results(report.directory)
+    assert [path.name for path in report.directory.iterdir()] == ["mine.txt"]

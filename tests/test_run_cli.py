@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from experiments import job, run
 from experiments.collect import SweepWatch
@@ -169,3 +170,12 @@ def test_processes_end_with_the_same_codes_and_joblib_goes_on_after_a_failing_jo
     assert jobs.stderr.count("AttributeError: a bug") == 2
     assert [(tmp_path / "sweep" / str(i) / "metrics.json").exists() for i in range(4)] == [False, False, True, True]
     assert (tmp_path / "sweep" / "sweep" / "results.png").is_file()
+
+
+def test_two_runs_in_one_directory_are_refused(main):
+    Path("run").mkdir()
+    with FileLock("run/.lock"):
+        code, _, err = main(*TINY, "hydra.run.dir=run")
+    assert code == 2
+    assert err.rstrip().endswith("run: another run is writing there") and err.startswith("hydra.run.dir=")
+    assert not Path("run/metrics.json").exists()

@@ -61,6 +61,20 @@ def test_config_files_are_short(path):
         assert len(path.read_text().splitlines()) < 25
 
 
+@pytest.mark.parametrize(
+    ("exp", "override", "line"),
+    [
+        ("gmm_memorization", "data=digits", "data='plap_jax.data.bundled.digits': must be a mixture, such as triangle"),
+        ("image_memorization", "data=triangle", "data='plap_jax.data.mixtures.triangle': must be images, such as digits"),
+        ("gmm_memorization", "figures=nope", "figures=nope: must be a module that can be imported, or null"),
+    ],
+)
+def test_data_and_figures_that_do_not_fit_the_experiment_are_refused(exp, override, line):
+    with pytest.raises(UserError) as refused:
+        checked(override, exp=exp)
+    assert str(refused.value).startswith(line)
+
+
 def test_scale_is_a_value_and_a_direct_override_wins():
     assert checked("scale=smoke").sample.n == 8
     assert checked("scale=smoke", "sample.n=5").sample.n == 5

@@ -23,9 +23,8 @@ def draw(directory: Path) -> None:
     found = {path.stem: dict(np.load(path)) for path in sorted(arrays.glob("*.npz"))}
     if "train_images" in found:
         draw_contact_sheet(found["train_images"], figures)
-    if "samples" in found:
-        draw_samples(found["samples"], figures)
     if {"train_images", "samples"} <= found.keys():
+        draw_samples(found["train_images"], found["samples"], figures)
         draw_histograms(found["train_images"], found["samples"], figures)
         draw_levels(found["train_images"], found["samples"], figures)
     if {"dose", "train_images"} <= found.keys():
@@ -60,7 +59,7 @@ def _frame(copies: int, headline: int) -> str:
     return "#CCCCCC"
 
 
-def draw_samples(a: Arrays, figures: Path) -> None:
+def draw_samples(train: Arrays, a: Arrays, figures: Path) -> None:
     """Generated images beside their nearest training image (right), at equal steps of the ranking by κ_1."""
     order = np.argsort(-a["kappa_1"], kind="stable")
     n = min(PAIRS_PER_ROW * PAIR_ROWS, len(order))
@@ -71,7 +70,7 @@ def draw_samples(a: Arrays, figures: Path) -> None:
     for panel, i in zip(axes.flat, chosen, strict=False):
         is_copy = a["ratio"][i] < a["max_ratio"]
         frames = [PLANTED if is_copy else "#CCCCCC"] * 2
-        show_image(panel, mosaic(np.stack([a["images"][i], a["nearest_images"][i]]), frames, columns=2))
+        show_image(panel, mosaic(np.stack([a["images"][i], train["images"][a["nearest"][i]]]), frames, columns=2))
         label = f"copy of ×{a['nearest_copies'][i]}" if is_copy else "new"
         panel.set_title(f"κ$_1$ {a['kappa_1'][i]:.3f}, {a['ratio'][i]:.2f}\n{label}", fontsize=6)
     figure.suptitle("generated image, nearest training image; κ$_1$ from high to low, and d$_1$/d$_2$", fontsize=8)

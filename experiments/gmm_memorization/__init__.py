@@ -29,6 +29,8 @@ class Config(RunConfig):
     def _fits_together(self) -> "Config":
         """Refuse now what the library would refuse after training: times, noise levels, numbers of directions."""
         schedule, kind = self.diffusion.make(), self.flux.directions
+        allowed = "must be a mixture, such as triangle: images are for image_memorization"
+        require(not self.data.is_partial, "data", self.data.spec["_target_"], allowed)
         if self.critical.enabled:
             checked_as("critical.t", self.critical.t, schedule.check_time, self.critical.t)
             checked_as("flux.n_samples", self.flux.n_samples, unit_size, kind, self.flux.n_samples, 2)

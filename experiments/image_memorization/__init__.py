@@ -7,6 +7,9 @@ images.
 
 from typing import Annotated
 
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
 from pydantic import Field, model_validator
 
 from experiments.cache import Cache
@@ -14,8 +17,9 @@ from experiments.image_memorization import directions, learning, samples, study,
 from experiments.report import Report
 from experiments.schema import RunConfig, Section, checked_as
 from experiments.tracker import Tracker
+from plap_jax.diffusion import Diffusion, Schedule
 from plap_jax.directions import unit_size
-from plap_jax.typing import require
+from plap_jax.typing import Array, require
 
 __all__ = ["Config", "run"]
 
@@ -48,6 +52,8 @@ class Config(RunConfig):
     def _fits_together(self) -> "Config":
         """Refuse now what would be refused after training."""
         schedule = self.diffusion.make()
+        allowed = "must be images, such as digits, which the seed completes (_partial_: true)"
+        require(self.data.is_partial, "data", self.data.spec["_target_"], allowed)
         for sigma in self.scoring.sigmas:
             checked_as("scoring.sigmas", self.scoring.sigmas, schedule.time_at, sigma)
         for key in ("sigmas", "p"):
@@ -57,10 +63,29 @@ class Config(RunConfig):
         require(self.flux.radius is None, "flux.radius", self.flux.radius, "must be null here: the noise shell σ√d")
         for n in (self.flux.n_samples, *self.directions):
             checked_as("flux.n_samples", n, unit_size, self.flux.directions, n, 2**30)
-        steps = self.train.spec["n_steps"]
-        allowed = f"must be <= train.n_steps={steps}"
-        require(self.learning.n_snapshots <= steps, "learning.n_snapshots", self.learning.n_snapshots, allowed)
+        steps, snapshots = self.train.spec.get("n_steps"), self.learning.n_snapshots
+        fits = not isinstance(steps, int) or snapshots <= steps  # other kinds of steps are refused by name
+        require(fits, "learning.n_snapshots", snapshots, f"must be <= train.n_steps={steps}")
+        require(len(set(self.directions)) == 2, "directions", self.directions, "must be two different numbers")
+        require(self.flux.p == 1, "flux.p", self.flux.p, "must be 1 here: the orders are those of scoring.p")
+        self._check_sampler(schedule)
         return self
+
+    def _check_sampler(self, schedule: Schedule) -> None:
+        """A sampler that this schedule does not have is refused now: traced, nothing is computed."""
+        try:
+            sampler = self.samples.sampler.make()
+        except ValueError:
+            return  # refused by name
+        diffusion = Diffusion(Partial(_nothing), schedule)
+        try:
+            jax.eval_shape(sampler, diffusion, jax.random.key(0), jnp.zeros(2))
+        except ValueError as error:
+            raise ValueError(f"samples.sampler.{error}") from error
+
+
+def _nothing(x: Array, level: Array, condition: Array | None = None) -> Array:
+    return x
 
 
 def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> None:

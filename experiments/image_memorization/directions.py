@@ -32,6 +32,14 @@ def run(
         sigma = config.scoring.sigmas[choice.level]
         values = [_kappa(config, study, points[chosen], sigma, n, name, report, cache) for n in config.directions]
         classes = positive[chosen], negative[chosen]
+        report.arrays(
+            f"directions_{name}",
+            kappa_1=values,
+            n_directions=config.directions,
+            sigma=sigma,
+            positive=positive[chosen],
+            image=np.flatnonzero(chosen),
+        )
         for n, kappa in zip(config.directions, values, strict=True):
             measure(report, f"directions/{name}/auc_n{n}", auc, *(kappa[role] for role in classes), config.seed)
         pairs = tuple(kappa[role] for kappa in values for role in classes)

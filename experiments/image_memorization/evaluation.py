@@ -8,7 +8,15 @@ import numpy as np
 
 from experiments.image_memorization.scoring import Scores
 from experiments.report import Report
-from plap_jax.metrics import Interval, auc, bootstrap_interval, paired_bootstrap, proportion_interval, tpr_at_fpr
+from plap_jax.metrics import (
+    Interval,
+    auc,
+    bootstrap_interval,
+    clustered_bootstrap,
+    paired_bootstrap,
+    proportion_interval,
+    tpr_at_fpr,
+)
 
 Statistic = Callable[[np.ndarray, np.ndarray], Any]
 STATISTICS: dict[str, Statistic] = {"auc": auc, "tpr_at_1pct_fpr": tpr_at_fpr}
@@ -20,6 +28,7 @@ class Choice:
 
     order: int
     level: int
+    validation_auc: float | None = None
 
     def of(self, values: np.ndarray) -> np.ndarray:
         """``values`` ``(n orders, n levels, n)`` there: ``(n,)``."""
@@ -29,7 +38,8 @@ class Choice:
 def best(values: np.ndarray, positive: np.ndarray, negative: np.ndarray, *, first: int = 0) -> Choice:
     """Where ``values`` ``(n orders, n levels, n)`` separate best by AUC; the first of equals.
 
-    The middle level of the first order where a class is empty, for then there is nothing to choose by.
+    The middle level of the first order, and no AUC, where a class is empty: then there is nothing to choose by, and
+    what is measured there is not to be reported.
 
     Args:
         values: higher = more memorized.
@@ -40,25 +50,65 @@ def best(values: np.ndarray, positive: np.ndarray, negative: np.ndarray, *, firs
         return Choice(first, values.shape[1] // 2)
     found = auc(values[..., positive], values[..., negative])
     order, level = np.unravel_index(np.argmax(found), found.shape)
-    return Choice(first + int(order), int(level))
+    return Choice(first + int(order), int(level), float(found.max()))
 
 
 def too_few(positive: np.ndarray, negative: np.ndarray) -> str | None:
-    """Why nothing can be measured, or None: an interval needs two of each class."""
+    """Why nothing can be measured, or None: an interval needs two of each class, and scores that differ."""
     for name, values in (("positive", positive), ("negative", negative)):
         if len(values) < 2:
             return f"{len(values)} {name} example(s) in the test half, at least 2 are needed"
+    if np.ptp(np.concatenate([positive, negative])) == 0:
+        return "all scores are equal"
     return None
 
 
+NOT_CHOSEN = "a class is empty in the validation half, so that no noise level could be chosen"
+
+
+def measure_choice(report: Report, prefix: str, choice: Choice, scores: Scores) -> None:
+    """The chosen level and order, and the AUC on the validation half by which they were chosen; null without."""
+    reason = NOT_CHOSEN if choice.validation_auc is None else None
+    numbers = {
+        "sigma": scores.sigma[choice.level],
+        "p": scores.p[choice.order],
+        "validation_auc": choice.validation_auc,
+    }
+    for name, number in numbers.items():
+        report.metric(f"{prefix}/{name}", None if reason else number, reason)
+
+
 def measure(
-    report: Report, name: str, statistic: Statistic, positive: np.ndarray, negative: np.ndarray, seed: int
+    report: Report,
+    name: str,
+    statistic: Statistic,
+    positive: np.ndarray,
+    negative: np.ndarray,
+    seed: int,
+    clusters: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Interval | None:
     """``statistic`` with its bootstrap interval as metric ``name``; null with the reason where a class is empty."""
-    reason = too_few(positive, negative)
-    found = None if reason else bootstrap_interval(statistic, positive, negative, seed=seed)
+    found, reason = interval_of(statistic, positive, negative, seed, clusters)
     report.metric(name, found, reason)
     return found
+
+
+def interval_of(
+    statistic: Statistic,
+    positive: np.ndarray,
+    negative: np.ndarray,
+    seed: int,
+    clusters: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[Interval | None, str | None]:
+    """The interval, or None and why: over images, or over ``clusters`` (of the positives, of the negatives)."""
+    reason = too_few(positive, negative)
+    if reason:
+        return None, reason
+    if clusters is None:
+        return bootstrap_interval(statistic, positive, negative, seed=seed), None
+    if min(len(np.unique(c)) for c in clusters) < 2:
+        return None, "all of a class belong to one training image"
+    return clustered_bootstrap(statistic, positive, negative, *clusters, seed=seed), None
 
 
 def measure_gain(report: Report, name: str, pairs: tuple[np.ndarray, ...], seed: int) -> None:
@@ -76,15 +126,22 @@ def measure_share(report: Report, name: str, chosen: np.ndarray) -> None:
 
 
 def levels_table(
-    scores: Scores, positive: np.ndarray, negative: np.ndarray, seed: int
+    scores: Scores, positive: np.ndarray, negative: np.ndarray, seed: int, clusters: np.ndarray | None = None
 ) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
     """AUC and TPR at 1 % FPR of every order and level: table rows, and the same as arrays for the figures.
+
+    Args:
+        scores: of all images.
+        positive, negative: ``(n,)`` booleans.
+        seed: of the bootstrap.
+        clusters: ``(n,)``, images that go together, or None.
 
     Returns:
         Rows; ``auc`` and ``tpr_at_1pct_fpr``, ``(n orders, n levels, 3)``: value, low, high, NaN without a class; and
         ``sigma`` and ``p``.
     """
     shape = (len(scores.p), len(scores.sigma), 3)
+    groups = None if clusters is None else (clusters[positive], clusters[negative])
     curves = {name: np.full(shape, np.nan) for name in STATISTICS}
     rows = []
     for order, p in enumerate(scores.p):
@@ -92,8 +149,8 @@ def levels_table(
             values = scores.kappa[order, level]
             row = {"p": p, "sigma": sigma}
             for name, statistic in STATISTICS.items():
-                if not too_few(values[positive], values[negative]):
-                    found = bootstrap_interval(statistic, values[positive], values[negative], seed=seed)
+                found, _ = interval_of(statistic, values[positive], values[negative], seed, groups)
+                if found is not None:
                     curves[name][order, level] = found.value, found.low, found.high
                     row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
             rows.append(row)

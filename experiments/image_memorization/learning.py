@@ -48,7 +48,7 @@ def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report, 
             {
                 "step": step,
                 "visits_per_planted_image": step / steps_of(config) * study.visits_per_copy * study.headline,
-                "auc": separations[-1][0],
+                "auc": None if separation is None else separation.value,
                 "copy_fraction": copied[-1],
                 "reproduced": reproduced[-1],
                 **{f"kappa_1_k{k}": kappa[images.copies == k].mean() for k in (0, *study.doses)},

@@ -1,19 +1,21 @@
 """Question 2: which generated images are copies of training images? And how often is each dose reproduced?"""
 
+import sys
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import numpy as np
-import plap_jax.sampling
-from plap_jax.sampling import sample
 from pydantic import Field
 
-import plap_jax.diffusion
-from experiments.cache import Cache, code_tag
+import plap_jax
+from experiments.cache import Cache, code_tag, target_modules
 from experiments.image_memorization.evaluation import (
+    Statistic,
     best,
     levels_table,
     measure,
+    measure_choice,
     measure_gain,
     measure_share,
     too_few,
@@ -26,6 +28,7 @@ from experiments.report import Report
 from experiments.schema import RunConfig, Section, Target
 from plap_jax.labels import Copies, find_copies
 from plap_jax.metrics import auc, bootstrap_interval, tpr_at_fpr
+from plap_jax.sampling import sample
 
 
 class Samples(Section):
@@ -65,7 +68,8 @@ def generate(
         "sampler": sampler.spec,
         "n": n,
         "seed": config.seed,
-        "code": code_tag(plap_jax.sampling, plap_jax.diffusion),
+        "code": code_tag(sys.modules[__name__], plap_jax, *target_modules(sampler.spec)),
+        "diffrax": version("diffrax"),
     }
 
     def compute() -> dict[str, np.ndarray]:
@@ -113,43 +117,49 @@ def _evaluate(config: RunConfig, study: Study, generated: Generated, report: Rep
     measure_share(report, "samples/copy_fraction_by_distance", copies.by_distance)
     measure_share(report, "samples/copies_that_are_planted", study.images.is_planted[copies.nearest[is_copy]])
     chosen = best(mine.kappa, *validation)
-    report.metric("samples/sigma", mine.sigma[chosen.level])
-    report.metric("samples/p", mine.p[chosen.order])
+    measure_choice(report, "samples", chosen, mine)
+    if chosen.validation_auc is None:  # what is not validated is not reported: no example to measure
+        test = (np.zeros_like(is_copy), np.zeros_like(is_copy))
     kappa, control = chosen.of(mine.kappa), chosen.of(scores[CONTROL].kappa)
 
-    def of_test(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return values[test[0]], values[test[1]]
+    def of_test(values: np.ndarray, classes: tuple[np.ndarray, ...] = test) -> tuple[np.ndarray, ...]:
+        return tuple(values[members] for members in classes)
 
-    seed = config.seed
-    measure(report, "samples/auc", auc, *of_test(kappa), seed)
-    measure(report, "samples/tpr_at_1pct_fpr", tpr_at_fpr, *of_test(kappa), seed)
-    measure(report, "samples/control_auc", auc, *of_test(control), seed)
-    by_distance = [~generated.validation & role for role in (copies.by_distance, ~copies.by_distance)]
-    measure(report, "samples/auc_by_distance", auc, kappa[by_distance[0]], kappa[by_distance[1]], seed)
+    def measured(name: str, statistic: Statistic, values: np.ndarray, classes: tuple[np.ndarray, ...] = test) -> None:
+        # Copies of one image are not independent of each other: they are resampled together.
+        clusters = of_test(copies.nearest, classes)
+        measure(report, f"samples/{name}", statistic, *of_test(values, classes), config.seed, clusters)
+
+    measured("auc", auc, kappa)
+    measured("tpr_at_1pct_fpr", tpr_at_fpr, kappa)
+    measured("control_auc", auc, control)
+    near = tuple((test[0] | test[1]) & role for role in (copies.by_distance, ~copies.by_distance))
+    measured("auc_by_distance", auc, kappa, near)
     for order, p in enumerate(mine.p):
         at = best(mine.kappa[order : order + 1], *validation, first=order)
-        measure(report, f"samples/auc/p{p:g}", auc, *of_test(at.of(mine.kappa)), seed)
+        measured(f"auc/p{p:g}", auc, at.of(mine.kappa))
     plain = best(mine.kappa[mine.plain : mine.plain + 1], *validation, first=mine.plain)
     norm = best(mine.norm[None], *validation)
     norms = norm.of(mine.norm[None])
-    measure(report, "samples/score_norm_auc", auc, *of_test(norms), seed)
+    measured("score_norm_auc", auc, norms)
     kappa_1 = plain.of(mine.kappa)
-    measure_gain(report, "samples/gain_over_score_norm", (*of_test(kappa_1), *of_test(norms)), seed)
-    rows, curves = levels_table(mine, *test, seed)
+    measure_gain(report, "samples/gain_over_score_norm", (*of_test(kappa_1), *of_test(norms)), config.seed)
+    rows, curves = levels_table(mine, *test, config.seed, copies.nearest)
     report.table("samples_levels", rows)
     report.table("samples", _rows(study, generated, kappa, kappa_1))
     report.arrays(
         "samples",
         images=generated.images,
         validation=generated.validation,
-        nearest_images=study.reference[copies.nearest],
         nearest_copies=study.images.copies[copies.nearest],
         chosen=[chosen.order, chosen.level],
+        chosen_plain=[plain.order, plain.level],
+        chosen_norm=norm.level,
         kappa_1=kappa_1,
         **{name: getattr(copies, name) for name in ("nearest", "ratio", "distance", "relative")},
         max_ratio=copies.max_ratio,
         max_distance=copies.max_distance,
-        **{f"{key}_{name}": getattr(s, key) for name, s in scores.items() for key in ("kappa", "norm")},
+        **{f"{key}_{name}": getattr(s, key) for name, s in scores.items() for key in ("kappa", "stderr", "norm")},
         **curves,
     )
 

@@ -1,6 +1,5 @@
 """κ_p of images at every noise level and order, and the score norm, from the cache when they are there."""
 
-import inspect
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -11,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-import plap_jax.diffusion
-import plap_jax.directions
+import plap_jax
 from experiments.cache import Cache, code_tag
 from experiments.networks import Trained, named_key
 from experiments.report import Report
@@ -86,7 +84,7 @@ def score_images(
         key = named_key(config.seed, "scoring/directions")
         kinds = {"orders": jnp.asarray(orders, jnp.float32), "n": n_samples, "directions": config.flux.directions}
         levels = [_at_level(trained.network, t, images, key, **kinds) for t in times]
-        report.rate(f"images/{name}", len(images) * len(levels), time.perf_counter() - started)
+        report.rate(f"images/{name}", len(images), time.perf_counter() - started)
         return {key: np.stack([level[key] for level in levels], axis=-2) for key in levels[0]}
 
     depends_on = {
@@ -94,9 +92,7 @@ def score_images(
         "images": report.fingerprint(f"scored/{name}", images),
         "seed": config.seed,
         "how": how,
-        "code": code_tag(
-            sys.modules[__name__], inspect.getmodule(FluxEstimator), plap_jax.directions, plap_jax.diffusion
-        ),
+        "code": code_tag(sys.modules[__name__], plap_jax),
     }
     with report.stage(f"score/{name}"):
         found = cache.arrays(f"score/{name}", depends_on, compute)

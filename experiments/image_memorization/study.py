@@ -1,7 +1,7 @@
 """What everything here builds on: the planted images, the network trained on them, and the control."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -20,7 +20,7 @@ NETWORK, CONTROL = "network", "control"
 class Planting(Section):
     """Which images stand in the training set how often."""
 
-    copies: list[int] = Field(min_length=1, description="the headline is about the first")
+    copies: list[int] = Field(min_length=1, description="the headline is about the most")
     images: list[int] = Field(min_length=1, description="how many images get that many copies")
     n_single: int | None = Field(description="images that stand once; null: all that are left")
 
@@ -30,7 +30,7 @@ class Planting(Section):
         require(len(self.images) == len(self.copies), "planting.images", self.images, allowed)
         require(len(set(self.copies)) == len(self.copies), "planting.copies", self.copies, "must not repeat a number")
         require(min(self.copies) >= 2, "planting.copies", self.copies, "must be >= 2; single images are n_single")
-        require(min(self.images) >= 2, "planting.images", self.images, "must be >= 2, one for each half")
+        require(min(self.images) >= 4, "planting.images", self.images, "must be >= 4, two for each half")
         return self
 
 
@@ -39,20 +39,18 @@ class Study:
     """Images with known copies, and two networks: one saw all of them, the control only the single ones.
 
     Attributes:
-        data: where the images come from.
         images: planted, single and held-out ones.
         networks: by name.
-        fingerprint: SHA-256 of images and copies.
         headline: the number of copies that the headline numbers are about.
         doses: all numbers of copies, 1 included, ascending.
+        drawn: how many rows training has drawn.
     """
 
-    data: ImageData
     images: Planted
     networks: dict[str, Trained]
-    fingerprint: str
     headline: int
-    doses: tuple[int, ...] = field(default=())
+    doses: tuple[int, ...]
+    drawn: int
 
     @property
     def reference(self) -> np.ndarray:
@@ -69,8 +67,6 @@ class Study:
         """How often training draws one row of its set."""
         return self.drawn / int(self.images.copies.sum())
 
-    drawn: int = 0
-
 
 def prepare(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker) -> Study:
     """Loads and plants the images, trains both networks, tells what was found in the data."""
@@ -79,7 +75,7 @@ def prepare(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker
         part = config.planting
         doses = dict(zip(part.copies, part.images, strict=True))
         images = plant(data.train, doses=doses, n_single=part.n_single, heldout=data.heldout)
-    fingerprint = report.fingerprint("images", images.points, images.copies)
+    report.fingerprint("images", images.points, images.copies)
     report.table(
         "duplicates", [dict(zip(("kept", "dropped", "distance"), row, strict=True)) for row in data.duplicates]
     )
@@ -98,11 +94,9 @@ def prepare(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker
             for name, (rows, kept) in jobs.items()
         }
     return Study(
-        data=data,
         images=images,
         networks={name: job.result() for name, job in training.items()},
-        fingerprint=fingerprint,
-        headline=part.copies[0],
+        headline=max(part.copies),
         doses=(1, *sorted(part.copies)),
         drawn=train.n_steps * train.batch_size,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.cache import Cache
-from experiments.image_memorization.evaluation import Choice, best, levels_table, measure, measure_gain
+from experiments.image_memorization.evaluation import Choice, best, levels_table, measure, measure_choice, measure_gain
 from experiments.image_memorization.scoring import Scores, score_images
 from experiments.image_memorization.study import CONTROL, NETWORK, Study
 from experiments.report import Report
@@ -58,6 +58,7 @@ def run(config: RunConfig, study: Study, *, report: Report, cache: Cache) -> Tra
         headline=study.headline,
         chosen=[found.headline.order, found.headline.level],
         chosen_plain=[found.plain.order, found.plain.level],
+        chosen_norm=found.norm.level,
         kappa_1=found.kappa_1,
         **{f"{key}_{name}": getattr(s, key) for name, s in scores.items() for key in ("kappa", "stderr", "norm")},
         **curves,
@@ -86,8 +87,7 @@ def _headline(config: RunConfig, study: Study, found: TrainImages, report: Repor
     planted = _test(study, images.copies == study.headline)
     heldout, single = _test(study, images.is_heldout), _test(study, images.is_single)
     n_levels, n_samples = len(mine.sigma), config.flux.n_samples
-    report.metric("train_images/sigma", mine.sigma[found.headline.level])
-    report.metric("train_images/p", mine.p[found.headline.order])
+    measure_choice(report, "train_images", found.headline, mine)
     report.metric("train_images/copies", study.headline)
     report.metric("scoring/network_evaluations_per_image", n_samples)
     report.metric("scoring/network_evaluations_per_image_all_levels", n_levels * (n_samples + 1))
@@ -114,8 +114,9 @@ def _gains(config: RunConfig, study: Study, found: TrainImages, report: Report) 
     """κ_1 against the score norm, which costs one evaluation, dose by dose; each at its own validated level."""
     kappa, norm = found.kappa_1, found.norm.of(found.scores[NETWORK].norm[None])
     heldout = _test(study, study.images.is_heldout)
-    report.metric("train_images/score_norm/sigma", found.scores[NETWORK].sigma[found.norm.level])
-    report.metric("train_images/kappa_1/sigma", found.scores[NETWORK].sigma[found.plain.level])
+    for name, choice in (("score_norm", found.norm), ("kappa_1", found.plain)):
+        report.metric(f"train_images/{name}/sigma", found.scores[NETWORK].sigma[choice.level])
+        report.metric(f"train_images/{name}/validation_auc", choice.validation_auc)
     for copies in study.doses:
         chosen = _test(study, study.images.copies == copies)
         prefix = f"train_images/k{copies}"
