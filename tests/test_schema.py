@@ -64,8 +64,8 @@ def test_config_files_are_short(path):
 @pytest.mark.parametrize(
     ("exp", "override", "line"),
     [
-        ("gmm_memorization", "data=digits", "data='plap_jax.data.bundled.digits': must be a mixture, such as triangle"),
-        ("image_memorization", "data=triangle", "data='plap_jax.data.mixtures.triangle': must be images, such as digits"),
+        ("gmm_memorization", "data=digits", "data='plap_jax.data.bundled.digits': must be a mixture"),
+        ("image_memorization", "data=triangle", "data='plap_jax.data.mixtures.triangle': must be images"),
         ("gmm_memorization", "figures=nope", "figures=nope: must be a module that can be imported, or null"),
     ],
 )
