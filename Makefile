@@ -30,7 +30,7 @@ run: $(DEV) ## the main experiment; results go to outputs/
 	$(PY) -m experiments.run +exp=gmm_memorization $(ARGS)
 
 test: $(DEV) ## all tests
-	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(PY) -m pytest -n 2 $(ARGS)
 
 lint: $(DEV) ## style and imports, checked
 	$(PY) -m ruff check .

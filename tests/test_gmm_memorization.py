@@ -17,8 +17,6 @@ from plap_jax.data import triangle
 from plap_jax.diffusion import DiscreteVP
 from plap_jax.flux import circle_flux
 
-# One worker for all of these: they look at the same run.
-pytestmark = pytest.mark.xdist_group("gmm_memorization")
 ROOT = Path(__file__).parents[1]
 REQUIRED = [
     *("/".join(("critical", *names)) for names in itertools.product(

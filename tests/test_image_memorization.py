@@ -31,8 +31,6 @@ from plap_jax.networks.mlp import ResidualMLP
 from plap_jax.training import load_diffusion
 from plap_jax.training.steps import Task, initial_state, one_step
 
-# One worker for all of these: they look at the same run.
-pytestmark = pytest.mark.xdist_group("image_memorization")
 ROOT = Path(__file__).parents[1]
 DOSES = (1, 2, 4, 8, 16, 32)
 REQUIRED = [
