@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.cache import Cache
-from experiments.image_memorization.evaluation import Choice, best, measure, measure_gain
+from experiments.image_memorization.evaluation import NOT_CHOSEN, Choice, measure, measure_gain
 from experiments.image_memorization.samples import Generated
 from experiments.image_memorization.scoring import Scores, score_images
 from experiments.image_memorization.study import NETWORK, Study
@@ -18,16 +18,16 @@ def run(
 ) -> None:
     """Metrics ``directions/{train_images,samples}/{auc_n…, difference}`` at the levels chosen for κ_1."""
     images, is_copy = study.images, generated.copies.by_ratio
-    mine = generated.scores[NETWORK]
-    halves = generated.validation & is_copy, generated.validation & ~is_copy
-    sample_level = best(mine.kappa[mine.plain : mine.plain + 1], *halves, first=mine.plain)
     sets = {
         "train_images": (images.points, ~images.validation, images.is_planted, images.is_heldout, found.plain),
-        "samples": (generated.images, ~generated.validation, is_copy, ~is_copy, sample_level),
+        "samples": (generated.images, ~generated.validation, is_copy, ~is_copy, generated.plain),
     }
     for name, (points, test, positive, negative, choice) in sets.items():
         chosen = test & (positive | negative)
-        if not chosen.any():
+        if choice.validation_auc is None or not chosen.any():
+            reason = NOT_CHOSEN if choice.validation_auc is None else "no image in the test half"
+            for metric in (*(f"auc_n{n}" for n in config.directions), "difference"):
+                report.metric(f"directions/{name}/{metric}", None, reason)
             continue
         sigma = config.scoring.sigmas[choice.level]
         values = [_kappa(config, study, points[chosen], sigma, n, name, report, cache) for n in config.directions]

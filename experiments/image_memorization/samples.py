@@ -3,6 +3,7 @@
 import sys
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydantic import Field
 import plap_jax
 from experiments.cache import Cache, code_tag, target_modules
 from experiments.image_memorization.evaluation import (
+    Choice,
     Statistic,
     best,
     levels_table,
@@ -49,6 +51,17 @@ class Generated:
     copies: Copies
     validation: np.ndarray
     scores: dict[str, Scores]
+
+    @property
+    def classes_to_choose_by(self) -> tuple[np.ndarray, np.ndarray]:
+        """Copies and others of the validation half, ``(n,)`` booleans."""
+        return self.validation & self.copies.by_ratio, self.validation & ~self.copies.by_ratio
+
+    @cached_property
+    def plain(self) -> Choice:
+        """The level at which κ_1 separates these best."""
+        mine = self.scores[NETWORK]
+        return best(mine.kappa[mine.plain : mine.plain + 1], *self.classes_to_choose_by, first=mine.plain)
 
 
 def generate(
@@ -111,7 +124,7 @@ def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report, 
 def _evaluate(config: RunConfig, study: Study, generated: Generated, report: Report) -> None:
     copies, scores = generated.copies, generated.scores
     is_copy, mine = copies.by_ratio, scores[NETWORK]
-    validation = generated.validation & is_copy, generated.validation & ~is_copy
+    validation = generated.classes_to_choose_by
     test = ~generated.validation & is_copy, ~generated.validation & ~is_copy
     measure_share(report, "samples/copy_fraction", is_copy)
     measure_share(report, "samples/copy_fraction_by_distance", copies.by_distance)
@@ -138,7 +151,7 @@ def _evaluate(config: RunConfig, study: Study, generated: Generated, report: Rep
     for order, p in enumerate(mine.p):
         at = best(mine.kappa[order : order + 1], *validation, first=order)
         measured(f"auc/p{p:g}", auc, at.of(mine.kappa))
-    plain = best(mine.kappa[mine.plain : mine.plain + 1], *validation, first=mine.plain)
+    plain = generated.plain
     norm = best(mine.norm[None], *validation)
     norms = norm.of(mine.norm[None])
     measured("score_norm_auc", auc, norms)
