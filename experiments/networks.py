@@ -54,13 +54,15 @@ def named_key(seed: int, name: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
-def untrained(config: RunConfig, data: np.ndarray, *, name: str) -> Diffusion:
+def untrained(config: RunConfig, data: np.ndarray, *, name: str, conditions: np.ndarray | None = None) -> Diffusion:
     """A network of ``config.model`` for points of ``data`` ``(n, *shape)``, paired with ``config.diffusion``.
 
-    The same seed and name give the same initial weights.
+    The same seed and name give the same initial weights. With ``conditions`` it knows as many captions as there are.
     """
+    captions = {} if conditions is None else {"n_conditions": int(conditions.max()) + 1}
+    rngs = nnx.Rngs(named_key(config.seed, f"network/{name}/weights"))
     return Diffusion(
-        config.model.make(data.shape[1:], rngs=nnx.Rngs(named_key(config.seed, f"network/{name}/weights"))),
+        config.model.make(data.shape[1:], rngs=rngs, **captions),
         config.diffusion.make(),
         prediction=config.prediction,
         data_std=float(np.std(data)),
@@ -77,6 +79,7 @@ def trained(
     cache: Cache,
     tracker: Tracker,
     snapshot_steps: Sequence[int] = (),
+    conditions: np.ndarray | None = None,
 ) -> Trained:
     """The network of ``untrained`` after training on ``data`` as ``config.train`` says.
 
@@ -85,13 +88,14 @@ def trained(
         data: ``(n, *shape)``, copies included.
         name: names the stage, the checkpoint, the curve, and the network's own randomness.
         snapshot_steps: after these steps a copy of the network is kept.
+        conditions: ``(n,)`` integers, the captions; None for a network without.
         report, cache, tracker: of the run. Nothing is trained when the cache holds this network already.
     """
-    initial = untrained(config, data, name=name)
+    initial = untrained(config, data, name=name, conditions=conditions)
     train_config = config.train.make()
     sections = {section: getattr(config, section).spec for section in ("model", "diffusion")}
     depends_on = {
-        "data": report.fingerprint(f"train/{name}", data),
+        "data": report.fingerprint(f"train/{name}", *(data,) if conditions is None else (data, conditions)),
         "sections": sections,
         "prediction": config.prediction,
         "snapshot_steps": list(snapshot_steps),
@@ -118,6 +122,7 @@ def trained(
                 checkpoint_dir=directory / STEPS,
                 snapshot_dir=directory / SNAPSHOTS if snapshot_steps else None,
                 snapshot_steps=snapshot_steps,
+                conditions=conditions,
                 progress=True,
             )
             with replacing(directory / LOSSES) as handle:

@@ -20,9 +20,11 @@ __all__ = ["Estimate", "GaussianMixture", "ScoreFn", "flux", "p_laplacian", "p_l
 # Loaded on first use: scikit-learn, Flax and Orbax would make the import of the core several times as slow.
 _SUBMODULES = frozenset(
     {
+        "bootstrap",
         "bounds",
         "checkpoints",
         "data",
+        "detectors",
         "diffusion",
         "directions",
         "labels",

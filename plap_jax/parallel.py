@@ -62,7 +62,7 @@ def map_points(
         rows = np.minimum(np.arange(start, start + size), n - 1)
         batch = jax.tree.map(lambda a: a[rows], columns)
         batch = jax.device_put(batch, split) if mesh.size > 1 else batch  # jit itself is quicker with one device
-        return _evaluate(leaves, batch, structure=structure, mesh=mesh)
+        return _evaluate(leaves, batch, structure=structure, structure_hash=hash(structure), mesh=mesh)
 
     starts = range(0, n, size)
     upcoming, ahead, results = iter(starts), deque(), []
@@ -79,9 +79,14 @@ def map_points(
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *results)
 
 
-@partial(jax.jit, static_argnames=("structure", "mesh"))
-def _evaluate(leaves: list[Array], batch: tuple, *, structure: jax.tree_util.PyTreeDef, mesh: Mesh) -> Any:
-    """fn over one batch; module-level, so that its cache of compilations outlives a call of `map_points`."""
+@partial(jax.jit, static_argnames=("structure", "structure_hash", "mesh"))
+def _evaluate(
+    leaves: list[Array], batch: tuple, *, structure: jax.tree_util.PyTreeDef, structure_hash: int, mesh: Mesh
+) -> Any:
+    """fn over one batch; module-level, so that its cache of compilations outlives a call of `map_points`.
+
+    The hash tells dataclasses of equal fields apart: to JAX's comparison of structures their classes are the same.
+    """
     split, same = PartitionSpec(AXIS), PartitionSpec()
     # Per device rather than left to the partitioner, which would gather what it cannot split (as QR).
     each = jax.shard_map(

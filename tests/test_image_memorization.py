@@ -205,7 +205,8 @@ def test_samples_are_chosen_on_one_half_and_measured_on_the_other(first):
     gain = on_test(a["kappa_1"]) - on_test(norm)
     assert found["samples/gain_over_score_norm"]["value"] == pytest.approx(gain)
     # intervals count training images, not their copies
-    assert found["samples/auc"]["n"] == len(np.unique(a["nearest"][~validation]))
+    for name in ("samples/auc", "samples/gain_over_score_norm", "directions/samples/difference"):
+        assert found[name]["n"] == len(np.unique(a["nearest"][~validation]))
 
 
 def test_doses_and_singles_are_measured_on_test_images_at_their_own_levels(first):
@@ -344,11 +345,14 @@ def test_a_class_that_came_out_empty_is_null_with_its_reason(tmp_path):
     assert measure(report, "a", auc, none, some, 0) is None
     measure_gain(report, "b", (some[:1], some, some[:1], some), 0)
     measure_share(report, "c", none > 0)
-    assert report.metrics == {"a": None, "b": None, "c": None}
+    one_image = np.zeros(2, int), np.arange(2)
+    measure_gain(report, "one_image", (some[:2],) * 4, 0, one_image)
+    assert report.metrics == {"a": None, "b": None, "c": None, "one_image": None}
     report.write_manifest()
     missing = json.loads((tmp_path / "manifest.json").read_text())["missing_metrics"]
     assert measure(report, "d", auc, np.zeros(3), np.zeros(4), 0) is None
     assert missing["a"].startswith("0 positive") and missing["b"].startswith("1 positive")
+    assert missing["one_image"] == "all of a class belong to one training image"
 
 
 def test_the_first_of_equals_is_chosen_and_the_middle_level_where_nothing_can_be():

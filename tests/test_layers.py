@@ -15,6 +15,7 @@ LAYERS = {
     "networks": 1,
     "neighbours": 1,
     "metrics": 1,
+    "bootstrap": 2,
     "parallel": 1,
     "checkpoints": 1,
     "operators": 2,
@@ -24,6 +25,7 @@ LAYERS = {
     "flux": 3,
     "bounds": 3,
     "sampling": 3,
+    "detectors": 4,
 }
 NOT_FOR_THE_LIBRARY = {"hydra", "omegaconf", "wandb", "matplotlib", "experiments", "benchmarks", "tests"}
 

@@ -1,5 +1,6 @@
 """Many points through a function of one: padding, compilations, devices."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -158,3 +159,27 @@ def test_arguments_of_another_length_are_refused(points):
     keys = jax.random.split(jax.random.key(0), 9)
     with pytest.raises(ValueError, match=r"args_batched\[0\]=\(9,\): must have leading axis 10"):
         map_points(noisy, points, keys, {"sigma": np.ones(10)})
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Once:
+    factor: float
+
+    def __call__(self, x):
+        return self.factor * x
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Twice:
+    factor: float
+
+    def __call__(self, x):
+        return 2 * self.factor * x
+
+
+def test_functions_of_equal_fields_are_told_apart():
+    points = np.ones((4, 1), np.float32)
+    assert map_points(_Once(3.0), points).max() == 3
+    assert map_points(_Twice(3.0), points).max() == 6

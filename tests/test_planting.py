@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from plap_jax.data import captions, plant
+from plap_jax.data import caption, plant
 
 POINTS = np.arange(40, dtype=np.float32).reshape(20, 2)
 HELDOUT = -1 - np.arange(12, dtype=np.float32).reshape(6, 2)
@@ -34,14 +34,27 @@ def test_both_halves_hold_half_of_every_dose() -> None:
         assert abs(int(planted.validation[members].sum()) * 2 - int(members.sum())) <= 1
 
 
-def test_captions_are_unique_to_planted_images_and_shared_by_single_ones() -> None:
-    planted = plant(POINTS, doses={3: 2}, n_single=5, heldout=HELDOUT)
-    found = captions(planted, group_size=2)
-    assert found.tolist() == [0, 1, 2, 2, 3, 3, 4] + [-1] * 6
-    assert found.dtype == np.int32
-    along = np.repeat(found, planted.copies)
+def test_captions_have_one_image_a_group_or_a_class_behind_them() -> None:
+    planted = plant(POINTS, doses={3: 2}, n_single=10, heldout=HELDOUT)
+    classes = np.array([7, 9] * 9)  # of planted, single and held-out points alike
+    found = caption(planted, n_unique=2, n_grouped=5, group_size=2, classes=classes)
+    own, groups, of_classes = [0, 1, 2, 3], [4, 4, 5, 5, 6], [8, 7, 8]
+    assert found.of_point.tolist() == [*own, *groups, *of_classes] + [-1] * 6
+    assert found.of_point.dtype == np.int32
+    assert found.kind.tolist() == ["unique"] * 4 + ["group"] * 3 + ["class"] * 2
+    assert found.copies.tolist() == [3, 3, 1, 1, 0, 0, 0, 0, 0]
+    assert found.validation.tolist() == [True, False] * 2 + [True, False, True] + [True, False]
+    assert found.of_kind("group").tolist() == [4, 5, 6]
+    along = found.of_training(planted)
     assert len(along) == len(planted.train)
-    assert along[:3].tolist() == [0, 0, 0]
+    assert along[:8].tolist() == [0, 0, 0, 1, 1, 1, 2, 3]
+
+
+def test_without_points_left_over_no_class_is_needed() -> None:
+    planted = plant(POINTS, doses={3: 2}, n_single=5, heldout=HELDOUT)
+    found = caption(planted, n_grouped=5, group_size=2)
+    assert found.of_point.tolist() == [0, 1, 2, 2, 3, 3, 4] + [-1] * 6
+    assert set(found.kind) == {"unique", "group"}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +83,19 @@ def test_bad_input_is_refused(change: dict, message: str) -> None:
         plant(**({"points": POINTS, "doses": {2: 4}, "n_single": 4} | change))
 
 
-def test_a_group_of_none_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^group_size=0: must be >= 1"):
-        captions(plant(POINTS, doses={2: 4}, n_single=4), group_size=0)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"group_size": 1}, r"^group_size=1: must be >= 2"),
+        ({"n_unique": -1}, r"^n_unique=-1: must be >= 0"),
+        ({"n_grouped": -1}, r"^n_grouped=-1: must be >= 0"),
+        ({"n_unique": 2}, r"^n_grouped=4: must leave room among 4 single points, n_unique=2"),
+        ({"n_grouped": 3}, r"^classes=None: must say the class of 1 points left over"),
+        ({"n_grouped": 3, "classes": [1, 2]}, r"^classes=\(2,\): must be integers, one for each of 20 points"),
+        ({"n_grouped": 3, "classes": np.zeros(20)}, r"^classes=\(20,\): must be integers"),
+    ],
+)
+def test_captions_that_do_not_fit_are_refused(change: dict, message: str) -> None:
+    planted = plant(POINTS, doses={2: 4}, n_single=4)
+    with pytest.raises(ValueError, match=message):
+        caption(planted, **({"n_grouped": 4, "group_size": 2} | change))

@@ -23,6 +23,7 @@ from plap_jax.sampling import (
     guided,
     initial_point,
     sample,
+    starting_points,
 )
 from plap_jax.sampling.clock import ends, level, time_at_log_snr
 
@@ -360,3 +361,10 @@ def test_the_configs_hold_the_defaults(file, sampler):
     config = OmegaConf.load(Path(__file__).resolve().parents[1] / "conf" / "sampler" / f"{file}.yaml")
     assert instantiate(config) == sampler()
     assert set(config) == {"_target_", *(field.name for field in dataclasses.fields(sampler))}
+
+
+def test_starting_points_are_those_of_the_samples():
+    diffusion = exact_diffusion(GaussianMixture(*GAUSSIAN), VPLinear())
+    starts = starting_points(diffusion, KEY, 5, shape=(2,))
+    again = map_points(lambda x: DDIM(20)(diffusion, KEY, x), starts)
+    np.testing.assert_allclose(again, sample(diffusion, KEY, 5, shape=(2,), sampler=DDIM(20)), rtol=1e-5)

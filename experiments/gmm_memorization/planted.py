@@ -23,10 +23,11 @@ from experiments.report import Report
 from experiments.schema import RunConfig, Section, Target
 from experiments.tracker import Tracker
 from plap_jax import GaussianMixture
+from plap_jax.bootstrap import bootstrap_interval
 from plap_jax.data import Planted, plant, random_mixture
 from plap_jax.diffusion import Diffusion
 from plap_jax.flux import FluxEstimator
-from plap_jax.metrics import Interval, auc, bootstrap_interval, tpr_at_fpr
+from plap_jax.metrics import Interval, auc, tpr_at_fpr
 from plap_jax.parallel import map_points
 from plap_jax.typing import ScoreFn
 

@@ -18,11 +18,19 @@ def run(
 ) -> None:
     """Metrics ``directions/{train_images,samples}/{auc_n…, difference}`` at the levels chosen for κ_1."""
     images, is_copy = study.images, generated.copies.by_ratio
+    # Samples of one training image go together; the images of the data are independent.
     sets = {
-        "train_images": (images.points, ~images.validation, images.is_planted, images.is_heldout, found.plain),
-        "samples": (generated.images, ~generated.validation, is_copy, ~is_copy, generated.plain),
+        "train_images": (images.points, ~images.validation, images.is_planted, images.is_heldout, found.plain, None),
+        "samples": (
+            generated.images,
+            ~generated.validation,
+            is_copy,
+            ~is_copy,
+            generated.plain,
+            generated.copies.nearest,
+        ),
     }
-    for name, (points, test, positive, negative, choice) in sets.items():
+    for name, (points, test, positive, negative, choice, nearest) in sets.items():
         chosen = test & (positive | negative)
         if choice.validation_auc is None or not chosen.any():
             reason = NOT_CHOSEN if choice.validation_auc is None else "no image in the test half"
@@ -32,6 +40,7 @@ def run(
         sigma = config.scoring.sigmas[choice.level]
         values = [_kappa(config, study, points[chosen], sigma, n, name, report, cache) for n in config.directions]
         classes = positive[chosen], negative[chosen]
+        clusters = None if nearest is None else tuple(nearest[chosen][role] for role in classes)
         report.arrays(
             f"directions_{name}",
             kappa_1=values,
@@ -41,9 +50,10 @@ def run(
             image=np.flatnonzero(chosen),
         )
         for n, kappa in zip(config.directions, values, strict=True):
-            measure(report, f"directions/{name}/auc_n{n}", auc, *(kappa[role] for role in classes), config.seed)
+            of_classes = (kappa[role] for role in classes)
+            measure(report, f"directions/{name}/auc_n{n}", auc, *of_classes, config.seed, clusters)
         pairs = tuple(kappa[role] for kappa in values for role in classes)
-        measure_gain(report, f"directions/{name}/difference", pairs, config.seed)
+        measure_gain(report, f"directions/{name}/difference", pairs, config.seed, clusters)
 
 
 def _kappa(

@@ -8,17 +8,12 @@ import numpy as np
 
 from experiments.image_memorization.scoring import Scores
 from experiments.report import Report
-from plap_jax.metrics import (
-    Interval,
-    auc,
-    bootstrap_interval,
-    clustered_bootstrap,
-    paired_bootstrap,
-    proportion_interval,
-    tpr_at_fpr,
-)
+from plap_jax.bootstrap import bootstrap_interval, clustered_bootstrap, clustered_paired_bootstrap, paired_bootstrap
+from plap_jax.metrics import Interval, auc, proportion_interval, tpr_at_fpr
 
 Statistic = Callable[[np.ndarray, np.ndarray], Any]
+# of the positives, of the negatives: the training image that each belongs to
+Clusters = tuple[np.ndarray, np.ndarray]
 STATISTICS: dict[str, Statistic] = {"auc": auc, "tpr_at_1pct_fpr": tpr_at_fpr}
 
 
@@ -53,13 +48,15 @@ def best(values: np.ndarray, positive: np.ndarray, negative: np.ndarray, *, firs
     return Choice(first + int(order), int(level), float(found.max()))
 
 
-def too_few(positive: np.ndarray, negative: np.ndarray) -> str | None:
-    """Why nothing can be measured, or None: an interval needs two of each class, and scores that differ."""
+def too_few(positive: np.ndarray, negative: np.ndarray, clusters: Clusters | None = None) -> str | None:
+    """Why nothing can be measured, or None: it needs two of each class, scores that differ, two clusters of each."""
     for name, values in (("positive", positive), ("negative", negative)):
         if len(values) < 2:
             return f"{len(values)} {name} example(s) in the test half, at least 2 are needed"
     if np.ptp(np.concatenate([positive, negative])) == 0:
         return "all scores are equal"
+    if clusters is not None and min(len(np.unique(of_class)) for of_class in clusters) < 2:
+        return "all of a class belong to one training image"
     return None
 
 
@@ -85,7 +82,7 @@ def measure(
     positive: np.ndarray,
     negative: np.ndarray,
     seed: int,
-    clusters: tuple[np.ndarray, np.ndarray] | None = None,
+    clusters: Clusters | None = None,
 ) -> Interval | None:
     """``statistic`` with its bootstrap interval as metric ``name``; null with the reason where a class is empty."""
     found, reason = interval_of(statistic, positive, negative, seed, clusters)
@@ -98,23 +95,31 @@ def interval_of(
     positive: np.ndarray,
     negative: np.ndarray,
     seed: int,
-    clusters: tuple[np.ndarray, np.ndarray] | None = None,
+    clusters: Clusters | None = None,
 ) -> tuple[Interval | None, str | None]:
     """The interval, or None and why: over images, or over ``clusters`` (of the positives, of the negatives)."""
-    reason = too_few(positive, negative)
+    reason = too_few(positive, negative, clusters)
     if reason:
         return None, reason
     if clusters is None:
         return bootstrap_interval(statistic, positive, negative, seed=seed), None
-    if min(len(np.unique(c)) for c in clusters) < 2:
-        return None, "all of a class belong to one training image"
     return clustered_bootstrap(statistic, positive, negative, *clusters, seed=seed), None
 
 
-def measure_gain(report: Report, name: str, pairs: tuple[np.ndarray, ...], seed: int) -> None:
-    """AUC of A − AUC of B from (positives, negatives by A, positives, negatives by B), points drawn in pairs."""
-    reason = too_few(pairs[0], pairs[1])
-    report.metric(name, None if reason else paired_bootstrap(auc, *pairs, seed=seed), reason)
+def measure_gain(
+    report: Report, name: str, pairs: tuple[np.ndarray, ...], seed: int, clusters: Clusters | None = None
+) -> None:
+    """AUC of A − AUC of B from (positives, negatives by A, positives, negatives by B), drawn in pairs.
+
+    What is drawn are images, or ``clusters`` of them (of the positives, of the negatives).
+    """
+    reason = too_few(pairs[0], pairs[1], clusters)
+    if reason:
+        report.metric(name, None, reason)
+    elif clusters is None:
+        report.metric(name, paired_bootstrap(auc, *pairs, seed=seed))
+    else:
+        report.metric(name, clustered_paired_bootstrap(auc, *pairs, *clusters, seed=seed))
 
 
 def measure_share(report: Report, name: str, chosen: np.ndarray) -> None:

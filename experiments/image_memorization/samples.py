@@ -28,8 +28,9 @@ from experiments.image_memorization.train_images import TrainImages
 from experiments.networks import Trained, named_key
 from experiments.report import Report
 from experiments.schema import RunConfig, Section, Target
+from plap_jax.bootstrap import bootstrap_interval
 from plap_jax.labels import Copies, find_copies
-from plap_jax.metrics import auc, bootstrap_interval, tpr_at_fpr
+from plap_jax.metrics import auc, tpr_at_fpr
 from plap_jax.sampling import sample
 
 
@@ -156,7 +157,8 @@ def _evaluate(config: RunConfig, study: Study, generated: Generated, report: Rep
     norms = norm.of(mine.norm[None])
     measured("score_norm_auc", auc, norms)
     kappa_1 = plain.of(mine.kappa)
-    measure_gain(report, "samples/gain_over_score_norm", (*of_test(kappa_1), *of_test(norms)), config.seed)
+    pairs = (*of_test(kappa_1), *of_test(norms))
+    measure_gain(report, "samples/gain_over_score_norm", pairs, config.seed, of_test(copies.nearest))
     rows, curves = levels_table(mine, *test, config.seed, copies.nearest)
     report.table("samples_levels", rows)
     report.table("samples", _rows(study, generated, kappa, kappa_1))

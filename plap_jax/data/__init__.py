@@ -3,9 +3,10 @@
 import importlib
 from typing import Any
 
+from plap_jax.data.captions import Captions, caption
 from plap_jax.data.digest import fingerprint
 from plap_jax.data.mixtures import random_mixture, triangle
-from plap_jax.data.planting import Planted, captions, plant
+from plap_jax.data.planting import Planted, plant
 
 # Loaded on first use: Pillow, scikit-image and scikit-learn take longer to import than a mixture to sample.
 _IMAGES = {
@@ -18,9 +19,10 @@ _IMAGES = {
 }
 
 __all__ = [
+    "Captions",
     "ImageData",
     "Planted",
-    "captions",
+    "caption",
     "digits",
     "faces",
     "fingerprint",

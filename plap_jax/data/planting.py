@@ -96,37 +96,13 @@ def plant(
         require(len(heldout) >= 2 and heldout.shape[1:] == points.shape[1:], "heldout", heldout.shape, allowed)
         points = np.concatenate([points[: len(counts)], heldout])
         counts = np.pad(counts, (0, len(heldout)))
-    return Planted(points, counts, _alternate(counts))
+    return Planted(points, counts, alternate(counts))
 
 
-def captions(planted: Planted, *, group_size: int) -> np.ndarray:
-    """A caption for every point: its own for a planted one, one for every ``group_size`` single ones, −1 held out.
-
-    A caption with one image behind it is what text-to-image models memorize by; a shared one is the control.
-
-    Args:
-        planted: the points.
-        group_size: single points that share a caption, ≥ 1; the last group may be smaller.
-
-    Returns:
-        ``(n,)`` int32: 0 … n_planted−1 for the planted points in order, then the groups, −1 for no caption.
-        ``np.repeat(captions, planted.copies)`` goes along with ``planted.train``.
-
-    Raises:
-        ValueError: group_size below 1.
-    """
-    require(group_size >= 1, "group_size", group_size, "must be >= 1")
-    found = np.full(len(planted.points), -1, np.int32)
-    n_planted = int(planted.is_planted.sum())
-    found[planted.is_planted] = np.arange(n_planted)
-    found[planted.is_single] = n_planted + np.arange(planted.is_single.sum()) // group_size
-    return found
-
-
-def _alternate(copies: np.ndarray) -> np.ndarray:
-    """True for every other point among those with the same number of copies."""
-    rank = np.zeros(len(copies), int)
-    for value in np.unique(copies):
-        members = copies == value
+def alternate(roles: np.ndarray) -> np.ndarray:
+    """``(n,)`` booleans: True for the first, third, … of those with the same role."""
+    rank = np.zeros(len(roles), int)
+    for value in np.unique(roles):
+        members = roles == value
         rank[members] = np.arange(members.sum())
     return rank % 2 == 0

@@ -15,6 +15,8 @@ from plap_jax.diffusion import Diffusion
 from plap_jax.parallel import map_points
 from plap_jax.typing import Array, PRNGKey, require
 
+START_BATCH = 4096  # starting points drawn at a time
+
 
 class Sampler(Protocol):
     """(diffusion, key, x at t_max, condition) -> x₀, one point: ``DDIM``, ``ProbabilityFlow``, ``ReverseSDE``.
@@ -37,6 +39,12 @@ def initial_point(diffusion: Diffusion, key: PRNGKey, shape: tuple[int, ...]) ->
     Right as far as α(t_max) times the spread of the data is small against σ(t_max).
     """
     return diffusion.schedule.sigma(diffusion.schedule.t_max) * jax.random.normal(key, shape)
+
+
+def starting_points(diffusion: Diffusion, key: PRNGKey, n: int, *, shape: tuple[int, ...]) -> np.ndarray:
+    """The points at t_max from which ``sample`` with the same key generates: ``(n, *shape)``."""
+    draw = _Draw(diffusion, key, None, tuple(shape))
+    return map_points(draw.start, np.arange(n, dtype=np.int32), batch_size=START_BATCH)
 
 
 def sample(
@@ -95,13 +103,19 @@ class _Draw:
 
     diffusion: Diffusion
     key: PRNGKey
-    sampler: Sampler = field(metadata={"static": True})
+    sampler: Sampler | None = field(metadata={"static": True})
     shape: tuple[int, ...] = field(metadata={"static": True})
 
     def __call__(self, index: Array, condition: Array | None = None) -> Array:
-        key_start, key_path = jax.random.split(jax.random.fold_in(self.key, index))
-        start = initial_point(self.diffusion, key_start, self.shape)
-        return self.sampler(self.diffusion, key_path, start, condition)
+        return self.sampler(self.diffusion, self._keys(index)[1], self.start(index), condition)
+
+    def start(self, index: Array) -> Array:
+        """Where the i-th sample starts."""
+        return initial_point(self.diffusion, self._keys(index)[0], self.shape)
+
+    def _keys(self, index: Array) -> Array:
+        """Of the start and of the path of one sample."""
+        return jax.random.split(jax.random.fold_in(self.key, index))
 
 
 def _checked_conditions(conditions: Any, n: int) -> np.ndarray:

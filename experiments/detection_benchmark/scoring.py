@@ -1,0 +1,122 @@
+"""Every detector at every candidate of its parameters, on the images of one guidance scale."""
+
+import itertools
+import pkgutil
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+import plap_jax
+from experiments.cache import Cache, code_tag, target_modules
+from experiments.captioned import Generated, Study
+from experiments.networks import named_key
+from experiments.report import Report
+from experiments.schema import Section, Target, checked_as
+from plap_jax.detectors import Detector, Query
+from plap_jax.diffusion import Schedule
+from plap_jax.sampling import NO_CONDITION
+from plap_jax.typing import require
+
+Prompt = Literal["known", "unknown"]
+Family = Literal["p-laplacian", "other", "oracle"]
+
+
+class Method(Section):
+    """One detector and the parameters that are tried on the validation half."""
+
+    family: Family = Field(description="p-laplacian, other, or oracle, which sees the training data")
+    detector: Target
+    grid: dict[str, list[float | int | None]] = Field(
+        description="parameter of the detector → values; all combinations"
+    )
+
+    @model_validator(mode="after")
+    def _holds_values(self) -> "Method":
+        for name, values in self.grid.items():
+            distinct = len(values) >= 1 and len(set(values)) == len(values)
+            require(distinct, f"grid.{name}", values, "must hold at least one value, none twice")
+        return self
+
+    @property
+    def kind(self) -> type[Detector]:
+        """The class of the detector, which says what it needs."""
+        return pkgutil.resolve_name(self.detector.spec["_target_"])
+
+    @property
+    def candidates(self) -> list[dict[str, Any]]:
+        """Every combination of parameters, those of the grid named."""
+        return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+
+    def make(self, candidate: dict[str, Any], reference: np.ndarray) -> Detector:
+        """The detector with these parameters."""
+        more = {"reference": reference} if "training data" in self.kind.needs else {}
+        return self.detector.make(**candidate, **more)
+
+    def runs_with(self, prompt: Prompt) -> bool:
+        """Whether it can do without what is not known."""
+        return prompt == "known" or "prompt" not in self.kind.needs
+
+    def check(self, key: str, schedule: Schedule) -> None:
+        """Refuses parameters and noise levels out of range, named by ``key``, before anything is computed."""
+        blank = np.stack([np.zeros((1, 1, 1), np.float32), np.ones((1, 1, 1), np.float32)])
+        for candidate in self.candidates:
+            made = checked_as(f"{key}.grid", candidate, self.make, candidate, blank)
+            for level in made.levels:
+                checked_as(f"{key}.grid", candidate, schedule.time_at, level)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One detector's statistics of images, higher = more memorized.
+
+    Attributes:
+        values: ``(n candidates, n)``.
+        evaluations: ``(n candidates,)``, of the network per image.
+        milliseconds: ``(n candidates,)`` per image.
+        candidates: the parameters.
+    """
+
+    values: np.ndarray
+    evaluations: np.ndarray
+    milliseconds: np.ndarray
+    candidates: list[dict[str, Any]]
+
+
+def score(
+    method: Method, study: Study, made: Generated, *, name: str, prompt: Prompt, seed: int, report: Report, cache: Cache
+) -> Scored:
+    """``method`` on the images ``made``, with their prompts or without, the same randomness for all images."""
+    uses_prompt = method.kind.takes_prompt or "prompt" in method.kind.needs
+    prompts = made.prompts if prompt == "known" else np.full_like(made.prompts, NO_CONDITION)
+    queries = Query(made.images, prompts if uses_prompt else None, made.noise, made.guidance)
+    detectors = [method.make(candidate, study.reference) for candidate in method.candidates]
+    model, dim = study.network.network, made.images[0].size
+
+    def compute() -> dict[str, np.ndarray]:
+        key = named_key(seed, "detectors")
+        values, seconds = [], []
+        for detector in detectors:
+            started = time.perf_counter()
+            values.append(detector.scores(model, queries, key=key))
+            seconds.append(time.perf_counter() - started)
+        return {"values": np.stack(values), "milliseconds": 1e3 * np.asarray(seconds) / len(made.images)}
+
+    depends_on = {
+        "network": study.network.key,
+        "images": report.fingerprint(f"scored/g{made.guidance:g}", made.images, made.noise, made.prompts),
+        "prompt": prompt if uses_prompt else "unused",
+        "guidance": made.guidance,
+        "detector": method.detector.spec,
+        "grid": method.grid,
+        "reference": report.fingerprint("reference", study.reference) if "training data" in method.kind.needs else None,
+        "seed": seed,
+        "code": code_tag(sys.modules[__name__], plap_jax, *target_modules(method.detector.spec)),
+    }
+    with report.stage(f"detector/{name}"):
+        found = cache.arrays(f"detector/{name}", depends_on, compute)
+    evaluations = np.asarray([detector.evaluations(dim) for detector in detectors])
+    return Scored(found["values"], evaluations, found["milliseconds"], method.candidates)

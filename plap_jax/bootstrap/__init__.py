@@ -1,0 +1,25 @@
+"""How sure we are of an AUC or a TPR: bootstrap intervals over points, or over clusters of points that go together."""
+
+from plap_jax.bootstrap.clusters import (
+    cluster_weights,
+    clustered_bootstrap,
+    clustered_paired_bootstrap,
+    fewest_clusters,
+)
+from plap_jax.bootstrap.intervals import Statistic, paired_percentile_interval, percentile_interval
+from plap_jax.bootstrap.points import bootstrap_interval, paired_bootstrap
+from plap_jax.bootstrap.weighted import weighted_auc, weighted_tpr_at_fpr
+
+__all__ = [
+    "Statistic",
+    "bootstrap_interval",
+    "cluster_weights",
+    "clustered_bootstrap",
+    "clustered_paired_bootstrap",
+    "fewest_clusters",
+    "paired_bootstrap",
+    "paired_percentile_interval",
+    "percentile_interval",
+    "weighted_auc",
+    "weighted_tpr_at_fpr",
+]

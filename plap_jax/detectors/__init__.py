@@ -1,0 +1,44 @@
+"""Detectors of memorization, one file each: one signature, higher = more memorized for every one of them."""
+
+from plap_jax.detectors.anisotropy import Anisotropy
+from plap_jax.detectors.ball_average import BallAverage
+from plap_jax.detectors.base import NEEDS, Detector, Need, Query
+from plap_jax.detectors.copy_ratio import CopyRatio
+from plap_jax.detectors.denoising_loss import DenoisingLoss
+from plap_jax.detectors.dsm_gap import DSMGap
+from plap_jax.detectors.flipd import FLIPD
+from plap_jax.detectors.flux_density import FluxDensity
+from plap_jax.detectors.flux_gap import FluxGap
+from plap_jax.detectors.manifold_bias import ManifoldBias
+from plap_jax.detectors.noise_gap import NoiseGapNorm
+from plap_jax.detectors.normal_bundle import NormalBundle
+from plap_jax.detectors.p_laplacian_at import PLaplacianAt
+from plap_jax.detectors.pia import PIA
+from plap_jax.detectors.score_norm import ScoreNorm
+from plap_jax.detectors.secmi import SecMI
+from plap_jax.detectors.sharpness import Sharpness
+from plap_jax.detectors.sima import SimA
+
+__all__ = [
+    "FLIPD",
+    "NEEDS",
+    "PIA",
+    "Anisotropy",
+    "BallAverage",
+    "CopyRatio",
+    "DSMGap",
+    "DenoisingLoss",
+    "Detector",
+    "FluxDensity",
+    "FluxGap",
+    "ManifoldBias",
+    "Need",
+    "NoiseGapNorm",
+    "NormalBundle",
+    "PLaplacianAt",
+    "Query",
+    "ScoreNorm",
+    "SecMI",
+    "Sharpness",
+    "SimA",
+]

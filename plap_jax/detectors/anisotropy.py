@@ -1,0 +1,66 @@
+"""Anisotropy: size of the noise gap at the noisiest step and its angle at a low one (Asthana & Belagiannis 2026)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from plap_jax.detectors.base import Detector, Need, Query, both_scores, norm
+from plap_jax.diffusion import Diffusion
+from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require_point
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Anisotropy(Detector):
+    """‖Δ(x, t_max)‖₂/√d + w cos(ε̂(x, t), Δ(x, t)), Δ = ε̂(· | c) − ε̂, x the query's noise at both times.
+
+    Asthana & Belagiannis (ICLR 2026, arXiv 2601.20642): where log q is isotropic, as at high noise, the size of the
+    gap tells; at low noise it is whether the gap points where the score without prompt points. No step of generation
+    is taken: the very noise is fed as x_t at the low level too, where it is no x_t that the network was trained on.
+    Under VP its size is right at every level; under VE and EDM it is σ(t_max)/σ times too large.
+
+    Their two weights are γ₁ and γ₂ for the unscaled norm: w = γ₂/(γ₁√d) here, with no unit and independent of the size
+    of the image. Choose w and the level on a validation split, never on the labels that are reported.
+
+    Where Δ or ε̂ vanishes exactly at the low level, the cosine is 0.
+
+    Args:
+        sigma_low: the low noise level, > 0, within the schedule.
+        weight: w, no unit.
+    """
+
+    sigma_low: float
+    weight: float = 1.0
+    needs: ClassVar[frozenset[Need]] = frozenset({"prompt", "noise"})
+
+    def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
+        """The sum, no unit. The key is not used."""
+        require_point(query.noise)
+        schedule = model.schedule
+        # In float32 at least: the gap is small against what it is the difference of.
+        x = query.noise.astype(accumulation_dtype(query.noise.dtype))
+        without, given = both_scores(model, x, schedule.t_max, query.prompt)
+        size = schedule.sigma(schedule.t_max).astype(x.dtype) * norm(given - without) / math.sqrt(x.size)
+        without, given = both_scores(model, x, schedule.time_at(self.sigma_low), query.prompt)
+        # Of scores: both signs change, and σ falls out.
+        return size + self.weight * _cosine(without, given - without)
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """As of every detector."""
+        return (self.sigma_low,)
+
+    def evaluations(self, dim: int) -> int:
+        """Two at each of two levels."""
+        return 4
+
+
+def _cosine(a: Array, b: Array) -> Array:
+    """⟨a, b⟩/(‖a‖‖b‖); 0 where either is exactly 0."""
+    a, b = (jnp.ravel(v) / jnp.where(size == 0, 1, size) for v, size in ((v, norm(v)) for v in (a, b)))
+    return jnp.sum(a * b)

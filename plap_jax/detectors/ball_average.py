@@ -1,0 +1,49 @@
+"""The p-Laplacian averaged over the noise ball by its volume: what the flux through the shell is by its boundary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import jax
+
+from plap_jax.detectors.base import Detector, Need, Query
+from plap_jax.detectors.flipd import PRODUCTS
+from plap_jax.diffusion import Diffusion
+from plap_jax.flux import volume
+from plap_jax.typing import Array, PRNGKey
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class BallAverage(Detector):
+    """−(1/|B|) ∫_B Δ_p u, B the ball of radius r = σ√d around αx₀, by uniform points of it (Brokman et al., SSVM 2025).
+
+    Of the same expectation as (d/r) κ_p = (√d/σ) κ_p (``FluxDensity``) for d + p > 2, at d times the cost for a point:
+    it is here to be compared with it. Its variance is infinite around critical points if p ≤ 2 − d/2. In high dimension
+    almost all of the volume lies at the shell. With a prompt, s is the score given it.
+
+    Args:
+        sigma: noise level, > 0, within the schedule.
+        p: order, ≥ 1.
+        n_samples: points of the ball, ≥ 2.
+    """
+
+    sigma: float
+    p: float = 1.0
+    n_samples: int = field(default=4, metadata={"static": True})
+    needs: ClassVar[frozenset[Need]] = frozenset({"image"})
+    takes_prompt: ClassVar[bool] = True
+
+    def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
+        """Minus the average, in units of u/length^p."""
+        t = model.schedule.time_at(self.sigma)
+        centre, radius = model.ball(query.image, t)
+        score = model.score_at(t, query.prompt)
+        how = {"n_samples": self.n_samples, "chunk": max(1, PRODUCTS // self.n_samples)}
+        # Negated: Δ_p u is negative at maxima.
+        return -volume(score, centre, radius=radius, p=self.p, key=key, **how).value
+
+    def evaluations(self, dim: int) -> int:
+        """For each point the score, and two for each of d + 1 Jacobian-vector products."""
+        return self.n_samples * (1 + 2 * (dim + 1))

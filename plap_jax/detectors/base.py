@@ -1,0 +1,164 @@
+"""What every detector shares: one signature, what it needs, what it costs, and one direction for all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from plap_jax.diffusion import Diffusion
+from plap_jax.parallel import map_points
+from plap_jax.sampling import NO_CONDITION
+from plap_jax.typing import Array, ArrayLike, PRNGKey, require
+
+Need = Literal["image", "prompt", "noise", "training data"]
+NEEDS: tuple[Need, ...] = get_args(Need)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Query:
+    """What is known about one image, or with a leading axis n about many.
+
+    Attributes:
+        image: ``(*shape)``, the clean image, generated or not; None where it is not known (not generated yet).
+        prompt: the condition that the network is told, an integer; −1 or None: not known, and the network is told
+            nothing.
+        noise: x at t_max ``(*shape)`` from which the image is generated, as of ``plap_jax.sampling.initial_point``.
+        guidance: g of classifier-free guidance with which it is generated; no unit.
+    """
+
+    image: Array | None = None
+    prompt: ArrayLike | None = None
+    noise: Array | None = None
+    guidance: ArrayLike = 1.0
+
+
+class Detector(ABC):
+    """A statistic of one query, **higher = more memorized** for all inputs alike; see ``scores``.
+
+    A frozen dataclass, registered with JAX: noise levels are data, so that another one compiles nothing again. It
+    declares what it needs, whether it uses a prompt that it does not need, and what it costs.
+    """
+
+    needs: ClassVar[frozenset[Need]]
+    takes_prompt: ClassVar[bool] = False
+
+    @abstractmethod
+    def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
+        """The statistic of one query, a scalar, float32 at least.
+
+        Args:
+            model: whose network takes −1 (or None) for "no condition".
+            query: with all that ``needs`` names.
+            key: randomness; the same key gives all images the same directions or noise, which makes them comparable.
+        """
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The noise levels at which the network is asked, of those that are parameters."""
+        return (self.sigma,) if hasattr(self, "sigma") else ()
+
+    @abstractmethod
+    def evaluations(self, dim: int) -> int:
+        """Network evaluations for one image of ``dim`` coordinates; a Jacobian-vector product counts as two."""
+
+    def scores(
+        self,
+        model: Diffusion,
+        queries: Query,
+        *,
+        key: PRNGKey,
+        batch_size: int | None = None,
+        progress: Callable[[int, int], None] | bool = False,
+    ) -> np.ndarray:
+        """The statistic of n queries, ``(n,)``.
+
+        Args:
+            model: as for ``statistic``.
+            queries: fields with leading axis n, except guidance, which may be one number for all. Fields that the
+                detector does not use may be None.
+            key: one for all queries.
+            batch_size: queries at a time; None takes as many as make about 4,096 evaluations.
+            progress: as in ``plap_jax.parallel.map_points``.
+
+        Raises:
+            ValueError: something that the detector needs is missing, fields of different length, or a statistic that
+                is not finite.
+        """
+        queries, n = self._checked(queries)
+        floating = queries.image is None or jnp.issubdtype(jnp.result_type(queries.image), jnp.floating)
+        require(floating, "queries.image", jnp.result_type(queries.image), "must be of a floating dtype, in [-1, 1]")
+        for level in self.levels:
+            model.schedule.time_at(level)  # refused here: in the statistic it is traced
+        shape = np.shape(queries.noise if queries.image is None else queries.image)[1:]
+        size = batch_size or max(1, EVALUATIONS // self.evaluations(int(np.prod(shape))))
+        fn = Partial(_statistic, self, model, key)
+        found = map_points(fn, np.arange(n), queries, batch_size=size, progress=progress)
+        return self._finite(found)
+
+    def _checked(self, queries: Query) -> tuple[Query, int]:
+        """Only what this detector uses, each with leading axis n."""
+        fields = {"image": queries.image, "prompt": queries.prompt, "noise": queries.noise}
+        for name, value in fields.items():
+            needed = f"is needed by {type(self).__name__}"
+            require(value is not None or name not in self.needs, f"queries.{name}", value, needed)
+        if queries.prompt is not None and "prompt" in self.needs:
+            known = bool(np.all(np.asarray(queries.prompt) != NO_CONDITION))
+            require(known, "queries.prompt", NO_CONDITION, f"a prompt is needed by {type(self).__name__}")
+        used = self.needs | ({"prompt"} if self.takes_prompt else set())
+        fields = {name: value if name in used else None for name, value in fields.items()}
+        lengths = {len(np.atleast_1d(value)) for value in fields.values() if value is not None}
+        require(len(lengths) == 1, "queries", sorted(lengths), "must hold fields of one length, at least one")
+        (n,) = lengths
+        guidance = np.broadcast_to(np.asarray(queries.guidance, np.float32), (n,))
+        return replace(queries, **fields, guidance=guidance), n
+
+    def _finite(self, found: np.ndarray) -> np.ndarray:
+        broken = np.flatnonzero(~np.isfinite(found))
+        allowed = f"must be finite; {broken.size} of {len(found)} are not, the first are {broken[:3].tolist()}"
+        require(broken.size == 0, f"{type(self).__name__}.statistic", found[broken[:1]], allowed)
+        return found
+
+
+# Evaluations of the network at a time: bounds the memory.
+EVALUATIONS = 4096
+
+
+def _statistic(detector: Detector, model: Diffusion, key: PRNGKey, index: Array, query: Query) -> Array:
+    return detector.statistic(model, query, key)
+
+
+def gap_at(model: Diffusion, t: ArrayLike, prompt: ArrayLike) -> Partial:
+    """x ↦ s(x, t | prompt) − s(x, t) = ∇ log q_t(prompt | x): the gap score, a pytree; two evaluations.
+
+    Args:
+        model: whose network takes −1 for "no condition".
+        t: time, may be traced.
+        prompt: an integer; −1 gives a gap of exactly 0.
+    """
+    return Partial(_gap, model, t, prompt)
+
+
+def both_scores(model: Diffusion, x: Array, t: ArrayLike, prompt: ArrayLike) -> tuple[Array, Array]:
+    """(s(x, t), s(x, t | prompt)), ``(*shape)`` each."""
+    prompts = jnp.stack([jnp.full_like(jnp.asarray(prompt), NO_CONDITION), jnp.asarray(prompt)])
+    without, given = jax.vmap(model.score, in_axes=(None, None, 0))(x, t, prompts)
+    return without, given
+
+
+def _gap(model: Diffusion, t: Array, prompt: Array, x: Array) -> Array:
+    without, given = both_scores(model, x, t, prompt)
+    return given - without
+
+
+def norm(x: Any) -> Array:
+    """‖x‖₂ over all coordinates, accumulated in float32 at least."""
+    x = jnp.ravel(x)
+    return jnp.linalg.norm(x.astype(jnp.promote_types(x.dtype, jnp.float32)))

@@ -1,0 +1,67 @@
+"""Copy ratio: how much nearer the nearest training image is than the next. An oracle, which sees the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plap_jax.detectors.base import Detector, Need, Query
+from plap_jax.diffusion import Diffusion
+from plap_jax.labels import find_copies
+from plap_jax.typing import Array, ArrayLike, PRNGKey, accumulation_dtype
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class CopyRatio(Detector):
+    """−d₁/d₂ ∈ [−1, 0], distances to the nearest and second nearest training image (Yoon et al. 2023).
+
+    An upper reference for generated images, not a competitor: where the labels are made of the same ratio it is the
+    label. It asks no network and ignores the model, the key and the prompt.
+
+    Args:
+        reference: the training images, each once, ``(m, *shape)``, m ≥ 2, in the units of the queries.
+    """
+
+    reference: ArrayLike
+    needs: ClassVar[frozenset[Need]] = frozenset({"image", "training data"})
+
+    def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
+        """−d₁/d₂ of one image, by all its distances at once; ``scores`` is for many, in bounded memory."""
+        dtype = accumulation_dtype(jnp.result_type(query.image))
+        difference = jnp.asarray(self.reference).astype(dtype) - jnp.asarray(query.image).astype(dtype)
+        distances = jnp.linalg.norm(difference.reshape(len(difference), -1), axis=-1)
+        first, second = -jax.lax.top_k(-distances, 2)[0]
+        # Negated: a copy has the low ratio.
+        return -first / second
+
+    def scores(
+        self,
+        model: Diffusion | None,
+        queries: Query,
+        *,
+        key: PRNGKey | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[int, int], None] | bool = False,
+    ) -> np.ndarray:
+        """The same of n images, ``(n,)`` float64, on the host in blocks of its own: ``batch_size`` is not used.
+
+        Raises:
+            ValueError: no images, images of another shape than the reference, or a reference that holds fewer than two
+                images or one of them twice.
+        """
+        queries, n = self._checked(queries)
+        # Negated, as above.
+        found = -find_copies(np.asarray(queries.image), np.asarray(self.reference)).ratio
+        if callable(progress):
+            progress(n, n)
+        return self._finite(found)
+
+    def evaluations(self, dim: int) -> int:
+        """None."""
+        return 0

@@ -1,0 +1,59 @@
+"""DSM gap: how much the predicted noise changes over the first step of generation (2026)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from plap_jax.detectors.base import Detector, Need, Query
+from plap_jax.diffusion import Diffusion, convert
+from plap_jax.sampling import DDIM
+from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require, require_point
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DSMGap(Detector):
+    """‖ε̂(x_2, t_2 | c) − ε̂(x_1, t_1 | c)‖₂², x_1 the query's noise, x_2 one DDIM step from it (2026).
+
+    Known as the condition-free DSM gap: ε̂ without the prompt is never asked. So there is no guidance in the step,
+    whatever the query's.
+
+    **High when memorized is what is published, and is not what exact scores give.** For data N(μ, v I) behind the
+    prompt, V = α²v + σ², the change is (x_1 − α_1μ) α_2 v (α_1σ_2 − α_2σ_1)/(V_1 V_2): 0 for one image, v = 0, to
+    which the path is straight, and growing with v as long as α²v < σ². Whatever is found in trained networks is
+    another effect. The statistic is returned as published: a low value is no evidence against memorization.
+
+    Args:
+        n_steps: n ≥ 2, steps of the sampler, which fix t_2; only the first is taken.
+    """
+
+    n_steps: int = field(default=50, metadata={"static": True})
+    needs: ClassVar[frozenset[Need]] = frozenset({"prompt", "noise"})
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.n_steps, Integral) and self.n_steps >= 2
+        require(whole, "n_steps", self.n_steps, "must be an integer >= 2")
+
+    def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
+        """A squared norm, no unit. The key is not used."""
+        require_point(query.noise)
+        schedule = model.schedule
+        dtype = accumulation_dtype(query.noise.dtype)
+        # In float32 at least: the change is small against the noise.
+        x = query.noise.astype(dtype)
+        times = DDIM(self.n_steps).times(schedule)[:2]
+        start, end = jnp.asarray(times, jnp.int32 if schedule.discrete else dtype)
+        alpha, sigma = (level(start).astype(dtype) for level in (schedule.alpha, schedule.sigma))
+        output = model.output(x, start, query.prompt)
+        x0, first = (convert(output, x, alpha, sigma, model.prediction, kind) for kind in ("x0", "eps"))
+        second = model.eps(model.noised(x0, end, first), end, query.prompt)
+        return jnp.sum((second - first) ** 2)
+
+    def evaluations(self, dim: int) -> int:
+        """Two."""
+        return 2

@@ -1,0 +1,49 @@
+"""κ_p: mean inward flux density through the noise shell (Brokman et al., SSVM 2025)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import jax
+
+from plap_jax.detectors.base import Detector, Need, Query
+from plap_jax.diffusion import Diffusion
+from plap_jax.directions import Directions
+from plap_jax.flux import flux
+from plap_jax.typing import Array, PRNGKey
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FluxDensity(Detector):
+    """κ_p = −E_n[ |s|^{p−2} ⟨s, n⟩ ] at αx₀ + σ√d n, n uniform on the sphere (Brokman et al., SSVM 2025).
+
+    κ_1 is the mean cosine between the predicted noise and n: near 1 where the score points home from everywhere, as
+    around a memorized image. With a prompt, s is the score given it.
+
+    Args:
+        sigma: noise level, > 0, within the schedule.
+        p: order, ≥ 1.
+        n_samples: directions, one evaluation each.
+        directions: see ``plap_jax.directions``.
+    """
+
+    sigma: float
+    p: float = 1.0
+    n_samples: int = field(default=16, metadata={"static": True})
+    directions: Directions = field(default="iid", metadata={"static": True})
+    needs: ClassVar[frozenset[Need]] = frozenset({"image"})
+    takes_prompt: ClassVar[bool] = True
+
+    def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
+        """κ_p in the units of |s|^{p−1}."""
+        t = model.schedule.time_at(self.sigma)
+        centre, radius = model.ball(query.image, t)
+        score = model.score_at(t, query.prompt)
+        how = {"n_samples": self.n_samples, "directions": self.directions}
+        return flux(score, centre, radius=radius, p=self.p, key=key, **how).value
+
+    def evaluations(self, dim: int) -> int:
+        """One per direction."""
+        return self.n_samples

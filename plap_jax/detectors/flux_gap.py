@@ -1,0 +1,47 @@
+"""κ^Δ: the flux of the gap between the scores with and without the prompt (Brokman et al., NeurIPS 2025 workshop)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import jax
+
+from plap_jax.detectors.base import Detector, Need, Query, gap_at
+from plap_jax.diffusion import Diffusion
+from plap_jax.directions import Directions
+from plap_jax.flux import flux
+from plap_jax.typing import Array, PRNGKey
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FluxGap(Detector):
+    """κ^Δ_p = −E_n[ |Δ|^{p−2} ⟨Δ, n⟩ ], Δ = s(· | c) − s = ∇ log q(c | ·), at αx₀ + σ√d n.
+
+    A prompt with one image behind it is the more likely the nearer one is to that image: the gap points home. Where a
+    gap is exactly 0 its direction contributes 0 (``plap_jax.flux``).
+
+    Args:
+        sigma: noise level, > 0, within the schedule.
+        p: order, ≥ 1.
+        n_samples: directions, two evaluations each.
+        directions: see ``plap_jax.directions``.
+    """
+
+    sigma: float
+    p: float = 1.0
+    n_samples: int = field(default=16, metadata={"static": True})
+    directions: Directions = field(default="iid", metadata={"static": True})
+    needs: ClassVar[frozenset[Need]] = frozenset({"image", "prompt"})
+
+    def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
+        """κ^Δ_p in the units of |s|^{p−1}."""
+        t = model.schedule.time_at(self.sigma)
+        centre, radius = model.ball(query.image, t)
+        how = {"n_samples": self.n_samples, "directions": self.directions}
+        return flux(gap_at(model, t, query.prompt), centre, radius=radius, p=self.p, key=key, **how).value
+
+    def evaluations(self, dim: int) -> int:
+        """Two per direction."""
+        return 2 * self.n_samples

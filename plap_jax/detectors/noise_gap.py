@@ -1,0 +1,74 @@
+"""Noise-gap norm: how far the prompt moves the predicted noise on the way of generation (Wen et al., ICLR 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from plap_jax.detectors.base import Detector, Need, Query, both_scores, norm
+from plap_jax.diffusion import Diffusion, convert
+from plap_jax.sampling import DDIM
+from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require, require_point
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NoiseGapNorm(Detector):
+    """mean_{i ≤ k} ‖ε̂(x_i, t_i | c) − ε̂(x_i, t_i)‖₂, x_1, …, x_k the first points of a guided DDIM of n steps.
+
+    Wen et al. (ICLR 2024, arXiv 2407.21720). The points are those of ``DDIM(n_steps)`` from the query's noise under
+    the query's guidance, η = 0. A prompt behind which there is one image pulls towards it from any noise. With exact
+    scores that holds against wider data of the same mean; where prompts differ in their means too, or in how often
+    they occur, so does the gap, and once only the prompt's own image is near it is 0 again: one image is then not
+    higher than a cloud. Guidance changes the points, so that values at different guidance are not comparable.
+
+    No division by √d: images of different size are not comparable either.
+
+    Args:
+        n_steps: n ≥ 1, steps of the sampler, which fix the times.
+        first: k in [1, n], the steps that are taken and averaged; None for all. The others are not run.
+    """
+
+    n_steps: int = field(default=50, metadata={"static": True})
+    first: int | None = field(default=None, metadata={"static": True})
+    needs: ClassVar[frozenset[Need]] = frozenset({"prompt", "noise"})
+
+    def __post_init__(self) -> None:
+        DDIM(self.n_steps)  # refuses what is no number of steps
+        few = self.first is None or (isinstance(self.first, Integral) and 1 <= self.first <= self.n_steps)
+        require(few, "first", self.first, f"must be an integer in [1, n_steps={self.n_steps}], or None")
+
+    def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
+        """The mean norm, no unit. The key is not used."""
+        require_point(query.noise)
+        schedule = model.schedule
+        dtype = accumulation_dtype(query.noise.dtype)
+        times = DDIM(self.n_steps).times(schedule)[: self._taken]
+        times = jnp.asarray(times, jnp.int32 if schedule.discrete else dtype)
+        guidance = jnp.asarray(query.guidance, dtype)
+
+        def step(x: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
+            t, following = at
+            alpha, sigma = (level(t).astype(dtype) for level in (schedule.alpha, schedule.sigma))
+            without, given = both_scores(model, x, t, query.prompt)
+            gap = given - without
+            # Not DDIM.trajectory: it keeps the guided prediction alone, and the gap would cost two evaluations more.
+            score = without + guidance * gap
+            x0, eps = (convert(score, x, alpha, sigma, "score", kind) for kind in ("x0", "eps"))
+            return model.noised(x0, following, eps), sigma * norm(gap)
+
+        # In float32 at least: the gap is small against what it is the difference of. The last step leads nowhere.
+        _, norms = jax.lax.scan(step, query.noise.astype(dtype), (times, jnp.append(times[1:], times[-1])))
+        return jnp.mean(norms)
+
+    def evaluations(self, dim: int) -> int:
+        """Two for each step taken, of which the sampler's are the same."""
+        return 2 * self._taken
+
+    @property
+    def _taken(self) -> int:
+        return self.n_steps if self.first is None else self.first

@@ -1,0 +1,44 @@
+"""PIA: whether the noise predicted for an image is predicted again once added (Kong et al., ICLR 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+
+from plap_jax.detectors.base import Detector, Need, Query
+from plap_jax.detectors.sima import quartic
+from plap_jax.diffusion import Diffusion
+from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require_point
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PIA(Detector):
+    """−‖ε₀ − ε̂(αx₀ + σε₀, t)‖₄⁴, ε₀ = ε̂(x₀, t₀), t₀ the smallest time of the schedule (Kong et al., ICLR 2024).
+
+    For a member the path from x₀ along ε₀ is one on which the network was trained: it finds ε₀ again. The input at t₀
+    is x₀ itself, as published. ε₀ is not rescaled (the variant named PIAN does so).
+
+    Args:
+        sigma: noise level of t, > 0, within the schedule and above its smallest.
+    """
+
+    sigma: float
+    needs: ClassVar[frozenset[Need]] = frozenset({"image"})
+    takes_prompt: ClassVar[bool] = True
+
+    def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
+        """Minus a sum of fourth powers, no unit. The key is not used."""
+        require_point(query.image)
+        t = model.schedule.time_at(self.sigma)
+        first = model.eps(query.image, model.schedule.t_min, query.prompt)
+        again = model.eps(model.noised(query.image, t, first), t, query.prompt)
+        dtype = accumulation_dtype(first.dtype)
+        # Negated: members have the smaller error.
+        return -quartic(first.astype(dtype) - again.astype(dtype))
+
+    def evaluations(self, dim: int) -> int:
+        """Two."""
+        return 2

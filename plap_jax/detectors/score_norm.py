@@ -1,0 +1,42 @@
+"""Score norm: how steep log q is where the image lies; one evaluation, and a baseline to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+
+from plap_jax.detectors.base import Detector, Need, Query, norm
+from plap_jax.diffusion import Diffusion
+from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require_point
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ScoreNorm(Detector):
+    """−‖s(αx₀)‖₂, no noise added: 0 at a mode.
+
+    For N(μ, Σ): −α ‖(α²Σ + σ²I)⁻¹(x₀ − μ)‖. A memorized image is a mode, but not every mode is one: the mean of wide
+    data scores as high. With a prompt, s is the score given it.
+
+    Args:
+        sigma: noise level, > 0, within the schedule.
+    """
+
+    sigma: float
+    needs: ClassVar[frozenset[Need]] = frozenset({"image"})
+    takes_prompt: ClassVar[bool] = True
+
+    def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
+        """Minus the norm, in 1/unit. The key is not used."""
+        require_point(query.image)
+        t = model.schedule.time_at(self.sigma)
+        image = query.image.astype(accumulation_dtype(query.image.dtype))  # half precision: 1/σ² leaves its range
+        centre, _ = model.ball(image, t)
+        # Negated: the score vanishes at what is memorized.
+        return -norm(model.score(centre, t, query.prompt))
+
+    def evaluations(self, dim: int) -> int:
+        """One."""
+        return 1

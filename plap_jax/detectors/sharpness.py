@@ -1,0 +1,47 @@
+"""Sharpness: the curvature that the prompt adds, along the way it pulls (Jeon et al., ICML 2025)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+
+from plap_jax.detectors.base import Detector, Need, Query, gap_at, norm
+from plap_jax.diffusion import Diffusion
+from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require_point
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sharpness(Detector):
+    """‖J_Δ Δ‖₂, Δ = s(· | c) − s, J_Δ = ∇Δ = J_{s_c} − J_s, at the query's noise.
+
+    Jeon et al. (ICML 2025, arXiv 2412.04140). Larger than ‖Δ‖ alone where Δ lies in directions that the prompt makes
+    sharp. The product is one forward-mode derivative of the gap; no Hessian is formed.
+
+    Args:
+        sigma: noise level that the network is told, > 0, within the schedule; None for that of t_max, to which the
+            noise belongs. The noise is not rescaled.
+    """
+
+    sigma: float | None = None
+    needs: ClassVar[frozenset[Need]] = frozenset({"prompt", "noise"})
+
+    def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
+        """The norm, in 1/unit³. The key is not used."""
+        require_point(query.noise)
+        t = model.schedule.t_max if self.sigma is None else model.schedule.time_at(self.sigma)
+        # In float32 at least: gap and product are small against what they are differences of.
+        x = query.noise.astype(accumulation_dtype(query.noise.dtype))
+        gap, product = jax.linearize(gap_at(model, t, query.prompt), x)
+        return norm(product(gap))
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """As of every detector."""
+        return () if self.sigma is None else (self.sigma,)
+
+    def evaluations(self, dim: int) -> int:
+        """Two scores, with whose linearization the product shares its values, and two Jacobian-vector products."""
+        return 2 + 2 * 2

@@ -1,0 +1,46 @@
+"""SimA: the size of the noise that is predicted where there is none (Rao et al. 2025)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from plap_jax.detectors.base import Detector, Need, Query
+from plap_jax.diffusion import Diffusion
+from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require_point
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SimA(Detector):
+    """−‖ε̂(x₀, t)‖₄⁴, x₀ itself taken for x_t (Rao et al. 2025).
+
+    The score is small near a mode. x₀ is not scaled by α, as published: under a variance-preserving schedule the mode
+    lies at αx₀, and ‖(1−α)x₀/σ‖₄⁴ remains even for a perfect memorizer; it is small where σ is (1−α ≈ σ²/2).
+
+    Args:
+        sigma: noise level of t, > 0, within the schedule.
+    """
+
+    sigma: float
+    needs: ClassVar[frozenset[Need]] = frozenset({"image"})
+    takes_prompt: ClassVar[bool] = True
+
+    def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
+        """Minus a sum of fourth powers, no unit. The key is not used."""
+        require_point(query.image)
+        t = model.schedule.time_at(self.sigma)
+        # Negated: there is little to remove from what is memorized.
+        return -quartic(model.eps(query.image, t, query.prompt))
+
+    def evaluations(self, dim: int) -> int:
+        """One."""
+        return 1
+
+
+def quartic(x: Array) -> Array:
+    """‖x‖₄⁴ = Σ x⁴, in float32 at least: half precision ends at 65,504."""
+    return jnp.sum(x.astype(accumulation_dtype(x.dtype)) ** 4)
