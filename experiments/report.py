@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from fnmatch import fnmatch
+from functools import partial
 from importlib.metadata import version
 from io import StringIO
 from numbers import Integral, Real
@@ -91,9 +92,9 @@ class Report:
             np.savez(handle, **{key: np.asarray(value) for key, value in arrays.items()})
         return path
 
-    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """``tables/<name>.csv`` (full precision) and ``.md`` (four digits); one mapping per row, equal keys."""
-        write_rows(self.directory / "tables" / name, rows)
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], kinds: Sequence[str] = ("csv", "md")) -> None:
+        """``tables/<name>.csv`` (full precision), ``.md`` and ``.tex`` (four digits); a mapping per row, equal keys."""
+        write_rows(self.directory / "tables" / name, rows, kinds)
 
     def checkpoint(self, name: str, source: Path) -> Path:
         """A copy of the finished checkpoint ``source`` (a directory, say of the cache) as ``checkpoints/<name>``."""
@@ -196,14 +197,14 @@ def _csv(columns: Sequence[str], body: Sequence[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def _markdown(columns: Sequence[str], body: Sequence[Sequence[Any]]) -> str:
+def _tabulated(style: str, columns: Sequence[str], body: Sequence[Sequence[Any]]) -> str:
     cells = [
         [f"{x:.4g}" if isinstance(x, Real) and not isinstance(x, Integral) else str(x) for x in row] for row in body
     ]
-    return tabulate(cells, headers=columns, tablefmt="github", disable_numparse=True) + "\n"
+    return tabulate(cells, headers=columns, tablefmt=style, disable_numparse=True) + "\n"
 
 
-FORMATS = {"csv": _csv, "md": _markdown}
+FORMATS = {"csv": _csv, "md": partial(_tabulated, "github"), "tex": partial(_tabulated, "latex_booktabs")}
 
 
 def _as_json(name: str, value: Interval | float | None) -> Value:

@@ -1,0 +1,93 @@
+"""Every detector on one footing: ``python -m experiments.run +exp=detection_benchmark``.
+
+A caption-conditioned network generates images at several guidance scales; which images are copies of training images,
+and which captions lead to copies? With the prompt known to the detector, and without.
+"""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from experiments.cache import Cache
+from experiments.captioned import CaptionedConfig, Generated, Study, generated, prepare
+from experiments.detection_benchmark.results import Cell, Results
+from experiments.detection_benchmark.scoring import Method, Prompt, Scored, score
+from experiments.detection_benchmark.tasks import tasks
+from experiments.report import Report
+from experiments.tracker import Tracker
+from plap_jax.metrics import proportion_interval
+from plap_jax.typing import require
+
+__all__ = ["Config", "run"]
+PROMPTS: tuple[Prompt, ...] = ("known", "unknown")
+
+
+class Config(CaptionedConfig):
+    """The config of this experiment."""
+
+    noise_levels: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    detectors: dict[str, Method] = Field(min_length=1)
+    reference: str = Field(description="the detector that the others are compared with")
+    min_copy_share: float = Field(gt=0, le=1, description="a caption with that share of copies is memorized")
+
+    @model_validator(mode="after")
+    def _can_be_scored(self) -> "Config":
+        schedule = self.diffusion.make()
+        for name, method in self.detectors.items():
+            method.check(f"detectors.{name}", schedule)
+        allowed = f"must be one of {', '.join(self.detectors)} that needs no prompt"
+        known = self.reference in self.detectors and self.detectors[self.reference].runs_with("unknown")
+        require(known, "reference", self.reference, allowed)
+        return self
+
+
+def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> None:
+    """Train, generate, label, score with every detector, choose on the validation half, measure on the test half."""
+    common = {"report": report, "cache": cache}
+    study = prepare(config, tracker=tracker, **common)
+    results = Results(config.detectors, config.reference, config.seed, tuple(sorted(config.planting.copies)))
+    for guidance in config.samples.guidance:
+        made = generated(config, study, guidance, **common)
+        _count_copies(config, study, made, report)
+        scored = {prompt: _scores(config, study, made, prompt, **common) for prompt in PROMPTS}
+        with report.stage("evaluate"):
+            for task in tasks(study, made, config.min_copy_share):
+                for prompt, found in scored.items():
+                    results.add(Cell(task.name, prompt, guidance), task, found)
+    with report.stage("evaluate"):
+        results.write(report)
+
+
+def _scores(
+    config: Config, study: Study, made: Generated, prompt: Prompt, *, report: Report, cache: Cache
+) -> dict[str, Scored]:
+    return {
+        name: score(
+            method,
+            study,
+            made,
+            name=name,
+            prompt=prompt,
+            seed=config.seed,
+            report=report,
+            cache=cache,
+        )
+        for name, method in config.detectors.items()
+        if method.runs_with(prompt)
+    }
+
+
+def _count_copies(config: Config, study: Study, made: Generated, report: Report) -> None:
+    """Share of images that are copies, by the number of copies behind their caption, and of shared captions."""
+    copies, is_copy = study.captions.copies[made.prompts], made.copies.by_ratio
+    kinds = study.captions.kind[made.prompts]
+    groups = {f"k{k}": (kinds == "unique") & (copies == k) for k in sorted(config.planting.copies)}
+    groups |= {kind: kinds == kind for kind in ("group", "class")} | {"all": copies >= 0}
+    for name, members in groups.items():
+        shares = {"copy_fraction": is_copy, "copy_fraction_by_distance": made.copies.by_distance}
+        for share, chosen in shares.items():
+            key = f"samples/g{made.guidance:g}/{name}/{share}"
+            if members.any():
+                report.metric(key, proportion_interval(int(chosen[members].sum()), int(members.sum())))
+            else:
+                report.metric(key, None, "no image of this kind")

@@ -1,0 +1,147 @@
+"""Metrics, tables and arrays of all cells: task × prompt known or not × guidance × copies × detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from experiments.detection_benchmark.evaluation import Chosen, Measured, choose, measure
+from experiments.detection_benchmark.scoring import Method, Prompt, Scored
+from experiments.detection_benchmark.tasks import ALL, Copies, Task
+from experiments.report import Report
+from plap_jax.metrics import Interval, tpr_at_fpr
+
+FPRS = np.concatenate([[0.0], np.geomspace(1e-3, 1, 61)])  # of the ROC curves
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One task at one guidance scale, with the prompt or without."""
+
+    task: str
+    prompt: Prompt
+    guidance: float
+
+    @property
+    def name(self) -> str:
+        """As in the metrics: ``image/unknown/g3``."""
+        return f"{self.task}/{self.prompt}/g{self.guidance:g}"
+
+
+@dataclass
+class Results:
+    """What has been measured so far, and ``write`` for all of it."""
+
+    methods: Mapping[str, Method]
+    reference: str
+    seed: int
+    copies: tuple[int, ...]
+    rows: list[Row] = field(default_factory=list)
+    _metrics: list[tuple[str, Interval | float | None, str | None]] = field(default_factory=list)
+    _arrays: dict[str, Any] = field(default_factory=dict)
+    _choices: dict[Cell, tuple[Chosen, Measured | str]] = field(default_factory=dict)
+
+    def add(self, cell: Cell, task: Task, scored: Mapping[str, Scored]) -> None:
+        """Chooses, measures and keeps one cell for every number of copies."""
+        chosen = choose(task, scored)
+        for copies in (*self.copies, ALL):
+            measured = chosen if isinstance(chosen, str) else measure(task, chosen, copies, self.seed)
+            self._keep(cell, copies, chosen, measured, scored)
+            if copies == ALL and isinstance(chosen, Chosen):
+                self._choices[cell] = chosen, measured
+                self._keep_arrays(cell, task, chosen)
+
+    def write(self, report: Report) -> None:
+        """Metrics ``detection/…`` and ``family/…``, tables, and arrays ``scores`` and ``summary``."""
+        for name, value, reason in self._metrics:
+            report.metric(name, value, reason)
+        self._family(report)
+        report.table("detection", [row for row in self.rows if row["copies"] == ALL], kinds=("csv", "md", "tex"))
+        report.table("detection_by_copies", self.rows, kinds=("csv",))
+        report.arrays("scores", **self._arrays)
+        report.arrays("summary", **_columns(self.rows))
+
+    def _keep(
+        self, cell: Cell, copies: Copies, chosen: Chosen | str, measured: Measured | str, scored: Mapping[str, Scored]
+    ) -> None:
+        for i, (name, one) in enumerate(scored.items()):
+            prefix = f"detection/{cell.name}/k{copies}/{name}"
+            head = {"task": cell.task, "prompt": cell.prompt, "guidance": cell.guidance, "copies": copies}
+            if isinstance(measured, str) or isinstance(chosen, str):
+                self._metrics += [(f"{prefix}/{key}", None, str(measured)) for key in ("auc", "tpr_at_1pct_fpr", "nfe")]
+                continue
+            best = chosen.candidate[i]
+            found = {"auc": measured.auc_interval(i), "tpr_at_1pct_fpr": measured.tpr_interval(i)}
+            gain = measured.difference(i, measured.names.index(self.reference))
+            self._metrics += [(f"{prefix}/{key}", value, None) for key, value in found.items()]
+            self._metrics.append((f"{prefix}/nfe", int(one.evaluations[best]), None))
+            row = head | {"detector": name, "family": self.methods[name].family}
+            for key, value in {**found, f"auc_minus_{self.reference}": gain}.items():
+                row |= {key: value.value, f"{key}_low": value.low, f"{key}_high": value.high}
+            row |= {
+                "validation_auc": chosen.validation_auc[i],
+                "nfe": int(one.evaluations[best]),
+                "ms_per_image": float(one.milliseconds[best]),
+                "needs": needs_of(self.methods[name], cell.prompt),
+                "chosen": " ".join(f"{key}={value}" for key, value in one.candidates[best].items()),
+            }
+            self.rows.append(row)
+
+    def _keep_arrays(self, cell: Cell, task: Task, chosen: Chosen) -> None:
+        """The chosen statistics of all units, and the ROC curves of the test half."""
+        positive, negative = task.test_classes(ALL)
+        values = {
+            "names": np.asarray(chosen.names),
+            "values": chosen.values,
+            "positive": task.positive,
+            "copies": task.copies,
+            "clusters": task.clusters,
+            "validation": task.validation,
+            "fpr": FPRS,
+        }
+        if positive.any() and negative.any():
+            pos, neg = chosen.values[:, positive], chosen.values[:, negative]
+            values["tpr"] = np.stack([tpr_at_fpr(pos, neg, fpr) for fpr in FPRS], axis=-1)
+        self._arrays |= {f"{cell.name}/{key}": value for key, value in values.items()}
+
+    def _family(self, report: Report) -> None:
+        """Prompt unknown, by image: the p-Laplacian that is best on the validation halves, against the best other."""
+        cells = {c: found for c, found in self._choices.items() if (c.task, c.prompt) == ("image", "unknown")}
+        members = [n for n, m in self.methods.items() if m.family == "p-laplacian" and m.runs_with("unknown")]
+        others = [n for n, m in self.methods.items() if m.family == "other" and m.runs_with("unknown")]
+        if not cells or not members or not others:
+            return
+        mean = {n: float(np.mean([c.validation_auc[c.names.index(n)] for c, _ in cells.values()])) for n in members}
+        best = max(mean, key=mean.__getitem__)
+        rows = []
+        for cell, (chosen, measured) in cells.items():
+            name = f"family/{cell.name}/lead_over_best_other"
+            if isinstance(measured, str):
+                report.metric(name, None, measured)
+                continue
+            rival = max(others, key=lambda n, m=measured: m.auc[m.names.index(n)])
+            i, j = (chosen.names.index(n) for n in (best, rival))
+            lead = measured.difference(i, j)
+            report.metric(name, lead)
+            rows.append({"cell": cell.name, "chosen": best, "best_other_on_test": rival} | lead.as_dict())
+        report.table("family", rows)
+
+
+def needs_of(method: Method, prompt: Prompt) -> str:
+    """What a detector is told, in words; a prompt that it could do without in brackets."""
+    kind = method.kind
+    needs = sorted(kind.needs)
+    return ", ".join(needs + ["(prompt)"] * (kind.takes_prompt and prompt == "known"))
+
+
+def _columns(rows: list[Row]) -> dict[str, np.ndarray]:
+    """The rows as one array per column, text as text."""
+    return (
+        {key: np.asarray([str(row[key]) if key == "copies" else row[key] for row in rows]) for key in rows[0]}
+        if rows
+        else {}
+    )

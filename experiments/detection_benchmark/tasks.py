@@ -1,0 +1,65 @@
+"""What is to be ranked: generated images, or the captions they were generated for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.captioned import Generated, Study
+
+ALL = "all"
+Copies = int | str  # behind the captions of the positives: a number, or all
+
+
+@dataclass(frozen=True)
+class Task:
+    """Units, each memorized or not, of one guidance scale.
+
+    Attributes:
+        name: "image", whose units are images, or "prompt", whose units are captions.
+        groups: ``(n images,)``, the unit that an image belongs to.
+        positive: ``(n units,)``: the image is a copy; enough images of the caption are copies.
+        copies: ``(n units,)``, how often training saw the image behind the unit's caption; 0 for shared captions.
+        clusters: ``(n units,)``, the captions: what is resampled together.
+        validation: ``(n units,)``: choices are made on these, the rest is reported.
+    """
+
+    name: str
+    groups: np.ndarray
+    positive: np.ndarray
+    copies: np.ndarray
+    clusters: np.ndarray
+    validation: np.ndarray
+
+    def of_units(self, values: np.ndarray) -> np.ndarray:
+        """``(*batch, n images) -> (*batch, n units)``: means over the images of a unit."""
+        if self.name == "image":
+            return values
+        sums = np.zeros((*values.shape[:-1], len(self.positive)))
+        np.add.at(sums, (..., self.groups), values)
+        return sums / np.bincount(self.groups)
+
+    def test_classes(self, copies: Copies) -> tuple[np.ndarray, np.ndarray]:
+        """Of the test half: the memorized units behind whose caption are that many copies, and all that are not."""
+        chosen = self.positive if copies == ALL else self.positive & (self.copies == copies)
+        return ~self.validation & chosen, ~self.validation & ~self.positive
+
+
+def tasks(study: Study, made: Generated, min_share: float) -> Sequence[Task]:
+    """Both tasks; a caption counts as memorized when at least ``min_share`` of its images are copies."""
+    captions, prompts, is_copy = study.captions, made.prompts, made.copies.by_ratio
+    share = np.bincount(prompts, weights=is_copy) / np.bincount(prompts)
+    every = np.arange(len(captions.kind))
+    return (
+        Task(
+            name="image",
+            groups=np.arange(len(prompts)),
+            positive=is_copy,
+            copies=captions.copies[prompts],
+            clusters=prompts,
+            validation=captions.validation[prompts],
+        ),
+        Task("prompt", prompts, share >= min_share, captions.copies, every, captions.validation),
+    )
