@@ -155,6 +155,7 @@ def generated(
         sampler=config.samples.sampler,
         seed=config.seed,
         name=f"{name}/g{guidance:g}",
+        noise=name,
         conditions=prompts,
         guidance=guidance,
         report=report,

@@ -66,6 +66,7 @@ def generate(
     cache: Cache,
     conditions: np.ndarray | None = None,
     guidance: float = 1.0,
+    noise: str | None = None,
 ) -> dict[str, np.ndarray]:
     """``n`` images and the noise they start from, ``(n, *shape)`` each, as "images" and "noise".
 
@@ -73,17 +74,19 @@ def generate(
         trained: the network.
         n, shape: how many images of which shape.
         sampler: how.
-        seed: with ``name`` the randomness.
-        name: of the stage, and of its randomness up to the first "/": the same noise for all guidance scales.
+        seed: with ``noise`` the randomness.
+        name: of the stage.
         report, cache: of the run.
         conditions: ``(n,)`` integers, or None.
         guidance: g; 1 is the network as it was trained.
+        noise: names the randomness, where stages share it; None: the name of the stage.
     """
     depends_on: Mapping = {
         "network": trained.key,
         "sampler": sampler.spec,
         "n": n,
         "seed": seed,
+        "noise": noise or name,
         "conditions": None if conditions is None else conditions.tolist(),
         "guidance": guidance,
         "code": code_tag(sys.modules[__name__], plap_jax, *target_modules(sampler.spec)),
@@ -92,7 +95,7 @@ def generate(
 
     def compute() -> dict[str, np.ndarray]:
         started = time.perf_counter()
-        key = named_key(seed, f"samples/{name.partition('/')[0]}")
+        key = named_key(seed, f"samples/{noise or name}")
         network = trained.network if guidance == 1 else guided(trained.network, guidance)
         images = sample(network, key, n, shape=shape, sampler=sampler.make(), conditions=conditions, progress=True)
         report.rate(f"samples/{name}", n, time.perf_counter() - started)

@@ -36,6 +36,7 @@ _SUBMODULES = frozenset(
         "parallel",
         "sampling",
         "training",
+        "trajectories",
         "typing",
     }
 )

@@ -26,6 +26,7 @@ LAYERS = {
     "bounds": 3,
     "sampling": 3,
     "detectors": 4,
+    "trajectories": 4,
 }
 NOT_FOR_THE_LIBRARY = {"hydra", "omegaconf", "wandb", "matplotlib", "experiments", "benchmarks", "tests"}
 

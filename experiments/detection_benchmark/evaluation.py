@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.detection_benchmark.scoring import Scored
-from experiments.detection_benchmark.tasks import Copies, Task
+from experiments.detection_benchmark.tasks import Task
 from plap_jax.bootstrap import (
     cluster_weights,
     fewest_clusters,
@@ -89,7 +89,7 @@ def choose(task: Task, scored: Mapping[str, Scored]) -> Chosen | str:
     return Chosen(tuple(scored), np.asarray(candidate), np.asarray(aucs), np.stack(values))
 
 
-def measure(task: Task, chosen: Chosen, copies: Copies, seed: int) -> Measured | str:
+def measure(task: Task, chosen: Chosen, copies: tuple[int, ...] | None, seed: int) -> Measured | str:
     """AUC and TPR at 1 % FPR on the test half, and on resamples of its captions; or why there is nothing to measure."""
     positive, negative = task.test_classes(copies)
     reason = too_few(task, positive, negative, "test")

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.detection_benchmark.evaluation import Chosen, Measured, choose, measure
 from experiments.detection_benchmark.scoring import Method, Prompt, Scored
-from experiments.detection_benchmark.tasks import ALL, Copies, Task
+from experiments.detection_benchmark.tasks import ALL, Task, groups_of
 from experiments.report import Report
 from plap_jax.metrics import Interval, tpr_at_fpr
 
@@ -43,30 +43,38 @@ class Results:
     rows: list[Row] = field(default_factory=list)
     _metrics: list[tuple[str, Interval | float | None, str | None]] = field(default_factory=list)
     _arrays: dict[str, Any] = field(default_factory=dict)
+    _resamples: dict[str, Any] = field(default_factory=dict)
     _choices: dict[Cell, tuple[Chosen, Measured | str]] = field(default_factory=dict)
 
     def add(self, cell: Cell, task: Task, scored: Mapping[str, Scored]) -> None:
         """Chooses, measures and keeps one cell for every number of copies."""
         chosen = choose(task, scored)
-        for copies in (*self.copies, ALL):
-            measured = chosen if isinstance(chosen, str) else measure(task, chosen, copies, self.seed)
+        for copies, members in groups_of(self.copies).items():
+            measured = chosen if isinstance(chosen, str) else measure(task, chosen, members, self.seed)
             self._keep(cell, copies, chosen, measured, scored)
+            if isinstance(measured, Measured):
+                self._resamples |= {
+                    f"{cell.name}/k{copies}/names": np.asarray(measured.names),
+                    f"{cell.name}/k{copies}/auc": np.asarray(measured.auc),
+                    f"{cell.name}/k{copies}/auc_resampled": measured.auc_resampled.astype(np.float32),
+                }
             if copies == ALL and isinstance(chosen, Chosen):
                 self._choices[cell] = chosen, measured
                 self._keep_arrays(cell, task, chosen)
 
     def write(self, report: Report) -> None:
-        """Metrics ``detection/…`` and ``family/…``, tables, and arrays ``scores`` and ``summary``."""
+        """Metrics ``detection/…`` and ``family/…``, tables, and arrays ``scores``, ``resamples`` and ``summary``."""
         for name, value, reason in self._metrics:
             report.metric(name, value, reason)
         self._family(report)
         report.table("detection", [row for row in self.rows if row["copies"] == ALL], kinds=("csv", "md", "tex"))
         report.table("detection_by_copies", self.rows, kinds=("csv",))
         report.arrays("scores", **self._arrays)
+        report.arrays("resamples", **self._resamples)
         report.arrays("summary", **_columns(self.rows))
 
     def _keep(
-        self, cell: Cell, copies: Copies, chosen: Chosen | str, measured: Measured | str, scored: Mapping[str, Scored]
+        self, cell: Cell, copies: str, chosen: Chosen | str, measured: Measured | str, scored: Mapping[str, Scored]
     ) -> None:
         for i, (name, one) in enumerate(scored.items()):
             prefix = f"detection/{cell.name}/k{copies}/{name}"
@@ -93,7 +101,7 @@ class Results:
 
     def _keep_arrays(self, cell: Cell, task: Task, chosen: Chosen) -> None:
         """The chosen statistics of all units, and the ROC curves of the test half."""
-        positive, negative = task.test_classes(ALL)
+        positive, negative = task.test_classes()
         values = {
             "names": np.asarray(chosen.names),
             "values": chosen.values,
@@ -140,8 +148,4 @@ def needs_of(method: Method, prompt: Prompt) -> str:
 
 def _columns(rows: list[Row]) -> dict[str, np.ndarray]:
     """The rows as one array per column, text as text."""
-    return (
-        {key: np.asarray([str(row[key]) if key == "copies" else row[key] for row in rows]) for key in rows[0]}
-        if rows
-        else {}
-    )
+    return {key: np.asarray([row[key] for row in rows]) for key in rows[0]} if rows else {}

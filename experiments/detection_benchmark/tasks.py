@@ -10,7 +10,14 @@ import numpy as np
 from experiments.captioned import Generated, Study
 
 ALL = "all"
-Copies = int | str  # behind the captions of the positives: a number, or all
+HARD = (1, 2, 4, 8)  # copies: few
+
+
+def groups_of(copies: Sequence[int]) -> dict[str, tuple[int, ...] | None]:
+    """Names of groups of positives → how many copies stand behind their captions; None: any number."""
+    hard = tuple(k for k in sorted(copies) if k in HARD)
+    each = {str(k): (k,) for k in sorted(copies)}
+    return each | ({f"{hard[0]}to{hard[-1]}": hard} if len(hard) > 1 else {}) | {ALL: None}
 
 
 @dataclass(frozen=True)
@@ -41,9 +48,9 @@ class Task:
         np.add.at(sums, (..., self.groups), values)
         return sums / np.bincount(self.groups)
 
-    def test_classes(self, copies: Copies) -> tuple[np.ndarray, np.ndarray]:
+    def test_classes(self, copies: tuple[int, ...] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Of the test half: the memorized units behind whose caption are that many copies, and all that are not."""
-        chosen = self.positive if copies == ALL else self.positive & (self.copies == copies)
+        chosen = self.positive if copies is None else self.positive & np.isin(self.copies, copies)
         return ~self.validation & chosen, ~self.validation & ~self.positive
 
 

@@ -7,19 +7,16 @@ images.
 
 from typing import Annotated
 
-import jax
-import jax.numpy as jnp
-from jax.tree_util import Partial
 from pydantic import Field, model_validator
 
 from experiments.cache import Cache
+from experiments.generation import Labels, check_sampler
 from experiments.image_memorization import directions, learning, samples, study, train_images
 from experiments.report import Report
 from experiments.schema import RunConfig, Section, checked_as
 from experiments.tracker import Tracker
-from plap_jax.diffusion import Diffusion, Schedule
 from plap_jax.directions import unit_size
-from plap_jax.typing import Array, require
+from plap_jax.typing import require
 
 __all__ = ["Config", "run"]
 
@@ -29,13 +26,6 @@ class Scoring(Section):
 
     sigmas: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
     p: list[Annotated[float, Field(ge=1)]] = Field(min_length=1, description="1 is always among them")
-
-
-class Labels(Section):
-    """What counts as a copy."""
-
-    max_ratio: float = Field(gt=0, le=1, description="d₁/d₂ below it: a copy")
-    max_distance: float = Field(gt=0, description="d₁/√d below it: a copy by absolute distance")
 
 
 class Config(RunConfig):
@@ -68,24 +58,8 @@ class Config(RunConfig):
         require(fits, "learning.n_snapshots", snapshots, f"must be <= train.n_steps={steps}")
         require(len(set(self.directions)) == 2, "directions", self.directions, "must be two different numbers")
         require(self.flux.p == 1, "flux.p", self.flux.p, "must be 1 here: the orders are those of scoring.p")
-        self._check_sampler(schedule)
+        check_sampler(self.samples.sampler, schedule)
         return self
-
-    def _check_sampler(self, schedule: Schedule) -> None:
-        """A sampler that this schedule does not have is refused now: traced, nothing is computed."""
-        try:
-            sampler = self.samples.sampler.make()
-        except ValueError:
-            return  # refused by name
-        diffusion = Diffusion(Partial(_nothing), schedule)
-        try:
-            jax.eval_shape(sampler, diffusion, jax.random.key(0), jnp.zeros(2))
-        except ValueError as error:
-            raise ValueError(f"samples.sampler.{error}") from error
-
-
-def _nothing(x: Array, level: Array, condition: Array | None = None) -> Array:
-    return x
 
 
 def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> None:

@@ -5,7 +5,7 @@ from pydantic import Field
 
 from experiments.cache import Cache
 from experiments.image_memorization.evaluation import Choice, measure
-from experiments.image_memorization.samples import generate, label
+from experiments.image_memorization.samples import images_of
 from experiments.image_memorization.scoring import score_images
 from experiments.image_memorization.study import NETWORK, Study
 from experiments.image_memorization.train_images import TrainImages
@@ -35,8 +35,8 @@ def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report, 
         name = f"steps/{step}"
         scores = score_images(config, at_step, images.points, name=name, sigmas=(sigma,), orders=(1.0,), **common)
         kappa = Choice(0, 0).of(scores.kappa)
-        generated = generate(config, study, at_step, config.learning.n_samples, name=name, **common)
-        copies = label(config, study, generated)
+        generated = images_of(config, study, at_step, config.learning.n_samples, name=name, **common)
+        copies = config.labels.find(generated, study.reference)
         times = copies.counts(study.n_reference)
         separation = measure(report, f"learning/{step}/auc", auc, kappa[planted], kappa[heldout], config.seed)
         steps.append(step)

@@ -1,16 +1,13 @@
 """Question 2: which generated images are copies of training images? And how often is each dose reproduced?"""
 
-import sys
-import time
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 
 import numpy as np
 from pydantic import Field
 
-import plap_jax
-from experiments.cache import Cache, code_tag, target_modules
+from experiments.cache import Cache
+from experiments.generation import generate
 from experiments.image_memorization.evaluation import (
     Choice,
     Statistic,
@@ -25,13 +22,12 @@ from experiments.image_memorization.evaluation import (
 from experiments.image_memorization.scoring import Scores, score_images
 from experiments.image_memorization.study import CONTROL, NETWORK, Study
 from experiments.image_memorization.train_images import TrainImages
-from experiments.networks import Trained, named_key
+from experiments.networks import Trained
 from experiments.report import Report
 from experiments.schema import RunConfig, Section, Target
 from plap_jax.bootstrap import bootstrap_interval
-from plap_jax.labels import Copies, find_copies
+from plap_jax.labels import Copies
 from plap_jax.metrics import auc, tpr_at_fpr
-from plap_jax.sampling import sample
 
 
 class Samples(Section):
@@ -65,52 +61,21 @@ class Generated:
         return best(mine.kappa[mine.plain : mine.plain + 1], *self.classes_to_choose_by, first=mine.plain)
 
 
-def generate(
-    config: RunConfig,
-    study: Study,
-    trained: Trained,
-    n: int,
-    *,
-    name: str,
-    report: Report,
-    cache: Cache,
+def images_of(
+    config: RunConfig, study: Study, trained: Trained, n: int, *, name: str, report: Report, cache: Cache
 ) -> np.ndarray:
     """``n`` images by a network of the study."""
-    sampler = config.samples.sampler
-    depends_on = {
-        "network": trained.key,
-        "sampler": sampler.spec,
-        "n": n,
-        "seed": config.seed,
-        "code": code_tag(sys.modules[__name__], plap_jax, *target_modules(sampler.spec)),
-        "diffrax": version("diffrax"),
-    }
-
-    def compute() -> dict[str, np.ndarray]:
-        started = time.perf_counter()
-        key = named_key(config.seed, f"samples/{name}")
-        images = sample(
-            trained.network, key, n, shape=study.images.points.shape[1:], sampler=sampler.make(), progress=True
-        )
-        report.rate(f"samples/{name}", n, time.perf_counter() - started)
-        return {"images": images}
-
-    with report.stage(f"sample/{name}"):
-        return cache.arrays(f"samples/{name}", depends_on, compute)["images"]
-
-
-def label(config: RunConfig, study: Study, images: np.ndarray) -> Copies:
-    """Which of ``images`` are copies of training images, each of which stands once in the reference."""
-    return find_copies(images, study.reference, **config.labels.model_dump())
+    how = {"sampler": config.samples.sampler, "seed": config.seed, "shape": study.images.points.shape[1:]}
+    return generate(trained, n, **how, name=name, report=report, cache=cache)["images"]
 
 
 def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report, cache: Cache) -> Generated:
     """Generates, labels, scores; metrics ``samples/…`` and ``dose/…``."""
     common = {"report": report, "cache": cache}
     mine = study.networks[NETWORK]
-    images = generate(config, study, mine, config.samples.n, name="network", **common)
+    images = images_of(config, study, mine, config.samples.n, name="network", **common)
     with report.stage("label"):
-        copies = label(config, study, images)
+        copies = config.labels.find(images, study.reference)
     scores = {
         name: score_images(config, network, images, name=f"samples/{name}", **common)
         for name, network in study.networks.items()

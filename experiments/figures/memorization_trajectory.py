@@ -1,0 +1,78 @@
+"""The figure of memorization along generation, from the run's arrays."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from experiments.figures.style import COLOURS, PAGE, grid, save
+
+Arrays = Mapping[str, np.ndarray]
+CLASSES = {"copies": COLOURS[1], "others": COLOURS[6]}
+# Statistic → label, colour, line; the dashes tell them apart without colour too.
+LINES = {
+    "flux_p1": ("κ$_1$, no prompt", COLOURS[0], "-"),
+    "flux_prompt_p1": ("κ$_1$, prompt", COLOURS[2], "--"),
+    "flux_gap_p1": ("κ$^Δ$", COLOURS[3], "-."),
+}
+TICKS = (0, 25, 50, 75, 100)
+
+
+def draw(directory: Path) -> None:
+    """``trajectory.png`` and ``.pdf``, from ``arrays/trajectory.npz``."""
+    with np.load(directory / "arrays" / "trajectory.npz") as stored:
+        draw_trajectory(dict(stored), directory / "figures")
+
+
+def draw_trajectory(a: Arrays, figures: Path) -> None:
+    """Rows: guidance. Flux of copies and others along the steps, mean and 10–90 %; AUC with its 95 % band."""
+    scales = a["guidance"].tolist()
+    figure, axes = grid(len(scales), 3, width=PAGE, height=1.75 * len(scales) + 0.9, sharex=True, sharey="col")
+    names = a["statistics"].tolist()
+    for row, guidance in enumerate(scales):
+        mine = {key.partition("/")[2]: value for key, value in a.items() if key.startswith(f"g{guidance:g}/")}
+        n = len(mine["sigmas"])
+        share = 100 * np.arange(1, n + 1) / n
+        for panel, name in zip(axes[row], ("flux_p1", "flux_gap_p1"), strict=False):
+            for label, colour in CLASSES.items():
+                mean, low, high = mine[f"bands_{label}"][names.index(name)].T
+                panel.plot(share, mean, color=colour, ls="-" if label == "copies" else "--", label=label)
+                panel.fill_between(share, low, high, color=colour, alpha=0.2, lw=0)
+        axes[row, 0].set_ylabel(f"guidance {guidance:g}")
+        n_copies = int(mine["is_copy"].sum())
+        counts = f"{n_copies} copies\n{len(mine['is_copy']) - n_copies} others"
+        axes[row, 0].text(0.04, 0.06, counts, transform=axes[row, 0].transAxes, fontsize=7)
+        _aucs(axes[row, 2], share, mine.get("auc"), names)
+        if row == 0:
+            for panel, title in zip(axes[0], ("κ$_1$, no prompt", "κ$^Δ$", "AUC, copies against others"), strict=True):
+                _levels(panel, share, mine["sigmas"])
+                panel.set_title(title)
+    for panel in axes[-1]:
+        panel.set_xlim(0, 100)
+        panel.set_xticks(TICKS)
+        panel.set_xlabel("steps done (%)")
+    found = [axes[0, column].get_legend_handles_labels() for column in (0, 2)]
+    handles, labels = ([*found[0][i], *found[1][i]] for i in range(2))
+    if labels:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    save(figure, figures, "trajectory")
+
+
+def _aucs(panel: Axes, share: np.ndarray, measured: np.ndarray | None, names: list[str]) -> None:
+    panel.axhline(0.5, color="grey", lw=0.5)
+    if measured is None:
+        panel.text(0.5, 0.6, "one class is empty", transform=panel.transAxes, ha="center", fontsize=7)
+        return
+    for name, (label, colour, line) in LINES.items():
+        value, low, high = measured[names.index(name)].T
+        panel.plot(share, value, line, color=colour, label=label)
+        panel.fill_between(share, low, high, color=colour, alpha=0.15, lw=0)
+
+
+def _levels(panel: Axes, share: np.ndarray, sigmas: np.ndarray) -> None:
+    """The noise level of some steps, on the upper axis."""
+    top = panel.secondary_xaxis("top")
+    at = [np.searchsorted(share, tick) for tick in TICKS[1:]]
+    top.set_xticks(share[at], [f"{sigma:.2f}" for sigma in sigmas[at]])
+    top.set_xlabel("σ$_t$", fontsize=7, labelpad=2)

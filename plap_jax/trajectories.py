@@ -1,0 +1,92 @@
+"""Flux along the generation of an image: how early do the scores point home? (Brokman et al., NeurIPS 2025 workshop)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from plap_jax.diffusion import Diffusion
+from plap_jax.directions import Directions, sample_directions
+from plap_jax.operators import p_field
+from plap_jax.sampling import NO_CONDITION, Trajectory
+from plap_jax.typing import Array, ArrayLike, Estimate, PRNGKey, one_or_nan, require, require_order, standard_error
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FluxAlong:
+    """κ_p at every step of one generation, noisiest first; ``(N,)`` each, higher = more memorized.
+
+    Attributes:
+        without: of the score that is told nothing, s_∅.
+        given: of the score that is told the prompt, s_c.
+        gap: κ^Δ_p, of s_c − s_∅ = ∇ log q(c | x).
+    """
+
+    without: Estimate
+    given: Estimate
+    gap: Estimate
+
+
+def flux_along(
+    diffusion: Diffusion,
+    trajectory: Trajectory,
+    prompt: ArrayLike,
+    *,
+    key: PRNGKey,
+    n_samples: int = 16,
+    directions: Directions = "iid",
+    p: ArrayLike = 1.0,
+) -> FluxAlong:
+    """κ_p(α_t x̂₀(x_t), σ_t√d) = −E_n[ |s|^{p−2} ⟨s, n⟩ ] at the level t of each step, for s = s_∅, s_c, s_c − s_∅.
+
+    The centre is the image that the step foresees, noised as the step is: α_t multiplies x̂₀, never x_t, in which α_t
+    stands already, and around which even a perfect memorizer has only κ_1 ≈ 1/√2. The three share their network
+    evaluations, two per direction and step.
+
+    Args:
+        diffusion: the model without guidance, whose network takes −1 for "no condition".
+        trajectory: of one image, from ``DDIM.trajectory`` with or without guidance.
+        prompt: the condition, an integer; −1 gives a gap of exactly 0.
+        key: randomness; the same key gives all steps and all images the same directions.
+        n_samples: directions per step.
+        directions: see ``plap_jax.directions``.
+        p: order, ≥ 1; may be traced.
+
+    Returns:
+        Estimates in the units of |s|^{p−1}, dtype of the states, float32 at least.
+
+    Raises:
+        ValueError: p < 1, a prompt that is not one integer, directions that do not exist or do not fit n_samples.
+    """
+    require_order(p)
+    prompt = jnp.asarray(prompt)
+    whole = prompt.ndim == 0 and jnp.issubdtype(prompt.dtype, jnp.integer)
+    require(whole, "prompt", prompt, "must be a single integer, -1 for no prompt")
+    shape, dtype = trajectory.denoised.shape[1:], trajectory.denoised.dtype
+    vectors = sample_directions(key, n_samples, shape, directions, dtype)
+    n = vectors.reshape(n_samples, *shape)
+    prompts = jnp.stack([jnp.full_like(prompt, NO_CONDITION), prompt])
+
+    def scores(x: Array, t: Array) -> Array:
+        without, given = jax.vmap(diffusion.score, in_axes=(None, None, 0))(x, t, prompts)
+        return jnp.stack([without, given, given - without])
+
+    def at_step(step: tuple[Array, Array]) -> tuple[Array, Array]:
+        t, x0 = step
+        centre, radius = diffusion.ball(x0, t)
+        s = jax.vmap(scores, in_axes=(0, None))(centre + radius * n, t)
+        field, vanishes = p_field(s.reshape(n_samples, 3, -1), p)
+        inward = -jnp.sum(field * n.reshape(n_samples, 1, -1).astype(field.dtype), axis=-1)
+        return inward, jnp.sum(vanishes, axis=0)
+
+    # One step after the other: a batch of images is parallel enough, and the memory stays that of one step.
+    inward, n_zero = lax.map(at_step, (trajectory.times, trajectory.denoised))
+    inward = jnp.moveaxis(inward, 1, 0) * jnp.asarray(one_or_nan(p), inward.dtype)  # (n_samples, N, 3)
+    units = jnp.mean(inward.reshape(*vectors.shape[:2], *inward.shape[1:]), axis=1)
+    value, stderr = jnp.mean(units, axis=0), standard_error(units)
+    evaluations = (n_samples, n_samples, 2 * n_samples)
+    return FluxAlong(*(Estimate(value[:, i], stderr[:, i], evaluations[i], len(units), n_zero[:, i]) for i in range(3)))

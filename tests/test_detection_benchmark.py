@@ -1,0 +1,228 @@
+"""The detection benchmark at scale=smoke, run as a user runs it, and its choices and measures by themselves."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from sklearn.metrics import roc_auc_score
+
+from experiments.catalogue import CONF
+from experiments.detection_benchmark.evaluation import Chosen, Measured, choose, measure
+from experiments.detection_benchmark.scoring import Scored
+from experiments.detection_benchmark.tasks import Task
+from experiments.errors import UserError
+from experiments.schema import check
+
+ROOT = Path(__file__).parents[1]
+NAMED = [
+    *(
+        "flux_p1",
+        "flux_contrast",
+        "flux_gap_p1",
+        "noise_gap_norm",
+        "sharpness",
+        "anisotropy",
+        "dsm_gap",
+        "flipd",
+        "normal_bundle",
+    ),
+    *("denoising_loss", "secmi", "pia", "sima", "score_norm", "manifold_bias", "copy_ratio"),
+]
+WITH_PROMPT = {"flux_gap_p1", "noise_gap_norm", "sharpness", "anisotropy", "dsm_gap"}
+FIGURES = {f"{name}_{task}" for name in ("ranking", "roc", "cost", "copies") for task in ("image", "prompt")}
+
+
+def run(directory, cache, *overrides, code=0):
+    # a network that predicts x0 copies after few steps, and with 0.5 for 1/3 enough to measure
+    fixed = ["+exp=detection_benchmark", "scale=smoke", "tracking=disabled", "prediction=x0", "labels.max_ratio=0.5"]
+    compiled = {"JAX_COMPILATION_CACHE_DIR": str(cache.parent / "compiled")}
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.run", *fixed, f"hydra.run.dir={directory}", f"cache_dir={cache}"]
+        + list(overrides),
+        cwd=ROOT,
+        env=os.environ | compiled | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tmp_path_factory.mktemp("detection")
+
+
+@pytest.fixture(scope="module")
+def first(base):
+    run(base / "run", base / "cache")
+    return base / "run"
+
+
+def metrics(directory):
+    return json.loads((directory / "metrics.json").read_text())
+
+
+def test_it_leaves_every_metric_table_and_figure(first):
+    found = metrics(first)
+    for task in ("image", "prompt"):
+        for prompt in ("known", "unknown"):
+            for scale in ("1", "2", "4"):
+                for copies in ("all", "1to8", 1, 2, 4, 8, 16, 32):
+                    for name in NAMED:
+                        key = f"detection/{task}/{prompt}/g{scale}/k{copies}/{name}"
+                        exists = prompt == "known" or name not in WITH_PROMPT
+                        for metric in ("auc", "tpr_at_1pct_fpr", "nfe"):
+                            assert (f"{key}/{metric}" in found) == exists
+    missing = json.loads((first / "manifest.json").read_text())["missing_metrics"]
+    assert {name for name, value in found.items() if value is None} == set(missing)
+    assert {path.stem for path in first.glob("figures/*.png")} == FIGURES
+    for kind in ("csv", "md", "tex"):
+        assert (first / "tables" / f"detection.{kind}").is_file()
+
+
+def test_every_auc_is_of_the_test_half_of_what_was_generated(first):
+    found = metrics(first)
+    with np.load(first / "arrays" / "scores.npz") as stored:
+        a = dict(stored)
+    cells = {key.removesuffix("/names") for key in a if key.endswith("/names")}
+    assert "image/unknown/g1" in cells
+    for cell in cells:
+        positive, test = a[f"{cell}/positive"], ~a[f"{cell}/validation"]
+        for name, values in zip(a[f"{cell}/names"].tolist(), a[f"{cell}/values"], strict=True):
+            metric = found[f"detection/{cell}/kall/{name}/auc"]
+            if metric is not None:
+                expected = roc_auc_score(positive[test], values[test])
+                assert metric["value"] == pytest.approx(expected, abs=1e-9), (cell, name)
+                assert metric["n"] == len(np.unique(a[f"{cell}/clusters"][test]))
+
+
+def test_the_oracle_knows_the_labels_and_costs_nothing(first):
+    found = metrics(first)
+    assert found["detection/image/unknown/g1/kall/copy_ratio/auc"]["value"] == 1
+    assert found["detection/image/unknown/g1/kall/copy_ratio/nfe"] == 0
+    assert found["detection/image/known/g1/kall/flux_gap_p1/nfe"] == 32
+
+
+def test_the_table_says_what_each_needs(first):
+    with (first / "tables" / "detection.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    needs = {(row["prompt"], row["detector"]): row["needs"] for row in rows}
+    assert needs["known", "flux_p1"] == "image, (prompt)"
+    assert needs["unknown", "flux_p1"] == "image"
+    assert needs["known", "sharpness"] == "noise, prompt"
+    assert needs["known", "copy_ratio"] == "image, training data"
+    assert all(float(row["ms_per_image"]) > 0 for row in rows)
+
+
+def test_again_with_the_same_cache_and_without_the_network_it_is_the_same(first, base):
+    run(base / "again", base / "cache")
+    assert (base / "again" / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
+
+
+def checked(*overrides):
+    with initialize_config_dir(str(CONF), version_base=None):
+        return check(compose("config", ["+exp=detection_benchmark", "scale=smoke", *overrides]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("detectors.flux_p1.grid.sigma=[3.0]", r"^detectors\.flux_p1\.grid=\{'sigma': 3\.0\}: must lie in \["),
+        ("detectors.flux_p1.grid.sigma=[0.1,0.1]", r"grid\.sigma=\[0\.1, 0\.1\]: must hold at least one value, none"),
+        ("detectors.flux_p1.family=best", r"^detectors\.flux_p1\.family=best: must be one of 'p-laplacian'"),
+        ("+detectors.flux_p1.detector.n_sample=3", r"n_sample"),
+        ("reference=flux_gap_p1", r"^reference='?flux_gap_p1'?: must be one of .* that needs no prompt"),
+        ("samples.guidance=[1.0,1.0]", r"samples\.guidance=\[1\.0, 1\.0\]: must not repeat a value"),
+        ("planting.copies=[1,1,1,1,1,1]", r"planting\.copies=.*must not repeat a number"),
+        ("model.n_conditions=4", r"model\.n_conditions=4: must be null"),
+        ("min_copy_share=0.0", r"min_copy_share=0\.0: must be > 0"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused_by_name(override, message):
+    with pytest.raises(UserError, match=message):
+        checked(override)
+
+
+# --- choices and measures, on scores that are made up
+
+N_CAPTIONS, PER_CAPTION = 40, 5
+RNG = np.random.default_rng(0)
+
+
+def task(name="image"):
+    clusters = np.repeat(np.arange(N_CAPTIONS), PER_CAPTION)
+    memorized = np.arange(N_CAPTIONS) < 20
+    validation = np.arange(N_CAPTIONS) % 2 == 0
+    copies = np.where(memorized, 4, 0)
+    if name == "prompt":
+        return Task(name, clusters, memorized, copies, np.arange(N_CAPTIONS), validation)
+    groups = np.arange(len(clusters))
+    return Task(name, groups, memorized[clusters], copies[clusters], clusters, validation[clusters])
+
+
+def scored(*values):
+    values = np.stack(values)
+    return Scored(values, np.ones(len(values), int), np.ones(len(values)), [{"i": i} for i in range(len(values))])
+
+
+def test_a_candidate_is_chosen_by_the_validation_half_alone():
+    images = task()
+    noise = RNG.normal(size=images.positive.shape)
+    # the first is right on the test half only, the second on the validation half only
+    first = np.where(images.validation, noise, images.positive)
+    second = np.where(images.validation, images.positive, noise)
+    chosen = choose(images, {"one": scored(first, second)})
+    assert isinstance(chosen, Chosen)
+    assert chosen.candidate.tolist() == [1]
+    measured = measure(images, chosen, None, seed=0)
+    assert isinstance(measured, Measured)
+    assert 0.3 < measured.auc[0] < 0.7
+    assert chosen.validation_auc[0] == 1
+
+
+def test_a_low_score_is_not_turned_around():
+    images = task()
+    chosen = choose(images, {"one": scored(-images.positive.astype(float))})
+    assert isinstance(chosen, Chosen)
+    measured = measure(images, chosen, None, seed=0)
+    assert isinstance(measured, Measured)
+    assert measured.auc[0] == 0
+
+
+def test_captions_are_scored_by_the_mean_of_their_images():
+    prompts = task("prompt")
+    values = RNG.normal(size=(2, N_CAPTIONS * PER_CAPTION))
+    expected = values.reshape(2, N_CAPTIONS, PER_CAPTION).mean(axis=2)
+    np.testing.assert_allclose(prompts.of_units(values), expected)
+
+
+def test_equal_detectors_differ_by_exactly_nothing_and_a_better_one_is_told():
+    images = task()
+    weak = images.positive + 2 * RNG.normal(size=images.positive.shape)
+    strong = images.positive + 0.5 * RNG.normal(size=images.positive.shape)
+    chosen = choose(images, {"weak": scored(weak), "again": scored(weak), "strong": scored(strong)})
+    assert isinstance(chosen, Chosen)
+    measured = measure(images, chosen, None, seed=0)
+    assert isinstance(measured, Measured)
+    same, better = measured.difference(0, 1), measured.difference(2, 0)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    assert better.low > 0
+
+
+def test_a_class_that_is_empty_is_told_and_not_measured():
+    images = task()
+    chosen = choose(images, {"one": scored(RNG.normal(size=images.positive.shape))})
+    assert isinstance(chosen, Chosen)
+    assert (
+        measure(images, chosen, 32, seed=0)
+        == "0 memorized image(s) of 0 caption(s) in the test half, at least 2 needed"
+    )

@@ -1,0 +1,258 @@
+"""Flux along generation: against exact networks and a slow twin, and the experiment as a user runs it."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from analytic_network import exact_diffusion
+from numpy_twin import Mixture
+from sklearn.metrics import roc_auc_score
+
+from plap_jax import GaussianMixture, flux
+from plap_jax.diffusion import VPCosine, VPLinear
+from plap_jax.directions import sample_directions
+from plap_jax.sampling import DDIM, guided, initial_point
+from plap_jax.trajectories import flux_along
+
+ROOT = Path(__file__).parents[1]
+SCHEDULE = VPLinear()
+KEY = jax.random.key(0)
+
+
+def follow(diffusion, shape, *, condition=None, guidance=1.0, n_steps=12, seed=1):
+    start = initial_point(diffusion, jax.random.key(seed), shape)
+    return DDIM(n_steps).trajectory(guided(diffusion, guidance), KEY, start, condition)
+
+
+# --- the library
+
+
+def slow_twin(mixture, schedule, way, prompt, vectors, p):
+    """(3, N): loops over steps and directions, scores by textbook formulae, levels by the schedule's definition."""
+    found = np.zeros((3, len(way.times)))
+    alone = [np.eye(len(mixture.weights))[prompt]]
+    with np.errstate(divide="ignore"):  # the logarithm of a weight of 0
+        for i, (t, x0) in enumerate(zip(np.asarray(way.times), np.asarray(way.denoised), strict=True)):
+            alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
+            everyone = mixture.noised(alpha, sigma)
+            chosen = Mixture(alone[0], mixture.means, mixture.covariances).noised(alpha, sigma)
+            for n in vectors:
+                x = (alpha * x0 + sigma * np.sqrt(x0.size) * n)[None]
+                without, given = everyone.score(x)[0], chosen.score(x)[0]
+                for k, s in enumerate((without, given, given - without)):
+                    found[k, i] -= np.linalg.norm(s) ** (p - 2) * (s @ n) / len(vectors)
+    return found
+
+
+@pytest.mark.parametrize(("p", "directions", "guidance"), [(1.0, "iid", 1.0), (2.5, "antithetic", 3.0)])
+def test_it_agrees_with_a_slow_twin(x64, p, directions, guidance):
+    rng = np.random.default_rng(0)
+    means, weights = rng.normal(size=(3, 4)), np.array([0.5, 0.3, 0.2])
+    covariances = np.stack([0.05 * np.eye(4) * (k + 1) for k in range(3)])
+    diffusion = exact_diffusion(GaussianMixture(weights, means, covariances), SCHEDULE, "eps")
+    way = follow(diffusion, (4,), condition=jnp.asarray(1), guidance=guidance, n_steps=6)
+    found = flux_along(diffusion, way, 1, key=KEY, n_samples=8, directions=directions, p=p)
+    vectors = np.asarray(sample_directions(KEY, 8, (4,), directions, jnp.float64)).reshape(8, 4)
+    expected = slow_twin(Mixture(weights, means, covariances), SCHEDULE, way, 1, vectors, p)
+    for one, value in zip((found.without, found.given, found.gap), expected, strict=True):
+        np.testing.assert_allclose(one.value, value, rtol=1e-7, atol=1e-9)
+
+
+def test_it_is_the_flux_of_each_score_at_each_step():
+    """The same numbers, standard errors and counts as ``flux`` gives one at a time."""
+    diffusion = exact_diffusion(GaussianMixture.empirical(np.random.default_rng(0).normal(size=(4, 2, 3))), SCHEDULE)
+    way = follow(diffusion, (2, 3), condition=jnp.asarray(2), n_steps=2)
+    found = flux_along(diffusion, way, 2, key=KEY, n_samples=16, directions="antithetic")
+    for i, t in enumerate(way.times):
+        centre, radius = diffusion.ball(way.denoised[i], t)
+        for one, prompt in ((found.without, -1), (found.given, 2)):
+            score = diffusion.score_at(t, jnp.asarray(prompt))
+            alone = flux(score, centre, radius=radius, key=KEY, n_samples=16, directions="antithetic")
+            np.testing.assert_allclose(one.value[i], alone.value, atol=1e-5)
+            np.testing.assert_allclose(one.stderr[i], alone.stderr, atol=1e-5)
+            assert (one.n_evals, one.n_units) == (alone.n_evals, alone.n_units)
+    assert found.gap.n_evals == 32
+
+
+def test_a_perfect_memorizer_scores_one_once_it_has_settled_and_not_around_x_t(x64):
+    points = np.random.default_rng(3).normal(size=(5, 64))
+    diffusion = exact_diffusion(GaussianMixture.empirical(points), SCHEDULE, "eps")
+    way = follow(diffusion, (64,), condition=jnp.asarray(-1), n_steps=40)
+    distance = jnp.linalg.norm(way.denoised - way.states[-1], axis=1)
+    settled = np.asarray(distance < 1e-8)
+    assert 6 <= settled.sum() < 30, "settled late, and not from the first step"
+    kappa = np.asarray(flux_along(diffusion, way, -1, key=KEY).without.value)
+    np.testing.assert_allclose(kappa[settled], 1, atol=1e-9)
+    # centred at the state instead, the same network at the same level
+    for i in np.flatnonzero(settled):
+        t = way.times[i]
+        at_state = flux(diffusion.score_at(t), way.states[i], radius=diffusion.ball(way.states[i], t)[1], key=KEY)
+        assert at_state.value == pytest.approx(np.sqrt(0.5), abs=0.1)
+
+
+def test_the_gap_of_a_perfect_memorizer_points_home_from_everywhere(x64):
+    """Prompt 0 is the middle of a dense ring: ∇ log q(0 | x) points to it, as long as double precision resolves it."""
+    angle = 2 * np.pi * np.arange(96) / 96
+    points = np.concatenate([np.zeros((1, 2)), np.stack([np.cos(angle), np.sin(angle)], axis=1)]) + [0.4, -0.2]
+    diffusion = exact_diffusion(GaussianMixture.empirical(points), SCHEDULE, "eps")
+    way = follow(diffusion, (2,), condition=jnp.asarray(0), n_steps=25)
+    np.testing.assert_allclose(way.denoised, np.broadcast_to(points[0], (25, 2)), atol=1e-9)
+    found = flux_along(diffusion, way, 0, key=KEY)
+    np.testing.assert_allclose(found.given.value, 1, atol=1e-9)
+    resolved = np.asarray(way.alphas / way.sigmas < 5)
+    assert resolved.sum() >= 15
+    np.testing.assert_allclose(np.asarray(found.without.value)[resolved], 1, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(found.gap.value)[resolved], 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", [VPLinear(), VPCosine()])
+def test_noise_falls_along_the_steps(schedule):
+    """The index of a step is no time: the first step is the noisiest."""
+    diffusion = exact_diffusion(GaussianMixture.empirical(np.eye(3)), schedule)
+    way = follow(diffusion, (3,), condition=jnp.asarray(1), n_steps=10)
+    assert (np.diff(way.sigmas) < 0).all()
+    found = flux_along(diffusion, way, 1, key=KEY)
+    last = diffusion.ball(way.denoised[-1], way.times[-1])
+    score = diffusion.score_at(schedule.t_min)
+    expected = flux(score, last[0], radius=last[1], key=KEY).value
+    assert float(found.without.value[-1]) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_without_a_prompt_the_gap_is_nothing():
+    diffusion = exact_diffusion(GaussianMixture.empirical(np.eye(3)), SCHEDULE)
+    way = follow(diffusion, (3,), condition=jnp.asarray(-1), n_steps=3)
+    found = flux_along(diffusion, way, -1, key=KEY)
+    assert np.array_equal(found.gap.value, np.zeros(3))
+    assert np.array_equal(found.gap.n_zero, np.full(3, 16))
+    assert np.array_equal(found.given.value, found.without.value)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "message"),
+    [(1, {"p": 0.5}, "^p=0.5"), (0.5, {}, "^prompt="), (1, {"n_samples": 1}, "^n_samples=1")],
+)
+def test_bad_arguments_are_refused(prompt, options, message):
+    diffusion = exact_diffusion(GaussianMixture.empirical(np.eye(3)), SCHEDULE)
+    way = follow(diffusion, (3,), condition=jnp.asarray(1), n_steps=2)
+    with pytest.raises(ValueError, match=message):
+        flux_along(diffusion, way, prompt, key=KEY, **options)
+
+
+# --- the experiment
+
+
+def run(directory, cache, *overrides, code=0):
+    # a network that predicts x0 copies after few steps, and with 0.5 for 1/3 enough to measure
+    fixed = ["+exp=memorization_trajectory", "scale=smoke", "tracking=disabled", "prediction=x0"]
+    fixed += ["labels.max_ratio=0.5", f"hydra.run.dir={directory}", f"cache_dir={cache}"]
+    compiled = {"JAX_COMPILATION_CACHE_DIR": str(cache.parent / "compiled")}
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.run", *fixed, *overrides],
+        cwd=ROOT,
+        env=os.environ | compiled | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tmp_path_factory.mktemp("trajectory")
+
+
+@pytest.fixture(scope="module")
+def first(base):
+    run(base / "run", base / "cache")
+    return base / "run"
+
+
+@pytest.fixture(scope="module")
+def arrays(first):
+    with np.load(first / "arrays" / "trajectory.npz") as stored:
+        return dict(stored)
+
+
+def metrics(directory):
+    return json.loads((directory / "metrics.json").read_text())
+
+
+def scales(arrays):
+    return [f"g{guidance:g}" for guidance in arrays["guidance"]]
+
+
+def test_every_metric_is_that_of_the_arrays(first, arrays):
+    found, n_steps, empty = metrics(first), 10, set()
+    for guidance in scales(arrays):
+        is_copy, values = arrays[f"{guidance}/is_copy"], arrays[f"{guidance}/values"]
+        np.testing.assert_array_equal(is_copy, arrays[f"{guidance}/ratio"] < 0.5)
+        assert found[f"trajectory/{guidance}/copy_fraction"]["value"] == pytest.approx(is_copy.mean())
+        for i, name in enumerate(("flux_p1", "flux_prompt_p1", "flux_gap_p1")):
+            prefix = f"trajectory/{guidance}/{name}"
+            shares = {
+                f"{prefix}/auc_at_{share}pct": step
+                for share, step in zip((10, 25, 50, 75, 100), (0, 2, 4, 7, 9), strict=True)
+            }
+            early = f"{prefix}/first_step_auc_above_0.9"
+            if f"{guidance}/auc" not in arrays:
+                assert is_copy.sum() < 2 or len(np.unique(arrays["prompts"][is_copy])) < 2
+                empty |= {*shares, early}
+                continue
+            expected = [roc_auc_score(is_copy, step) for step in values[i]]
+            np.testing.assert_allclose(arrays[f"{guidance}/auc"][i, :, 0], expected, atol=1e-12)
+            for name, step in shares.items():
+                assert found[name]["value"] == pytest.approx(expected[step])
+                assert found[name]["n"] == len(np.unique(arrays["prompts"]))
+            above = np.flatnonzero(np.asarray(expected) > 0.9)
+            assert found[early] == ((above[0] + 1) / n_steps if above.size else None)
+            empty |= set() if above.size else {early}
+    assert "g1/auc" in arrays, "something to measure"
+    missing = json.loads((first / "manifest.json").read_text())["missing_metrics"]
+    assert set(missing) == empty == {name for name, value in found.items() if value is None}
+
+
+def test_the_levels_are_those_of_the_steps_noisiest_first(arrays):
+    for guidance in scales(arrays):
+        times, sigmas = arrays[f"{guidance}/times"], arrays[f"{guidance}/sigmas"]
+        assert (np.diff(sigmas) < 0).all()
+        np.testing.assert_allclose(sigmas, SCHEDULE.sigma(times), rtol=1e-5)
+        np.testing.assert_allclose(times, DDIM(10).times(SCHEDULE), rtol=1e-5)
+        assert arrays[f"{guidance}/values"].shape == (3, 10, len(arrays["prompts"]))
+
+
+def test_the_table_and_the_figure_are_there(first, arrays):
+    with (first / "tables" / "trajectory.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == len(scales(arrays)) * 3 * 10
+    row = next(r for r in rows if (r["guidance"], r["statistic"], r["step"]) == ("1.0", "flux_gap_p1", "4"))
+    assert float(row["auc"]) == arrays["g1/auc"][2, 3, 0]
+    assert float(row["sigma"]) == pytest.approx(arrays["g1/sigmas"][3])
+    assert {path.suffix for path in first.glob("figures/trajectory.*")} == {".png", ".pdf"}
+
+
+def test_again_it_is_the_same_byte_for_byte(first, base):
+    run(base / "again", base / "other_cache", "figures=null")
+    assert (base / "again" / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("samples.sampler.n_steps=0", "n_steps=0: must be an integer >= 1"),
+        ("+samples.step_index=3", "step_index"),
+    ],
+)
+def test_a_bad_config_is_one_line(base, override, message):
+    done = run(base / "bad", base / "bad_cache", override, code=2)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
