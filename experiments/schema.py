@@ -174,7 +174,7 @@ def _targets(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
 
 
 def _check_target(target: Target, path: tuple[str, ...]) -> None:
-    _check_arguments(target.spec, path)
+    check_arguments(target.spec, path)
     if not target.is_partial:
         try:
             target.make()
@@ -185,7 +185,12 @@ def _check_target(target: Target, path: tuple[str, ...]) -> None:
             raise UserError(f"{'.'.join(path)}.{line}") from error
 
 
-def _check_arguments(spec: dict[str, Any], path: tuple[str, ...]) -> None:
+def check_arguments(spec: dict[str, Any], path: tuple[str, ...]) -> None:
+    """Holds the keyword arguments of ``spec`` against the signature of its ``_target_``.
+
+    Raises:
+        UserError: the first that does not fit, as one line under the key ``path``.
+    """
     try:
         target = pkgutil.resolve_name(spec["_target_"])
     except (ImportError, AttributeError, ValueError) as error:
@@ -194,7 +199,7 @@ def _check_arguments(spec: dict[str, Any], path: tuple[str, ...]) -> None:
     _validate(_signature_model(target), arguments, path)
     for name, value in arguments.items():
         if isinstance(value, dict) and "_target_" in value:
-            _check_arguments(value, (*path, name))
+            check_arguments(value, (*path, name))
 
 
 def _signature_model(target: Any) -> type[BaseModel]:

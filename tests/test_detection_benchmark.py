@@ -140,6 +140,7 @@ def checked(*overrides):
         ("detectors.flux_p1.grid.sigma=[0.1,0.1]", r"grid\.sigma=\[0\.1, 0\.1\]: must hold at least one value, none"),
         ("detectors.flux_p1.family=best", r"^detectors\.flux_p1\.family=best: must be one of 'p-laplacian'"),
         ("+detectors.flux_p1.detector.n_sample=3", r"n_sample"),
+        ("+detectors.flux_p1.grid.sigm=[0.1]", r"^detectors\.flux_p1\.detector\.sigm=0\.1: unknown key"),
         ("reference=flux_gap_p1", r"^reference='?flux_gap_p1'?: must be one of .* that needs no prompt"),
         ("samples.guidance=[1.0,1.0]", r"samples\.guidance=\[1\.0, 1\.0\]: must not repeat a value"),
         ("planting.copies=[1,1,1,1,1,1]", r"planting\.copies=.*must not repeat a number"),

@@ -15,7 +15,7 @@ from experiments.cache import Cache, code_tag, target_modules
 from experiments.captioned import Generated, Study
 from experiments.networks import named_key
 from experiments.report import Report
-from experiments.schema import Section, Target, checked_as
+from experiments.schema import Section, Target, check_arguments, checked_as
 from plap_jax.detectors import Detector, Query
 from plap_jax.diffusion import Schedule
 from plap_jax.sampling import NO_CONDITION
@@ -64,6 +64,7 @@ class Method(Section):
         """Refuses parameters and noise levels out of range, named by ``key``, before anything is computed."""
         blank = np.stack([np.zeros((1, 1, 1), np.float32), np.ones((1, 1, 1), np.float32)])
         for candidate in self.candidates:
+            check_arguments({**self.detector.spec, **candidate}, tuple(f"{key}.detector".split(".")))
             made = checked_as(f"{key}.grid", candidate, self.make, candidate, blank)
             for level in made.levels:
                 checked_as(f"{key}.grid", candidate, schedule.time_at, level)
