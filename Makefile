@@ -9,7 +9,7 @@ DEV := $(VENV)/.installed-dev
 BENCH := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format bench sweep clean
+.PHONY: help setup run test lint format bench sweep results clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,16 @@ bench: $(BENCH) ## speed against PyTorch-style baselines
 sweep: ARGS ?= seed=0,1,2 flux.p=1,2
 sweep: $(DEV) ## the main experiment over seeds and p, collected in one table
 	$(PY) -m experiments.run -m +exp=gmm_memorization $(ARGS)
+
+SEEDS ?= 1,2,3,4,5
+OVER_SEEDS = $(PY) -m experiments.run -m tracking=disabled seed=$(SEEDS)
+results: $(DEV) ## the experiments on images over five seeds, and the tables of docs/results.md (two to three hours)
+	$(OVER_SEEDS) +exp=image_memorization hydra.sweep.dir=outputs/results/digits $(ARGS)
+	$(OVER_SEEDS) +exp=image_memorization_patches hydra.sweep.dir=outputs/results/patches $(ARGS)
+	$(OVER_SEEDS) +exp=detection_benchmark hydra.sweep.dir=outputs/results/detection $(ARGS)
+	$(OVER_SEEDS) +exp=memorization_trajectory hydra.sweep.dir=outputs/results/trajectory $(ARGS)
+	$(PY) -m experiments.pooled outputs/results/detection
+	$(PY) -m experiments.results outputs/results
 
 clean: ## remove the environment and what the tools cache (results in outputs/ stay)
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

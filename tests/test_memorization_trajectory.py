@@ -1,11 +1,11 @@
 """Flux along generation: against exact networks and a slow twin, and the experiment as a user runs it."""
 
 import csv
+import itertools
 import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -21,7 +21,7 @@ from experiments.catalogue import CONF, experiments
 from experiments.errors import UserError
 from experiments.schema import check
 from plap_jax import GaussianMixture, flux
-from plap_jax.diffusion import VPCosine, VPLinear
+from plap_jax.diffusion import VPLinear
 from plap_jax.directions import sample_directions
 from plap_jax.sampling import DDIM, guided, initial_point
 from plap_jax.trajectories import flux_along
@@ -42,11 +42,18 @@ def follow(diffusion, shape, *, condition=None, guidance=1.0, n_steps=12, seed=1
 along = jax.jit(flux_along, static_argnames=("n_samples", "directions", "p"))
 
 
-@partial(jax.jit, static_argnames="directions")
-def flux_at(diffusion, x, t, prompt, directions="iid"):
+@jax.jit
+def flux_at(diffusion, x, t, prompt):
     """κ_1 around ``x`` at the radius of its level, one score at a time."""
     radius = diffusion.ball(x, t)[1]
-    return flux(diffusion.score_at(t, prompt), x, radius=radius, key=KEY, n_samples=16, directions=directions)
+    return flux(diffusion.score_at(t, prompt), x, radius=radius, key=KEY)
+
+
+@pytest.fixture(scope="module")
+def corners():
+    """Four corners as an exact network, and a way to one of them."""
+    diffusion = exact_diffusion(GaussianMixture.empirical(np.eye(4).reshape(4, 2, 2)), SCHEDULE)
+    return diffusion, follow(diffusion, (2, 2), condition=jnp.asarray(1), n_steps=10)
 
 
 def slow_twin(mixture, schedule, way, prompt, vectors, p):
@@ -75,19 +82,19 @@ def test_it_agrees_with_a_slow_twin(x64, p, directions, guidance):
     way = follow(diffusion, (4,), condition=jnp.asarray(1), guidance=guidance, n_steps=6)
     found = along(diffusion, way, 1, key=KEY, n_samples=8, directions=directions, p=p)
     vectors = np.asarray(sample_directions(KEY, 8, (4,), directions, jnp.float64)).reshape(8, 4)
+    assert found.gap.n_units == (4 if directions == "antithetic" else 8)
     expected = slow_twin(Mixture(weights, means, covariances), SCHEDULE, way, 1, vectors, p)
     for one, value in zip((found.without, found.given, found.gap), expected, strict=True):
         np.testing.assert_allclose(one.value, value, rtol=1e-7, atol=1e-9)
 
 
-def test_it_is_the_flux_of_each_score_at_each_step():
+def test_it_is_the_flux_of_each_score_at_each_step(corners):
     """The same numbers, standard errors and counts as ``flux`` gives one at a time."""
-    diffusion = exact_diffusion(GaussianMixture.empirical(np.random.default_rng(0).normal(size=(4, 2, 3))), SCHEDULE)
-    way = follow(diffusion, (2, 3), condition=jnp.asarray(2), n_steps=2)
-    found = along(diffusion, way, 2, key=KEY, n_samples=16, directions="antithetic")
+    diffusion, way = corners
+    found = along(diffusion, way, 2, key=KEY)
     for i, t in enumerate(way.times):
         for one, prompt in ((found.without, -1), (found.given, 2)):
-            alone = flux_at(diffusion, diffusion.ball(way.denoised[i], t)[0], t, jnp.asarray(prompt), "antithetic")
+            alone = flux_at(diffusion, diffusion.ball(way.denoised[i], t)[0], t, jnp.asarray(prompt))
             np.testing.assert_allclose(one.value[i], alone.value, atol=1e-5)
             np.testing.assert_allclose(one.stderr[i], alone.stderr, atol=1e-5)
             assert (one.n_evals, one.n_units) == (alone.n_evals, alone.n_units)
@@ -126,25 +133,22 @@ def test_the_gap_of_a_perfect_memorizer_points_home_from_everywhere(x64):
     np.testing.assert_allclose(np.asarray(found.gap.value)[resolved], 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("schedule", [VPLinear(), VPCosine()])
-def test_noise_falls_along_the_steps(schedule):
-    """The index of a step is no time: the first step is the noisiest."""
-    diffusion = exact_diffusion(GaussianMixture.empirical(np.eye(3)), schedule)
-    way = follow(diffusion, (3,), condition=jnp.asarray(1), n_steps=10)
+def test_noise_falls_along_the_steps(corners):
+    """The index of a step is no time: the first step is the noisiest, and the last one has the flux of t_min."""
+    diffusion, way = corners
     assert (np.diff(way.sigmas) < 0).all()
-    found = along(diffusion, way, 1, key=KEY)
-    expected = flux_at(diffusion, way.denoised[-1], jnp.asarray(schedule.t_min), jnp.asarray(-1))
-    alpha = schedule.alpha(schedule.t_min)
-    assert 1 - alpha < 1e-3, "at the last step x̂₀ and α x̂₀ are the same"
-    assert float(found.without.value[-1]) == pytest.approx(float(expected.value), abs=1e-2)
+    found = along(diffusion, way, 1, key=KEY).without.value
+    for step, t in ((0, SCHEDULE.t_max), (-1, SCHEDULE.t_min)):
+        centre = SCHEDULE.alpha(t) * way.denoised[step]
+        assert float(found[step]) == pytest.approx(
+            float(flux_at(diffusion, centre, jnp.asarray(t), jnp.asarray(-1)).value), abs=1e-5
+        )
 
 
-def test_without_a_prompt_the_gap_is_nothing():
-    diffusion = exact_diffusion(GaussianMixture.empirical(np.eye(3)), SCHEDULE)
-    way = follow(diffusion, (3,), condition=jnp.asarray(-1), n_steps=3)
-    found = along(diffusion, way, -1, key=KEY)
-    assert np.array_equal(found.gap.value, np.zeros(3))
-    assert np.array_equal(found.gap.n_zero, np.full(3, 16))
+def test_without_a_prompt_the_gap_is_nothing(corners):
+    found = along(*corners, -1, key=KEY)
+    assert np.array_equal(found.gap.value, np.zeros(10))
+    assert np.array_equal(found.gap.n_zero, np.full(10, 16))
     assert np.array_equal(found.given.value, found.without.value)
 
 
@@ -152,11 +156,9 @@ def test_without_a_prompt_the_gap_is_nothing():
     ("prompt", "options", "message"),
     [(1, {"p": 0.5}, "^p=0.5"), (0.5, {}, "^prompt="), (1, {"n_samples": 1}, "^n_samples=1")],
 )
-def test_bad_arguments_are_refused(prompt, options, message):
-    diffusion = exact_diffusion(GaussianMixture.empirical(np.eye(3)), SCHEDULE)
-    way = follow(diffusion, (3,), condition=jnp.asarray(1), n_steps=2)
+def test_bad_arguments_are_refused(corners, prompt, options, message):
     with pytest.raises(ValueError, match=message):
-        flux_along(diffusion, way, prompt, key=KEY, **options)
+        flux_along(*corners, prompt, key=KEY, **options)
 
 
 # --- the experiment
@@ -207,30 +209,30 @@ def scales(arrays):
 
 def test_every_metric_is_that_of_the_arrays(first, arrays):
     found, n_steps, empty = metrics(first), 10, set()
-    for guidance in scales(arrays):
+    steps = dict(zip((10, 25, 50, 75, 100), (0, 2, 4, 7, 9), strict=True))
+    compared = {"auc": np.full(len(arrays["prompts"]), True), "auc_own_caption": arrays["copies_of_caption"] > 0}
+    for guidance, (kind, members) in itertools.product(scales(arrays), compared.items()):
         is_copy, values = arrays[f"{guidance}/is_copy"], arrays[f"{guidance}/values"]
         np.testing.assert_array_equal(is_copy, arrays[f"{guidance}/ratio"] < 0.5)
         assert found[f"trajectory/{guidance}/copy_fraction"]["value"] == pytest.approx(is_copy.mean())
-        for i, name in enumerate(("flux_p1", "flux_prompt_p1", "flux_gap_p1")):
-            prefix = f"trajectory/{guidance}/{name}"
-            shares = {
-                f"{prefix}/auc_at_{share}pct": step
-                for share, step in zip((10, 25, 50, 75, 100), (0, 2, 4, 7, 9), strict=True)
-            }
-            early = f"{prefix}/first_step_auc_above_0.9"
-            if f"{guidance}/auc" not in arrays:
-                assert is_copy.sum() < 2 or len(np.unique(arrays["prompts"][is_copy])) < 2
-                empty |= {*shares, early}
+        is_copy, values, prompts = is_copy[members], values[..., members], arrays["prompts"][members]
+        for i, statistic in enumerate(("flux_p1", "flux_prompt_p1", "flux_gap_p1")):
+            prefix = f"trajectory/{guidance}/{statistic}"
+            early = f"{prefix}/first_step_{kind}_above_0.9"
+            names = {f"{prefix}/{kind}_at_{share}pct": step for share, step in steps.items()}
+            if f"{guidance}/{kind}" not in arrays:
+                assert min(len(np.unique(prompts[some])) for some in (is_copy, ~is_copy)) < 2
+                empty |= {*names, early}
                 continue
             expected = [roc_auc_score(is_copy, step) for step in values[i]]
-            np.testing.assert_allclose(arrays[f"{guidance}/auc"][i, :, 0], expected, atol=1e-12)
-            for name, step in shares.items():
+            np.testing.assert_allclose(arrays[f"{guidance}/{kind}"][i, :, 0], expected, atol=1e-12)
+            for name, step in names.items():
                 assert found[name]["value"] == pytest.approx(expected[step])
-                assert found[name]["n"] == len(np.unique(arrays["prompts"]))
+                assert found[name]["n"] == len(np.unique(prompts))
             above = np.flatnonzero(np.asarray(expected) > 0.9)
             assert found[early] == ((above[0] + 1) / n_steps if above.size else None)
             empty |= set() if above.size else {early}
-    assert "g1/auc" in arrays, "something to measure"
+    assert {"g1/auc", "g1/auc_own_caption"} <= set(arrays), "something to measure"
     missing = json.loads((first / "manifest.json").read_text())["missing_metrics"]
     assert set(missing) == empty == {name for name, value in found.items() if value is None}
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
 
 from experiments.figures.style import COLOURS, PAGE, grid, save
 
@@ -21,6 +22,10 @@ HIGHLIGHTS = {
 FAMILY = {"p-laplacian": COLOURS[1], "other": COLOURS[0], "oracle": "#777777"}
 PROMPTS = ("known", "unknown")
 REST = "#BBBBBB"
+# AUCs are drawn on a logit axis, which spreads those near 1; what lies beyond these ends is drawn at them.
+LOWEST, HIGHEST = 0.2, 0.9995
+AUC_TICKS = (0.2, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
+APART = 1.12  # factor between highlights of equal cost, which would hide each other
 Arrays = dict[str, np.ndarray]
 
 
@@ -52,10 +57,12 @@ def draw_ranking(a: Arrays, task: str, figures: Path) -> None:
             for y, name in enumerate(names):
                 for i in np.flatnonzero(chosen & (a["guidance"] == scale) & (a["detector"] == name)):
                     colour = FAMILY[str(a["family"][i])]
-                    panel.plot([a["auc_low"][i], a["auc_high"][i]], [y, y], color=colour, lw=1)
-                    panel.plot(a["auc"][i], y, "o", ms=3, color=colour)
+                    panel.plot(_within(a["auc_low"][i], a["auc_high"][i]), [y, y], color=colour, lw=1)
+                    panel.plot(_within(a["auc"][i]), [y], "o", ms=3, color=colour)
             panel.set_ylim(len(names) - 0.4, -0.6)
             panel.axvline(0.5, color="grey", lw=0.5)
+            _logit(panel, "x")
+            panel.tick_params(axis="x", labelrotation=60)
             panel.set_yticks(range(len(names)), [_with_cost(a, chosen, name) for name in names], fontsize=6)
             panel.tick_params(labelleft=panel is axes[row, 0])
             panel.grid(axis="x", lw=0.3)
@@ -97,9 +104,12 @@ def draw_cost(a: Arrays, task: str, figures: Path) -> None:
             for i in sorted(np.flatnonzero(chosen), key=lambda i: str(a["detector"][i]) in HIGHLIGHTS):
                 name = str(a["detector"][i])
                 colour = HIGHLIGHTS.get(name, REST)
-                panel.plot([a["nfe"][i]] * 2, [a["auc_low"][i], a["auc_high"][i]], color=colour, lw=0.8)
-                panel.plot(a["nfe"][i], a["auc"][i], "o", ms=3.5, color=colour, label=name)
+                place = list(HIGHLIGHTS).index(name) - 2 if name in HIGHLIGHTS else 0
+                x = a["nfe"][i] * APART**place
+                panel.plot([x, x], _within(a["auc_low"][i], a["auc_high"][i]), color=colour, lw=0.8)
+                panel.plot(x, _within(a["auc"][i]), "o", ms=3.5, color=colour, label=name)
             panel.set_xscale("log")
+            _logit(panel, "y")
             _titles(panel, row, prompt, scale, first=panel is axes[row, 0], ylabel="AUC")
     figure.supxlabel("network evaluations per image", fontsize=8)
     _legend(figure, axes)
@@ -118,11 +128,12 @@ def draw_copies(a: Arrays, task: str, figures: Path) -> None:
                 mine &= (a["detector"] == name) & np.char.isdigit(a["copies"]) & (a["nfe"] > 0)
                 if mine.any():
                     x = a["copies"][mine].astype(int)
-                    _line(panel, x, a["auc"][mine], name, "o-", ms=2.5)
+                    _line(panel, x, _within(*a["auc"][mine]), name, "o-", ms=2.5)
                     if name in HIGHLIGHTS:
-                        ends = a["auc_low"][mine], a["auc_high"][mine]
+                        ends = (_within(*a[f"auc_{end}"][mine]) for end in ("low", "high"))
                         panel.fill_between(x, *ends, color=HIGHLIGHTS[name], alpha=0.1, lw=0)
             panel.set_xscale("log", base=2)
+            _logit(panel, "y")
             panel.set_xticks(doses, [str(dose) for dose in doses])
             _titles(panel, row, prompt, scale, first=panel is axes[row, 0], ylabel="AUC")
     figure.supxlabel("copies of the image behind the caption", fontsize=8)
@@ -132,6 +143,23 @@ def draw_copies(a: Arrays, task: str, figures: Path) -> None:
 
 def _panels(columns: int, height: float, **options) -> tuple[Figure, np.ndarray]:
     return grid(len(PROMPTS), columns, width=PAGE, height=height, **options)
+
+
+def _within(*values: float) -> np.ndarray:
+    return np.clip(values, LOWEST, HIGHEST)
+
+
+def _logit(panel: Axes, axis: str) -> None:
+    """One axis of AUCs."""
+    spread = {
+        "x": (panel.set_xscale, panel.set_xticks, panel.xaxis),
+        "y": (panel.set_yscale, panel.set_yticks, panel.yaxis),
+    }
+    set_scale, set_ticks, ticks = spread[axis]
+    set_scale("logit")
+    set_ticks(AUC_TICKS, [f"{tick:g}" for tick in AUC_TICKS])
+    ticks.set_minor_formatter(NullFormatter())
+    ticks.set_minor_locator(NullLocator())
 
 
 def _cell(a: Arrays, task: str, prompt: str, copies: str) -> np.ndarray:

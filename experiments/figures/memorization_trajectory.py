@@ -16,6 +16,7 @@ LINES = {
     "flux_prompt_p1": ("κ$_1$, prompt", COLOURS[2], "--"),
     "flux_gap_p1": ("κ$^Δ$", COLOURS[3], "-."),
 }
+TITLES = ("κ$_1$, no prompt", "κ$^Δ$", "AUC, all captions", "AUC, own captions")
 TICKS = (0, 25, 50, 75, 100)
 
 
@@ -26,9 +27,9 @@ def draw(directory: Path) -> None:
 
 
 def draw_trajectory(a: Arrays, figures: Path) -> None:
-    """Rows: guidance. Flux of copies and others along the steps, mean and 10–90 %; AUC with its 95 % band."""
+    """Rows: guidance. Flux of copies and others, mean and 10–90 %; AUC of the one against the other, 95 % bands."""
     scales = a["guidance"].tolist()
-    figure, axes = grid(len(scales), 3, width=PAGE, height=1.75 * len(scales) + 0.9, sharex=True, sharey="col")
+    figure, axes = grid(len(scales), 4, width=PAGE, height=1.75 * len(scales) + 0.9, sharex=True, sharey="col")
     names = a["statistics"].tolist()
     for row, guidance in enumerate(scales):
         mine = {key.partition("/")[2]: value for key, value in a.items() if key.startswith(f"g{guidance:g}/")}
@@ -43,9 +44,10 @@ def draw_trajectory(a: Arrays, figures: Path) -> None:
         n_copies = int(mine["is_copy"].sum())
         counts = f"{n_copies} copies\n{len(mine['is_copy']) - n_copies} others"
         axes[row, 0].text(0.04, 0.06, counts, transform=axes[row, 0].transAxes, fontsize=7)
-        _aucs(axes[row, 2], share, mine.get("auc"), names)
+        for panel, kind in zip(axes[row, 2:], ("auc", "auc_own_caption"), strict=True):
+            _aucs(panel, share, mine.get(kind), names)
         if row == 0:
-            for panel, title in zip(axes[0], ("κ$_1$, no prompt", "κ$^Δ$", "AUC, copies against others"), strict=True):
+            for panel, title in zip(axes[0], TITLES, strict=True):
                 _levels(panel, share, mine["sigmas"])
                 panel.set_title(title)
     for panel in axes[-1]:
@@ -61,6 +63,7 @@ def draw_trajectory(a: Arrays, figures: Path) -> None:
 
 def _aucs(panel: Axes, share: np.ndarray, measured: np.ndarray | None, names: list[str]) -> None:
     panel.axhline(0.5, color="grey", lw=0.5)
+    panel.set_ylim(0, 1.03)
     if measured is None:
         panel.text(0.5, 0.6, "one class is empty", transform=panel.transAxes, ha="center", fontsize=7)
         return

@@ -1,0 +1,79 @@
+"""Flux along generation: ``python -m experiments.run +exp=memorization_trajectory``.
+
+A caption-conditioned network generates images step by step. At each step κ_1 without and with the prompt, and κ^Δ, are
+taken around the image that the step foresees, at the step's own noise level (Brokman et al., NeurIPS 2025 workshop):
+how early can one tell which images end as copies of training images? Nothing is chosen here, neither a noise level nor
+a step, so that all captions are reported and none are set aside for validation.
+"""
+
+import numpy as np
+from pydantic import field_validator, model_validator
+
+from experiments.cache import Cache
+from experiments.captioned import CaptionedConfig, Samples, prepare
+from experiments.memorization_trajectory.evaluation import as_array, bands, measure, rows, summarize
+from experiments.memorization_trajectory.following import STATISTICS, follow
+from experiments.report import Report
+from experiments.schema import checked_as
+from experiments.tracker import Tracker
+from plap_jax.directions import unit_size
+from plap_jax.metrics import proportion_interval
+from plap_jax.typing import require
+
+__all__ = ["Config", "run"]
+
+
+class Config(CaptionedConfig):
+    """The config of this experiment."""
+
+    @field_validator("samples")
+    @classmethod
+    def _keeps_its_steps(cls, samples: Samples) -> Samples:
+        target = samples.sampler.spec["_target_"]
+        require(target == "plap_jax.sampling.DDIM", "samples.sampler", target, "must be ddim, which keeps its steps")
+        return samples
+
+    @model_validator(mode="after")
+    def _can_be_followed(self) -> "Config":
+        require(self.flux.p == 1, "flux.p", self.flux.p, "must be 1 here")
+        require(self.flux.radius is None, "flux.radius", self.flux.radius, "must be null: it falls with the noise")
+        n = self.flux.n_samples
+        checked_as("flux.n_samples", n, unit_size, self.flux.directions, n, 2**30)
+        return self
+
+
+def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> None:
+    """Train, generate and follow at every guidance scale, label the images that come out, measure step by step."""
+    study = prepare(config, report=report, cache=cache, tracker=tracker)
+    captions = study.captions
+    numbers = [config.samples.per_caption[kind] for kind in captions.kind.tolist()]
+    prompts = np.repeat(np.arange(len(numbers)), numbers).astype(np.int32)
+    # Most copies come from captions of one image. Among all images the kind of the caption tells copies already, and a
+    # statistic that sees no more than that does well; among images of such captions it has to see the copying.
+    compared = {"auc": np.full(len(prompts), True), "auc_own_caption": captions.kind[prompts] == "unique"}
+    arrays = {"statistics": np.asarray(STATISTICS), "guidance": np.asarray(config.samples.guidance)}
+    arrays |= {"prompts": prompts, "own_caption": compared["auc_own_caption"]}
+    arrays["copies_of_caption"] = captions.copies[prompts]
+    table = []
+    for guidance in config.samples.guidance:
+        name = f"g{guidance:g}"
+        found = follow(config, study, guidance, prompts, report=report, cache=cache)
+        with report.stage("label"):
+            copies = config.labels.find(found["images"], study.reference)
+        is_copy = copies.by_ratio
+        report.metric(f"trajectory/{name}/copy_fraction", proportion_interval(int(is_copy.sum()), len(is_copy)))
+        with report.stage("evaluate"):
+            measured = {
+                kind: measure(found["values"][..., members], is_copy[members], prompts[members], config.seed)
+                for kind, members in compared.items()
+            }
+            by_class = {"copies": bands(found["values"], is_copy), "others": bands(found["values"], ~is_copy)}
+            for kind, one in measured.items():
+                summarize(name, kind, one, report)
+            table += rows(guidance, found["sigmas"], measured, by_class)
+        kept = found | {"is_copy": is_copy, "ratio": copies.ratio, "distance": copies.distance}
+        kept |= {f"bands_{key}": value for key, value in by_class.items()}
+        kept |= {kind: as_array(one) for kind, one in measured.items() if not isinstance(one, str)}
+        arrays |= {f"{name}/{key}": value for key, value in kept.items()}
+    report.table("trajectory", table)
+    report.arrays("trajectory", **arrays)

@@ -1,0 +1,244 @@
+"""The tables of docs/results.md from the runs behind them: ``python -m experiments.results DIRECTORY``.
+
+DIRECTORY holds a sweep over seeds per name: ``digits``, ``patches``, ``detection``, ``trajectory``, as ``make results``
+leaves them. A table stands in the document between ``<!-- table NAME -->`` and ``<!-- end -->``; those whose sweep is
+not there stay as they are.
+"""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from experiments.files import write_text
+from experiments.pooled import Cell, pool
+from experiments.report import MANIFEST, METRICS
+from plap_jax.metrics import Interval, mean_interval
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "results.md"
+BLOCK = re.compile(r"<!-- table (?P<name>\S+) -->\n.*?<!-- end -->", re.DOTALL)
+DOSES = {"reproduced": "dose/{}/reproduced", "detected at 1 % FPR": "dose/{}/detected"}
+OF_TRAINING = {"AUC of κ_1": "auc", "AUC of the score norm": "score_norm_auc", "gain": "gain_over_score_norm"}
+HEADLINE = {
+    "training images, 40 copies against held out: AUC": "train_images/auc",
+    "TPR at 1 % FPR": "train_images/tpr_at_1pct_fpr",
+    "all planted images against held out: AUC": "train_images/auc_planted",
+    "single images against held out: AUC": "train_images/auc_single_vs_heldout",
+    "control, all planted images: AUC": "control/auc",
+    "control, 40 copies: AUC": "control/auc_headline",
+    "generated images, copies against others: AUC": "samples/auc",
+    "generated images: TPR at 1 % FPR": "samples/tpr_at_1pct_fpr",
+    "AUC for p = 1": "samples/auc/p1",
+    "AUC for p = 1.5": "samples/auc/p1.5",
+    "AUC for p = 2": "samples/auc/p2",
+    "AUC for p = 3": "samples/auc/p3",
+    "AUC with absolute distance as the label": "samples/auc_by_distance",
+    "AUC of the score norm": "samples/score_norm_auc",
+    "gain of κ_1 over it": "samples/gain_over_score_norm",
+    "AUC of the control on the same images": "samples/control_auc",
+    "share of copies, by ratio": "samples/copy_fraction",
+    "share of copies, by distance": "samples/copy_fraction_by_distance",
+    "8 directions instead of 128, training images: AUC": "directions/train_images/difference",
+    "8 directions instead of 128, samples: AUC": "directions/samples/difference",
+}
+OURS, ORACLE = "flux_contrast", "copy_ratio"
+RIVALS = 5  # of which the differences to ours are shown
+
+
+def runs_of(sweep: Path) -> list[Path]:
+    """The finished runs of a sweep, by their number."""
+    found = [path.parent for path in sweep.glob(f"*/{METRICS}")]
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def source(sweep: Path) -> str:
+    """Which commit and command the runs come from."""
+    manifests = [json.loads((run / MANIFEST).read_text()) for run in runs_of(sweep)]
+    local = ("tracking=", "cache_dir=", "seed=", "hydra.")
+    words = [word for word in manifests[0]["overrides"] if not word.startswith(local)]
+    seeds = ",".join(str(m["seed"]) for m in manifests)
+    commits = sorted({(m["git"]["commit"] or "unknown")[:7] for m in manifests})
+    command = shlex.join(["python", "-m", "experiments.run", "-m", *words, f"seed={seeds}"])
+    return f"`{command}`, commit {', '.join(commits)}\n"
+
+
+def over_seeds(runs: Sequence[Path], metric: str) -> str:
+    """Mean ± half of Student's interval over the runs that have it."""
+    values = []
+    for run in runs:
+        found = json.loads((run / METRICS).read_text()).get(metric)
+        values += [] if found is None else [found["value"] if isinstance(found, dict) else found]
+    if len(values) < 2:
+        return "" if not values else f"{values[0]:.3f}"
+    interval = mean_interval(values)
+    half = interval.high - interval.value
+    return f"{interval.value:.3f}" if half < 5e-4 else f"{interval.value:.3f} ± {half:.3f}"
+
+
+def headline(sweep: Path) -> str:
+    """The main numbers of the image experiment."""
+    runs = runs_of(sweep)
+    return table(["", ""], [[label, over_seeds(runs, metric)] for label, metric in HEADLINE.items()])
+
+
+def doses(sweep: Path) -> str:
+    """Dose and response of the image experiment."""
+    runs = runs_of(sweep)
+    metrics = json.loads((runs[0] / METRICS).read_text())
+    copies = sorted({int(key.split("/")[1]) for key in metrics if key.startswith("dose/")})
+    rows: list[list[Any]] = [["visits", *(f"{metrics[f'dose/{k}/visits']:,.0f}" for k in copies)]]
+    rows += [[label, *(over_seeds(runs, metric.format(k)) for k in copies)] for label, metric in DOSES.items()]
+    for label, metric in OF_TRAINING.items():
+        rows.append([label, *(over_seeds(runs, f"train_images/k{k}/{metric}") for k in copies)])
+    return table(["copies", *copies], rows)
+
+
+def ranking(task: str, prompt: str) -> Callable[[Path], str]:
+    """All detectors on one task, best mean first: cost, and AUC at every guidance scale."""
+
+    def write(sweep: Path) -> str:
+        runs = runs_of(sweep)
+        cells = _cells(runs, task, prompt)
+        names = next(iter(cells.values())).names
+        order = sorted(names, key=lambda n: -sum(cell.interval(n).value for cell in cells.values()))
+        rows = []
+        for name in order:
+            nfe = _nfe(runs, f"detection/{task}/{prompt}/", name)
+            tprs = [
+                over_seeds(runs, f"detection/{task}/{prompt}/g{g}/kall/{name}/tpr_at_1pct_fpr").split(" ")[0]
+                for g in cells
+            ]
+            rows.append([name, nfe, *(shown(cell.interval(name)) for cell in cells.values()), " / ".join(tprs)])
+        heads = [f"AUC, guidance {g}" for g in cells]
+        return table(["detector", "NFE", *heads, "TPR at 1 % FPR"], rows)
+
+    return write
+
+
+def hard(sweep: Path) -> str:
+    """Ours against the best others, prompt unknown, by image, all copies and few copies."""
+    runs = runs_of(sweep)
+    rows = []
+    for copies in ("all", "1to8"):
+        for guidance, cell in _cells(runs, "image", "unknown", copies).items():
+            others = [name for name in cell.names if name not in (OURS, ORACLE)]
+            for other in sorted(others, key=lambda n, c=cell: -c.interval(n).value)[:RIVALS]:
+                found = [shown(cell.interval(OURS)), other, shown(cell.interval(other))]
+                rows.append([copies, guidance, *found, shown(cell.difference(OURS, other), signed=True)])
+    return table(["copies", "guidance", f"AUC of {OURS}", "other", "its AUC", "difference"], rows)
+
+
+def copied(sweep: Path) -> str:
+    """Share of generated images that are copies, by what stands behind their caption."""
+    runs = runs_of(sweep)
+    metrics = json.loads((runs[0] / METRICS).read_text())
+    keys = [key.split("/") for key in metrics if key.startswith("samples/") and key.endswith("/copy_fraction")]
+    groups = list(dict.fromkeys(key[2] for key in keys))
+    groups.sort(key=lambda g: (not g.startswith("k"), int(g[1:]) if g[1:].isdigit() else 0))
+    scales = list(dict.fromkeys(key[1] for key in keys))
+    rows = [[s[1:], *(over_seeds(runs, f"samples/{s}/{g}/copy_fraction") for g in groups)] for s in scales]
+    return table(["guidance", *groups], rows)
+
+
+def family(sweep: Path) -> str:
+    """The p-Laplacian chosen on validation against the best rival on test: the lead in every run."""
+    runs = runs_of(sweep)
+    metrics = json.loads((runs[0] / METRICS).read_text())
+    names = [key for key in metrics if key.startswith("family/")]
+    return table(["", "lead in AUC"], [[name.split("/")[3], over_seeds(runs, name)] for name in names])
+
+
+def trajectories(sweep: Path) -> str:
+    """Every metric of the trajectories that is a summary."""
+    runs = runs_of(sweep)
+    metrics = json.loads((runs[0] / METRICS).read_text())
+    names = [key for key in metrics if key.startswith("trajectory/")]
+    return table(["metric", "mean over seeds"], [[name, over_seeds(runs, name)] for name in names])
+
+
+TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
+    **{f"{name}/source": (name, source) for name in ("digits", "patches", "detection", "trajectory")},
+    **{f"{name}/headline": (name, headline) for name in ("digits", "patches")},
+    **{f"{name}/doses": (name, doses) for name in ("digits", "patches")},
+    **{
+        f"detection/{task}/{prompt}": ("detection", ranking(task, prompt))
+        for task in ("image", "prompt")
+        for prompt in ("known", "unknown")
+    },
+    "detection/hard": ("detection", hard),
+    "detection/copies": ("detection", copied),
+    "detection/family": ("detection", family),
+    "trajectory/summary": ("trajectory", trajectories),
+}
+
+
+def filled(text: str, directory: Path) -> str:
+    """``text`` with every table whose sweep lies in ``directory`` made anew.
+
+    Raises:
+        ValueError: a table of a name that nothing makes.
+    """
+
+    def made(block: re.Match) -> str:
+        name = block["name"]
+        if name not in TABLES:
+            raise ValueError(f"table {name}: must be one of {', '.join(TABLES)}")
+        sweep, make = TABLES[name]
+        if len(runs_of(directory / sweep)) < 2:
+            return block[0]
+        return f"<!-- table {name} -->\n{make(directory / sweep)}<!-- end -->"
+
+    return BLOCK.sub(made, text)
+
+
+def table(headers: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    """As Markdown."""
+    return tabulate(rows, headers=[str(h) for h in headers], tablefmt="github", disable_numparse=True) + "\n"
+
+
+def shown(interval: Interval, *, signed: bool = False) -> str:
+    """``0.953 [0.941, 0.967]``."""
+    sign = "+" if signed else ""
+    return f"{interval.value:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+
+
+def _cells(runs: Sequence[Path], task: str, prompt: str, copies: str = "all") -> dict[str, Cell]:
+    """Guidance → the cell, where it was measured."""
+    metrics = json.loads((runs[0] / METRICS).read_text())
+    found = [key.split("/") for key in metrics if key.startswith(f"detection/{task}/{prompt}/")]
+    scales = sorted({float(key[3][1:]) for key in found})
+    cells = {f"{g:g}": pool(runs, f"{task}/{prompt}/g{g:g}/k{copies}") for g in scales}
+    return {guidance: cell for guidance, cell in cells.items() if cell is not None}
+
+
+def _nfe(runs: Sequence[Path], prefix: str, name: str) -> str:
+    found = set()
+    for run in runs:
+        metrics = json.loads((run / METRICS).read_text())
+        found |= {metrics[key] for key in metrics if key.startswith(prefix) and key.endswith(f"/kall/{name}/nfe")} - {
+            None
+        }
+    return "–".join(str(n) for n in sorted({min(found), max(found)}))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 2 with one line on stderr where a table cannot be made."""
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        print("usage: python -m experiments.results DIRECTORY, with a sweep in each sub-directory", file=sys.stderr)
+        return 2
+    try:
+        write_text(DOCUMENT, filled(DOCUMENT.read_text(), Path(arguments[0])))
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"→ {DOCUMENT}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
