@@ -22,7 +22,7 @@ from benchmarks.table import Row
 from benchmarks.timing import fastest, ratios, take_turns, thread_numbers
 from benchmarks.topic import publish
 from plap_jax import flux, volume
-from plap_jax.flux import flux_density
+from plap_jax.balls import flux_density
 from plap_jax.parallel import map_points
 from plap_jax.typing import Array
 

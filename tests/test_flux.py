@@ -15,16 +15,12 @@ from numpy_twin import Mixture, circle_kappa, inward, sphere_kappa
 from scipy import integrate, special
 
 from plap_jax import Estimate, GaussianMixture, flux, p_laplacian, volume
+from plap_jax.balls import ball_average, flux_density, log_sphere_area, log_total_flux, total_flux
 from plap_jax.directions import KINDS
 from plap_jax.flux import (
     FluxEstimator,
     InfiniteVarianceWarning,
-    ball_average,
     circle_flux,
-    flux_density,
-    log_sphere_area,
-    log_total_flux,
-    total_flux,
 )
 from plap_jax.parallel import map_points
 

@@ -16,6 +16,7 @@ LAYERS = {
     "neighbours": 1,
     "metrics": 1,
     "bootstrap": 2,
+    "balls": 2,
     "parallel": 1,
     "checkpoints": 1,
     "operators": 2,

@@ -23,9 +23,10 @@ from experiments.report import Report
 from experiments.schema import RunConfig, Section
 from experiments.tracker import Tracker
 from plap_jax import GaussianMixture, flux, volume
+from plap_jax.balls import flux_density
 from plap_jax.bootstrap import bootstrap_interval
 from plap_jax.diffusion import Diffusion
-from plap_jax.flux import circle_flux, flux_density
+from plap_jax.flux import circle_flux
 from plap_jax.metrics import Interval, auc, mean_interval
 from plap_jax.typing import Array, ScoreFn, require
 
