@@ -133,6 +133,11 @@ def checked(*overrides):
         return check(compose("config", ["+exp=detection_benchmark", "scale=smoke", *overrides]))
 
 
+def test_every_detector_of_the_configs_takes_part():
+    config, _ = checked()
+    assert set(config.detectors) == {path.stem for path in (CONF / "detector").glob("*.yaml")}
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
