@@ -20,6 +20,7 @@ __all__ = ["Estimate", "GaussianMixture", "ScoreFn", "flux", "p_laplacian", "p_l
 # Loaded on first use: scikit-learn, Flax and Orbax would make the import of the core several times as slow.
 _SUBMODULES = frozenset(
     {
+        "adaptive",
         "balls",
         "bootstrap",
         "bounds",

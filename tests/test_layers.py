@@ -26,6 +26,7 @@ LAYERS = {
     "flux": 3,
     "bounds": 3,
     "sampling": 3,
+    "adaptive": 4,
     "detectors": 4,
     "trajectories": 4,
 }

@@ -1,0 +1,94 @@
+"""The flux until its standard error is small enough."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from plap_jax import GaussianMixture, flux
+from plap_jax.adaptive import adaptive_flux, merged
+from plap_jax.directions import sample_directions
+from plap_jax.flux import circle_flux
+
+KEY = jax.random.key(1)
+TWO = GaussianMixture([0.5, 0.5], [[-2.0, 0.0], [2.0, 0.0]], [0.3, 0.3], "spherical")
+SCORE = Partial(GaussianMixture.score, TWO)
+MODE, BESIDE = jnp.array([2.0, 0.0]), jnp.array([0.7, 0.4])
+HOW = {"radius": 0.5, "n_samples": 16}
+
+
+@jax.jit
+def to(target, key, x):
+    return adaptive_flux(SCORE, x, key=key, until_stderr=target, max_samples=2048, **HOW)
+
+
+def test_rounds_are_merged_as_one_sample():
+    keys = [jax.random.fold_in(KEY, i) for i in range(2)]
+    parts = [flux(SCORE, BESIDE, key=key, **HOW) for key in keys]
+    both = merged(*parts)
+    # the units themselves, by asking for the integrand of every direction
+    units = []
+    for key in keys:
+        n = sample_directions(key, 16, (2,), "iid", BESIDE.dtype)[:, 0]
+        s = jax.vmap(SCORE)(BESIDE + 0.5 * n)
+        units.append(-np.sum(np.asarray(s * n), axis=1) / np.linalg.norm(s, axis=1))
+    units = np.concatenate(units)
+    np.testing.assert_allclose(both.value, units.mean(), rtol=1e-5)
+    np.testing.assert_allclose(both.stderr, units.std(ddof=1) / np.sqrt(32), rtol=1e-5)
+    assert (both.n_evals, both.n_units) == (32, 32)
+
+
+def test_it_stops_at_the_first_round_that_is_good_enough():
+    rounds = [flux(SCORE, BESIDE, key=jax.random.fold_in(KEY, i), **HOW) for i in range(20)]
+    so_far = [rounds[0]]
+    for one in rounds[1:]:
+        so_far.append(merged(so_far[-1], one))
+    for target in (0.3, 0.1, 0.06):
+        first = next(e for e in so_far if e.stderr <= target)
+        found = to(target, KEY, BESIDE)
+        assert found.n_evals == first.n_evals
+        np.testing.assert_allclose(found.value, first.value, rtol=1e-4)
+    easy, hard = to(0.05, KEY, MODE), to(0.05, KEY, BESIDE)
+    assert easy.n_evals == 16
+    assert hard.n_evals > 4 * easy.n_evals
+
+
+def test_the_budget_is_kept_and_told():
+    found = adaptive_flux(SCORE, BESIDE, key=KEY, until_stderr=1e-6, max_samples=40, **HOW)
+    assert found.n_evals == 48  # the round that reaches it
+    assert found.stderr > 1e-6
+
+
+def test_a_point_does_not_depend_on_its_batch():
+    both = jax.vmap(lambda x: to(0.05, KEY, x))(jnp.stack([MODE, BESIDE]))
+    for i, x in enumerate((MODE, BESIDE)):
+        alone = to(0.05, KEY, x)
+        assert both.n_evals[i] == alone.n_evals
+        np.testing.assert_allclose(both.value[i], alone.value, rtol=1e-5)
+
+
+def test_intervals_cover_nearly_what_they_say():
+    exact = circle_flux(SCORE, BESIDE, radius=0.5)
+    keys = jax.random.split(KEY, 2000)
+    found = jax.vmap(lambda key: to(0.04, key, BESIDE))(keys)
+    low, high = found.interval(0.95)
+    covered = np.mean((low <= exact) & (exact <= high))
+    assert 0.92 < covered < 0.97
+    assert abs(found.value.mean() - exact) < 4 * found.value.std() / np.sqrt(2000) + 0.003
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"until_stderr": 0.0}, r"^until_stderr=0\.0: must be a single finite number > 0"),
+        ({"until_stderr": float("nan")}, r"^until_stderr=nan"),
+        ({"n_samples": 4}, r"^n_samples=4: must hold at least 8 independent units; it holds 4"),
+        ({"n_samples": 14, "directions": "antithetic"}, r"^n_samples=14: must hold at least 8 .* it holds 7"),
+        ({"max_samples": 8}, r"^max_samples=8: must be an integer >= n_samples=16"),
+        ({"radius": -1.0}, r"^radius=-1\.0"),
+    ],
+)
+def test_bad_input_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        adaptive_flux(SCORE, BESIDE, **{"key": KEY, "until_stderr": 0.1, **HOW} | change)
