@@ -12,12 +12,12 @@ from analytic_network import exact_diffusion, traces
 from counting_network import cost
 from scipy import special
 
+from experiments.detection_benchmark.candidates import FluxContrast
 from plap_jax import GaussianMixture
 from plap_jax.detectors import normal_bundle
 from plap_jax.detectors.ball_average import BallAverage
 from plap_jax.detectors.base import Query
 from plap_jax.detectors.flipd import FLIPD
-from plap_jax.detectors.flux_contrast import FluxContrast
 from plap_jax.detectors.flux_density import FluxDensity
 from plap_jax.detectors.flux_gap import FluxGap
 from plap_jax.detectors.manifold_bias import ManifoldBias

@@ -7,7 +7,6 @@ from plap_jax.detectors.copy_ratio import CopyRatio
 from plap_jax.detectors.denoising_loss import DenoisingLoss
 from plap_jax.detectors.dsm_gap import DSMGap
 from plap_jax.detectors.flipd import FLIPD
-from plap_jax.detectors.flux_contrast import FluxContrast
 from plap_jax.detectors.flux_density import FluxDensity
 from plap_jax.detectors.flux_gap import FluxGap
 from plap_jax.detectors.manifold_bias import ManifoldBias
@@ -30,7 +29,6 @@ __all__ = [
     "DSMGap",
     "DenoisingLoss",
     "Detector",
-    "FluxContrast",
     "FluxDensity",
     "FluxGap",
     "ManifoldBias",

@@ -1,4 +1,7 @@
-"""κ_1 against the same image's κ_1 at a larger noise: a reference that needs neither other images nor a prompt."""
+"""A detector that was tried and is not better than the best others: here, so that the result can be repeated.
+
+docs/results.md has the numbers. What is better by a paired interval would move to ``plap_jax.detectors``.
+"""
 
 from __future__ import annotations
 
