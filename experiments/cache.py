@@ -8,6 +8,7 @@ import pkgutil
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -28,10 +29,15 @@ def code_tag(*modules: ModuleType) -> str:
     """SHA-256 of the source of ``modules``, packages with all they hold: changed code is not taken from the cache."""
     digest = hashlib.sha256()
     for module in modules:
-        source = Path(str(module.__file__))
-        for path in sorted(source.parent.rglob("*.py")) if hasattr(module, "__path__") else [source]:
-            digest.update(path.read_bytes())
+        digest.update(_digest(Path(str(module.__file__)), hasattr(module, "__path__")))
     return digest.hexdigest()
+
+
+@cache
+def _digest(source: Path, is_package: bool) -> bytes:
+    """Read once: a process goes on with the code that it has loaded, whatever becomes of the files."""
+    paths = sorted(source.parent.rglob("*.py")) if is_package else [source]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).digest()
 
 
 def target_modules(spec: Any) -> list[ModuleType]:

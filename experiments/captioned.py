@@ -59,7 +59,8 @@ class Samples(Section):
     @model_validator(mode="after")
     def _distinct(self) -> "Samples":
         values = self.guidance
-        require(len(set(values)) == len(values), "samples.guidance", values, "must not repeat a value")
+        names = {f"{value:g}" for value in values}  # as in the names of metrics
+        require(len(names) == len(values), "samples.guidance", values, "must not repeat a value")
         kinds = sorted(self.per_caption)
         require(kinds == sorted(KINDS), "samples.per_caption", kinds, f"must hold {', '.join(KINDS)}")
         return self

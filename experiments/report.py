@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from fnmatch import fnmatch
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from io import StringIO
 from numbers import Integral, Real
@@ -53,6 +53,7 @@ class Report:
         self._missing: dict[str, str] = {}
         self._data: dict[str, str] = {}
         self._started = datetime.now(UTC)
+        self._git = _git()
 
     def metric(self, name: str, value: Interval | float | None, reason: str | None = None) -> None:
         """Records a result: an interval, a number, or None with the reason why there is none.
@@ -122,7 +123,7 @@ class Report:
         manifest = {
             "config_sha256": sha256_json(science),
             "seed": self.config.get("seed"),
-            "git": _git(),
+            "git": self._git,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
             "cpu": {"machine": platform.machine(), "count": os.cpu_count()},
@@ -222,8 +223,12 @@ def _number(name: str, value: Any) -> float | int:
     return value
 
 
+@cache
 def _git() -> dict[str, Any]:
-    """Commit of the code and whether it was changed since; nulls outside a repository."""
+    """Commit of the code and whether it was changed since; nulls outside a repository.
+
+    Read once, when a process begins its first run: it goes on with the code that it has loaded.
+    """
     root = Path(__file__).parent
     commit, changes = (
         subprocess.run(["git", "-C", root, *command], capture_output=True, text=True, check=False)

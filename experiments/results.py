@@ -12,11 +12,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from tabulate import tabulate
 
 from experiments.files import write_text
-from experiments.pooled import Cell, pool
+from experiments.pooled import CANDIDATE, ORACLE, Cell, cells_of, chosen_family, runs_of
 from experiments.report import MANIFEST, METRICS
 from plap_jax.metrics import Interval, mean_interval
 
@@ -46,14 +47,7 @@ HEADLINE = {
     "8 directions instead of 128, training images: AUC": "directions/train_images/difference",
     "8 directions instead of 128, samples: AUC": "directions/samples/difference",
 }
-OURS, ORACLE = "flux_contrast", "copy_ratio"
-RIVALS = 5  # of which the differences to ours are shown
-
-
-def runs_of(sweep: Path) -> list[Path]:
-    """The finished runs of a sweep, by their number."""
-    found = [path.parent for path in sweep.glob(f"*/{METRICS}")]
-    return sorted(found, key=lambda path: (len(path.name), path.name))
+RIVALS = 4  # of which the differences are shown
 
 
 def source(sweep: Path) -> str:
@@ -62,7 +56,9 @@ def source(sweep: Path) -> str:
     local = ("tracking=", "cache_dir=", "seed=", "hydra.")
     words = [word for word in manifests[0]["overrides"] if not word.startswith(local)]
     seeds = ",".join(str(m["seed"]) for m in manifests)
-    commits = sorted({(m["git"]["commit"] or "unknown")[:7] for m in manifests})
+    commits = sorted(
+        {(m["git"]["commit"] or "unknown")[:7] + " (changed)" * bool(m["git"]["dirty"]) for m in manifests}
+    )
     command = shlex.join(["python", "-m", "experiments.run", "-m", *words, f"seed={seeds}"])
     return f"`{command}`, commit {', '.join(commits)}\n"
 
@@ -108,29 +104,39 @@ def ranking(task: str, prompt: str) -> Callable[[Path], str]:
         order = sorted(names, key=lambda n: -sum(cell.interval(n).value for cell in cells.values()))
         rows = []
         for name in order:
-            nfe = _nfe(runs, f"detection/{task}/{prompt}/", name)
-            tprs = [
-                over_seeds(runs, f"detection/{task}/{prompt}/g{g}/kall/{name}/tpr_at_1pct_fpr").split(" ")[0]
-                for g in cells
-            ]
-            rows.append([name, nfe, *(shown(cell.interval(name)) for cell in cells.values()), " / ".join(tprs)])
+            prefix = f"detection/{task}/{prompt}"
+            tprs = [over_seeds(runs, f"{prefix}/g{g}/kall/{name}/tpr_at_1pct_fpr").split(" ")[0] for g in cells]
+            aucs = [over_seeds(runs, f"{prefix}/g{g}/kall/{name}/auc") for g in cells]
+            rows.append([name, _nfe(runs, prefix, name), *aucs, " / ".join(tprs)])
         heads = [f"AUC, guidance {g}" for g in cells]
         return table(["detector", "NFE", *heads, "TPR at 1 % FPR"], rows)
 
     return write
 
 
-def hard(sweep: Path) -> str:
-    """Ours against the best others, prompt unknown, by image, all copies and few copies."""
-    runs = runs_of(sweep)
+def candidate(sweep: Path) -> str:
+    """The candidate against the best others, prompt unknown, by image, all copies and few copies."""
     rows = []
     for copies in ("all", "1to8"):
-        for guidance, cell in _cells(runs, "image", "unknown", copies).items():
-            others = [name for name in cell.names if name not in (OURS, ORACLE)]
+        for guidance, cell in _cells(runs_of(sweep), "image", "unknown", copies).items():
+            others = [name for name in cell.names if name not in (CANDIDATE, ORACLE)]
             for other in sorted(others, key=lambda n, c=cell: -c.interval(n).value)[:RIVALS]:
-                found = [shown(cell.interval(OURS)), other, shown(cell.interval(other))]
-                rows.append([copies, guidance, *found, shown(cell.difference(OURS, other), signed=True)])
-    return table(["copies", "guidance", f"AUC of {OURS}", "other", "its AUC", "difference"], rows)
+                aucs = [f"{cell.interval(name).value:.3f}" for name in (CANDIDATE, other)]
+                rows.append([copies, guidance, aucs[0], other, aucs[1], shown(cell.difference(CANDIDATE, other))])
+    return table(["copies", "guidance", f"AUC of {CANDIDATE}", "other", "its AUC", "difference"], rows)
+
+
+def family(sweep: Path) -> str:
+    """One p-Laplacian for all seeds and scales, chosen on validation, against the others that are best on test."""
+    runs = runs_of(sweep)
+    member, rows = chosen_family(runs), []
+    for guidance, cell in _cells(runs, "image", "unknown").items():
+        others = [name for name in cell.names if name not in (member, CANDIDATE, ORACLE, "manifold_bias")]
+        others = [name for name in others if not name.startswith(("flux_", "p_laplacian", "ball_average"))]
+        for other in sorted(others, key=lambda n, c=cell: -c.interval(n).value)[:RIVALS]:
+            aucs = [f"{cell.interval(name).value:.3f}" for name in (member, other)]
+            rows.append([guidance, member, aucs[0], other, aucs[1], shown(cell.difference(member, other))])
+    return table(["guidance", "chosen", "its AUC", "other", "AUC of other", "difference"], rows)
 
 
 def copied(sweep: Path) -> str:
@@ -143,14 +149,6 @@ def copied(sweep: Path) -> str:
     scales = list(dict.fromkeys(key[1] for key in keys))
     rows = [[s[1:], *(over_seeds(runs, f"samples/{s}/{g}/copy_fraction") for g in groups)] for s in scales]
     return table(["guidance", *groups], rows)
-
-
-def family(sweep: Path) -> str:
-    """The p-Laplacian chosen on validation against the best rival on test: the lead in every run."""
-    runs = runs_of(sweep)
-    metrics = json.loads((runs[0] / METRICS).read_text())
-    names = [key for key in metrics if key.startswith("family/")]
-    return table(["", "lead in AUC"], [[name.split("/")[3], over_seeds(runs, name)] for name in names])
 
 
 def trajectories(sweep: Path) -> str:
@@ -170,7 +168,7 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
         for task in ("image", "prompt")
         for prompt in ("known", "unknown")
     },
-    "detection/hard": ("detection", hard),
+    "detection/candidate": ("detection", candidate),
     "detection/copies": ("detection", copied),
     "detection/family": ("detection", family),
     "trajectory/summary": ("trajectory", trajectories),
@@ -201,19 +199,22 @@ def table(headers: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
     return tabulate(rows, headers=[str(h) for h in headers], tablefmt="github", disable_numparse=True) + "\n"
 
 
-def shown(interval: Interval, *, signed: bool = False) -> str:
-    """``0.953 [0.941, 0.967]``."""
-    sign = "+" if signed else ""
-    return f"{interval.value:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+def shown(interval: Interval) -> str:
+    """``+0.012 ± 0.004``."""
+    return f"{interval.value:+.3f} ± {interval.high - interval.value:.3f}"
 
 
 def _cells(runs: Sequence[Path], task: str, prompt: str, copies: str = "all") -> dict[str, Cell]:
-    """Guidance → the cell, where it was measured."""
-    metrics = json.loads((runs[0] / METRICS).read_text())
-    found = [key.split("/") for key in metrics if key.startswith(f"detection/{task}/{prompt}/")]
-    scales = sorted({float(key[3][1:]) for key in found})
-    cells = {f"{g:g}": pool(runs, f"{task}/{prompt}/g{g:g}/k{copies}") for g in scales}
-    return {guidance: cell for guidance, cell in cells.items() if cell is not None}
+    """Guidance → the cell, where two runs have measured it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    prefix = f"{task}/{prompt}/g"
+    found = {name: cell for name, cell in cells_of(runs, copies).items() if name.startswith(prefix)}
+    if not found:
+        raise ValueError(f"cell={prefix}…/k{copies}: must be measured by two runs of the sweep")
+    return {name.removeprefix(prefix): found[name] for name in sorted(found, key=lambda n: float(n[len(prefix) :]))}
 
 
 def _nfe(runs: Sequence[Path], prefix: str, name: str) -> str:
@@ -233,7 +234,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         write_text(DOCUMENT, filled(DOCUMENT.read_text(), Path(arguments[0])))
-    except (ValueError, OSError) as error:
+    except (ValueError, KeyError, OSError, BadZipFile) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"→ {DOCUMENT}")

@@ -143,4 +143,6 @@ def test_code_tag_reads_modules_and_whole_packages(tmp_path):
     module.__file__, module.__path__ = str(package / "__init__.py"), [str(package)]
     before = code_tag(module)
     (package / "part.py").write_text("a = 2")
+    assert code_tag(module) == before  # this process goes on with what it has loaded
+    experiments.cache._digest.cache_clear()  # another process
     assert code_tag(module) != before

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from experiments.catalogue import CONF
 from experiments.detection_benchmark.evaluation import Chosen, Measured, choose, measure
+from experiments.detection_benchmark.results import Cell, Results
 from experiments.detection_benchmark.scoring import Scored
 from experiments.detection_benchmark.tasks import Task
 from experiments.errors import UserError
@@ -146,6 +147,13 @@ def test_every_detector_of_the_configs_takes_part():
         ("detectors.flux_p1.family=best", r"^detectors\.flux_p1\.family=best: must be one of 'p-laplacian'"),
         ("+detectors.flux_p1.detector.n_sample=3", r"n_sample"),
         ("+detectors.flux_p1.grid.sigm=[0.1]", r"^detectors\.flux_p1\.detector\.sigm=0\.1: unknown key"),
+        (
+            "detectors.flux_p1.detector.p=0.5",
+            r"^detectors\.flux_p1\.detector: p=0\.5: must be a single",
+        ),
+        ("detectors.flux_p1.detector.n_samples=0", r"^detectors\.flux_p1\.detector: n_samples=0"),
+        ("detectors.flipd_hutchinson.detector.n_probes=1", r"^detectors\.flipd_hutchinson\.detector: n_probes=1"),
+        ("detectors.copy_ratio.family=other", r"^detectors\.copy_ratio\.family='?other'?: must be oracle"),
         ("reference=flux_gap_p1", r"^reference='?flux_gap_p1'?: must be one of .* that needs no prompt"),
         ("samples.guidance=[1.0,1.0]", r"samples\.guidance=\[1\.0, 1\.0\]: must not repeat a value"),
         ("planting.copies=[1,1,1,1,1,1]", r"planting\.copies=.*must not repeat a number"),
@@ -156,6 +164,61 @@ def test_every_detector_of_the_configs_takes_part():
 def test_a_config_that_does_not_fit_is_refused_by_name(override, message):
     with pytest.raises(UserError, match=message):
         checked(override)
+
+
+def test_what_is_unknown_is_not_told(first):
+    with np.load(first / "arrays" / "scores.npz") as stored:
+        a = dict(stored)
+
+    def ranks(prompt, name):
+        cell = f"image/{prompt}/g1"
+        return a[f"{cell}/values"][a[f"{cell}/names"].tolist().index(name)]
+
+    for name in ("flux_p1", "score_norm", "flipd"):
+        assert not np.array_equal(ranks("known", name), ranks("unknown", name))
+    assert np.array_equal(ranks("known", "copy_ratio"), ranks("unknown", "copy_ratio"))
+
+
+class Recorded:
+    """What a report is told."""
+
+    def __init__(self):
+        self.metrics, self.tables = {}, {}
+
+    def metric(self, name, value, reason=None):
+        self.metrics[name] = value
+
+    def table(self, name, rows, kinds=()):
+        self.tables[name] = rows
+
+
+def test_the_family_is_the_p_laplacian_that_is_best_on_the_validation_half():
+    config, _ = checked()
+    images = task()
+    noise = RNG.normal(size=images.positive.shape)
+
+    def with_auc(validation, test):
+        return scored(np.where(images.validation, validation, test) * images.positive + noise)
+
+    found = {
+        "flux_p1": with_auc(3, 1),  # the best of the family on the validation half
+        "flux_p2": with_auc(1, 3),  # and on the test half
+        "score_norm": with_auc(0, 2),  # the best of the others on the test half
+        "pia": with_auc(9, 0),
+        "flux_contrast": with_auc(9, 9),  # a candidate is no member
+        "copy_ratio": with_auc(9, 9),
+    }
+    results = Results(config.detectors, "flux_p1", 0, (4,))
+    results.add(Cell("image", "unknown", 1.0), images, found)
+    report = Recorded()
+    results._family(report)
+    (row,) = report.tables["family"]
+    assert (row["chosen"], row["best_other_on_test"]) == ("flux_p1", "score_norm")
+    lead = report.metrics["family/image/unknown/g1/lead_over_best_other"]
+    test = ~images.validation
+    aucs = [roc_auc_score(images.positive[test], found[n].values[0][test]) for n in ("flux_p1", "score_norm")]
+    assert lead.value == pytest.approx(aucs[0] - aucs[1])
+    assert lead.value < 0
 
 
 # --- choices and measures, on scores that are made up

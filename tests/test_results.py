@@ -23,7 +23,7 @@ def directory(tmp_path):
         }
         (run / "metrics.json").write_text(json.dumps(metrics))
         overrides = ["+exp=image_memorization_patches", f"seed={seed}", "cache_dir=x", "train.n_steps=9"]
-        manifest = {"seed": seed, "git": {"commit": "0123456789"}, "overrides": overrides}
+        manifest = {"seed": seed, "git": {"commit": "0123456789", "dirty": seed == 2}, "overrides": overrides}
         (run / "manifest.json").write_text(json.dumps(manifest))
     return tmp_path
 
@@ -50,7 +50,7 @@ def test_tables_whose_runs_are_there_are_made_anew_and_the_rest_stays(directory)
 def test_the_source_is_the_command_without_what_is_local(directory):
     made = filled("<!-- table patches/source -->\n<!-- end -->", directory)
     command = "python -m experiments.run -m +exp=image_memorization_patches train.n_steps=9 seed=1,2,3"
-    assert f"`{command}`, commit 0123456" in made
+    assert f"`{command}`, commit 0123456, 0123456 (changed)" in made
 
 
 def test_means_are_over_the_runs_that_have_the_metric(directory):

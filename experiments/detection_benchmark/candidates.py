@@ -5,10 +5,12 @@ docs/results.md has the numbers. What is better by a paired interval would move 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import jax
+import numpy as np
 
 from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.diffusion import Diffusion
@@ -35,7 +37,7 @@ class FluxContrast(Detector):
         directions: see ``plap_jax.directions``.
 
     Raises:
-        ValueError: sigma_reference (known, not traced) not above sigma.
+        ValueError: sigma_reference (known, not traced) not above sigma, or a negative weight.
     """
 
     sigma: float
@@ -47,9 +49,11 @@ class FluxContrast(Detector):
     takes_prompt: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.sigma, float) and isinstance(self.sigma_reference, float):  # JAX puts placeholders here
+        numbers = (self.sigma, self.sigma_reference, self.weight)
+        if all(isinstance(value, int | float | np.floating) for value in numbers):  # JAX puts placeholders here
             allowed = f"must be above sigma={self.sigma}"
             require(self.sigma_reference > self.sigma, "sigma_reference", self.sigma_reference, allowed)
+            require(0 <= self.weight < math.inf, "weight", self.weight, "must be finite and >= 0")
 
     @property
     def levels(self) -> tuple[float, ...]:

@@ -119,8 +119,12 @@ class Results:
     def _family(self, report: Report) -> None:
         """Prompt unknown, by image: the p-Laplacian that is best on the validation halves, against the best other."""
         cells = {c: found for c, found in self._choices.items() if (c.task, c.prompt) == ("image", "unknown")}
-        members = [n for n, m in self.methods.items() if m.family == "p-laplacian" and m.runs_with("unknown")]
-        others = [n for n, m in self.methods.items() if m.family == "other" and m.runs_with("unknown")]
+        measured_by_all = set.intersection(*(set(found[0].names) for found in cells.values())) if cells else set()
+
+        def of_family(family: str) -> list[str]:
+            return [n for n, m in self.methods.items() if m.family == family and n in measured_by_all]
+
+        members, others = of_family("p-laplacian"), of_family("other")
         if not cells or not members or not others:
             return
         mean = {n: float(np.mean([c.validation_auc[c.names.index(n)] for c, _ in cells.values()])) for n in members}

@@ -10,12 +10,12 @@ import numpy as np
 from experiments.captioned import Generated, Study
 
 ALL = "all"
-HARD = (1, 2, 4, 8)  # copies: few
+FEW = 8  # copies: the hard cases are those up to it
 
 
 def groups_of(copies: Sequence[int]) -> dict[str, tuple[int, ...] | None]:
     """Names of groups of positives → how many copies stand behind their captions; None: any number."""
-    hard = tuple(k for k in sorted(copies) if k in HARD)
+    hard = tuple(k for k in sorted(copies) if k <= FEW)
     each = {str(k): (k,) for k in sorted(copies)}
     return each | ({f"{hard[0]}to{hard[-1]}": hard} if len(hard) > 1 else {}) | {ALL: None}
 

@@ -19,7 +19,7 @@ HIGHLIGHTS = {
     "flipd": COLOURS[2],
     "noise_gap_norm": COLOURS[3],
 }
-FAMILY = {"p-laplacian": COLOURS[1], "other": COLOURS[0], "oracle": "#777777"}
+FAMILY = {"p-laplacian": COLOURS[1], "other": COLOURS[0], "candidate": COLOURS[6], "oracle": "#777777"}
 PROMPTS = ("known", "unknown")
 REST = "#BBBBBB"
 # AUCs are drawn on a logit axis, which spreads those near 1; what lies beyond these ends is drawn at them.

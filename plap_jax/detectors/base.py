@@ -45,6 +45,9 @@ class Detector(ABC):
 
     A frozen dataclass, registered with JAX: noise levels are data, so that another one compiles nothing again. It
     declares what it needs, whether it uses a prompt that it does not need, and what it costs.
+
+    To JAX's comparison of structures two dataclasses of equal fields are the same: hand a detector to ``scores`` or
+    ``map_points``, which tell classes apart, or close over it, but do not pass several kinds through one ``jit``.
     """
 
     needs: ClassVar[frozenset[Need]]
@@ -109,6 +112,11 @@ class Detector(ABC):
         for name, value in fields.items():
             needed = f"is needed by {type(self).__name__}"
             require(value is not None or name not in self.needs, f"queries.{name}", value, needed)
+        if queries.prompt is not None:
+            whole = jnp.issubdtype(jnp.result_type(queries.prompt), jnp.integer) and np.ndim(queries.prompt) == 1
+            allowed = "must be one integer per image, >= -1"
+            good = whole and bool(np.all(np.asarray(queries.prompt) >= NO_CONDITION))
+            require(good, "queries.prompt", np.asarray(queries.prompt).ravel()[:3], allowed)
         if queries.prompt is not None and "prompt" in self.needs:
             known = bool(np.all(np.asarray(queries.prompt) != NO_CONDITION))
             require(known, "queries.prompt", NO_CONDITION, f"a prompt is needed by {type(self).__name__}")
@@ -117,7 +125,10 @@ class Detector(ABC):
         lengths = {len(np.atleast_1d(value)) for value in fields.values() if value is not None}
         require(len(lengths) == 1, "queries", sorted(lengths), "must hold fields of one length, at least one")
         (n,) = lengths
-        guidance = np.broadcast_to(np.asarray(queries.guidance, np.float32), (n,))
+        guidance = np.asarray(queries.guidance, np.float32)
+        good = guidance.shape in ((), (n,)) and bool(np.isfinite(guidance).all())
+        require(good, "queries.guidance", queries.guidance, f"must be one finite number, or one for each of {n}")
+        guidance = np.broadcast_to(guidance, (n,))
         return replace(queries, **fields, guidance=guidance), n
 
     def _finite(self, found: np.ndarray) -> np.ndarray:
