@@ -25,6 +25,9 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "results.md"
 BLOCK = re.compile(r"<!-- table (?P<name>\S+) -->\n.*?<!-- end -->", re.DOTALL)
 DOSES = {"reproduced": "dose/{}/reproduced", "detected at 1 % FPR": "dose/{}/detected"}
 OF_TRAINING = {"AUC of κ_1": "auc", "AUC of the score norm": "score_norm_auc", "gain": "gain_over_score_norm"}
+SHARE = re.compile(
+    r"trajectory/g(?P<guidance>[^/]+)/(?P<statistic>[^/]+)/auc(?P<own>_own_caption)?_at_(?P<share>\d+)pct"
+)
 HEADLINE = {
     "training images, 40 copies against held out: AUC": "train_images/auc",
     "TPR at 1 % FPR": "train_images/tpr_at_1pct_fpr",
@@ -152,11 +155,18 @@ def copied(sweep: Path) -> str:
 
 
 def trajectories(sweep: Path) -> str:
-    """Every metric of the trajectories that is a summary."""
+    """AUC along the generation: by guidance scale, set of images and statistic, at shares of the steps done."""
     runs = runs_of(sweep)
     metrics = json.loads((runs[0] / METRICS).read_text())
-    names = [key for key in metrics if key.startswith("trajectory/")]
-    return table(["metric", "mean over seeds"], [[name, over_seeds(runs, name)] for name in names])
+    found = [SHARE.fullmatch(key) for key in metrics]
+    rows: dict[tuple[str, str, str], dict[int, str]] = {}
+    for key in filter(None, found):
+        captions = "own" if key["own"] else "all"
+        row = rows.setdefault((key["guidance"], captions, key["statistic"]), {})
+        row[int(key["share"])] = over_seeds(runs, key[0])
+    shares = sorted({share for row in rows.values() for share in row})
+    body = [[*place, *(row.get(share, "") for share in shares)] for place, row in sorted(rows.items())]
+    return table(["guidance", "captions", "statistic", *(f"{share} %" for share in shares)], body)
 
 
 TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
