@@ -199,4 +199,4 @@ def _legend(figure: Figure, axes: np.ndarray) -> None:
     handles, labels = [*shown.values()], [*shown]
     if rest is not None:
         handles, labels = [*handles, rest], [*labels, "others"]
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
