@@ -195,7 +195,7 @@ class Recorded:
 def test_the_family_is_the_p_laplacian_that_is_best_on_the_validation_half():
     config, _ = checked()
     images = task()
-    noise = RNG.normal(size=images.positive.shape)
+    noise = np.random.default_rng(0).normal(size=images.positive.shape)
 
     def with_auc(validation, test):
         return scored(np.where(images.validation, validation, test) * images.positive + noise)
@@ -224,7 +224,6 @@ def test_the_family_is_the_p_laplacian_that_is_best_on_the_validation_half():
 # --- choices and measures, on scores that are made up
 
 N_CAPTIONS, PER_CAPTION = 40, 5
-RNG = np.random.default_rng(0)
 
 
 def task(name="image"):
@@ -245,7 +244,7 @@ def scored(*values):
 
 def test_a_candidate_is_chosen_by_the_validation_half_alone():
     images = task()
-    noise = RNG.normal(size=images.positive.shape)
+    noise = np.random.default_rng(0).normal(size=images.positive.shape)
     # the first is right on the test half only, the second on the validation half only
     first = np.where(images.validation, noise, images.positive)
     second = np.where(images.validation, images.positive, noise)
@@ -269,15 +268,15 @@ def test_a_low_score_is_not_turned_around():
 
 def test_captions_are_scored_by_the_mean_of_their_images():
     prompts = task("prompt")
-    values = RNG.normal(size=(2, N_CAPTIONS * PER_CAPTION))
+    values = np.random.default_rng(0).normal(size=(2, N_CAPTIONS * PER_CAPTION))
     expected = values.reshape(2, N_CAPTIONS, PER_CAPTION).mean(axis=2)
     np.testing.assert_allclose(prompts.of_units(values), expected)
 
 
 def test_equal_detectors_differ_by_exactly_nothing_and_a_better_one_is_told():
     images = task()
-    weak = images.positive + 2 * RNG.normal(size=images.positive.shape)
-    strong = images.positive + 0.5 * RNG.normal(size=images.positive.shape)
+    noise = np.random.default_rng(1).normal(size=(2, *images.positive.shape))
+    weak, strong = images.positive + 2 * noise[0], images.positive + 0.25 * noise[1]
     chosen = choose(images, {"weak": scored(weak), "again": scored(weak), "strong": scored(strong)})
     assert isinstance(chosen, Chosen)
     measured = measure(images, chosen, None, seed=0)
@@ -289,7 +288,7 @@ def test_equal_detectors_differ_by_exactly_nothing_and_a_better_one_is_told():
 
 def test_a_class_that_is_empty_is_told_and_not_measured():
     images = task()
-    chosen = choose(images, {"one": scored(RNG.normal(size=images.positive.shape))})
+    chosen = choose(images, {"one": scored(np.random.default_rng(0).normal(size=images.positive.shape))})
     assert isinstance(chosen, Chosen)
     assert (
         measure(images, chosen, 32, seed=0)

@@ -345,7 +345,7 @@ def test_normal_bundle_by_blocks(monkeypatch):
 
 
 def test_normal_bundle_refuses_what_is_not_finite():
-    with pytest.raises(ValueError, match="NormalBundle.statistic=.*must be finite; 1 of 5 are not, first 3"):
+    with pytest.raises(ValueError, match="NormalBundle.statistic=.*must be finite; 1 of 5 are not, the first are .3."):
         # Its square leaves the range of a float64.
         images = IMAGES * np.where(np.arange(5) == 3, 1e200, 1)[:, None]
         DETECTORS["normal bundle"].scores(model(MIXED), Query(images, PROMPTS), key=KEY)

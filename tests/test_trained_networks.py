@@ -75,6 +75,7 @@ def test_changed_code_trains_again(network, tmp_path, monkeypatch):
     network(own)
     assert network.trainings == 1
     (tmp_path / "own_model.py").write_text(source + "# changed\n")
+    experiments.cache._digest.cache_clear()  # as in a process that starts now
     network(own)
     assert network.trainings == 2
 
