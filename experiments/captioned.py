@@ -91,6 +91,11 @@ class Study:
     captions: Captions
     network: Trained
 
+    def prompts(self, per_caption: dict[Kind, int]) -> np.ndarray:
+        """Every caption as often as images are generated for its kind: ``(n,)`` int32."""
+        times = [per_caption[kind] for kind in self.captions.kind.tolist()]
+        return np.repeat(np.arange(len(times), dtype=np.int32), times)
+
     @cached_property
     def reference(self) -> np.ndarray:
         """The images that training has seen, each once."""
@@ -141,22 +146,17 @@ def prepare(config: CaptionedConfig, *, report: Report, cache: Cache, tracker: T
     return Study(images, captions, network)
 
 
-def generated(
-    config: CaptionedConfig, study: Study, guidance: float, *, report: Report, cache: Cache, name: str = "captioned"
-) -> Generated:
+def generated(config: CaptionedConfig, study: Study, guidance: float, *, report: Report, cache: Cache) -> Generated:
     """The images of every caption at one guidance scale, from noise that all scales share, labelled."""
-    captions, numbers = study.captions, config.samples.per_caption
-    prompts = np.repeat(np.arange(len(captions.kind)), [numbers[kind] for kind in captions.kind.tolist()]).astype(
-        np.int32
-    )
+    prompts = study.prompts(config.samples.per_caption)
     made = generate(
         study.network,
         len(prompts),
         shape=study.images.points.shape[1:],
         sampler=config.samples.sampler,
         seed=config.seed,
-        name=f"{name}/g{guidance:g}",
-        noise=name,
+        name=f"captioned/g{guidance:g}",
+        noise="captioned",
         conditions=prompts,
         guidance=guidance,
         report=report,

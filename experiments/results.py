@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -53,6 +54,12 @@ HEADLINE = {
 RIVALS = 4  # of which the differences are shown
 
 
+@cache
+def metrics_of(run: Path) -> dict[str, Any]:
+    """Read once: a benchmark has thousands of metrics, and every cell of a table asks for one."""
+    return json.loads((run / METRICS).read_text())
+
+
 def source(sweep: Path) -> str:
     """Which commit and command the runs come from."""
     manifests = [json.loads((run / MANIFEST).read_text()) for run in runs_of(sweep)]
@@ -70,7 +77,7 @@ def over_seeds(runs: Sequence[Path], metric: str) -> str:
     """Mean ± half of Student's interval over the runs that have it."""
     values = []
     for run in runs:
-        found = json.loads((run / METRICS).read_text()).get(metric)
+        found = metrics_of(run).get(metric)
         values += [] if found is None else [found["value"] if isinstance(found, dict) else found]
     if len(values) < 2:
         return "" if not values else f"{values[0]:.3f}"
@@ -88,7 +95,7 @@ def headline(sweep: Path) -> str:
 def doses(sweep: Path) -> str:
     """Dose and response of the image experiment."""
     runs = runs_of(sweep)
-    metrics = json.loads((runs[0] / METRICS).read_text())
+    metrics = metrics_of(runs[0])
     copies = sorted({int(key.split("/")[1]) for key in metrics if key.startswith("dose/")})
     rows: list[list[Any]] = [["visits", *(f"{metrics[f'dose/{k}/visits']:,.0f}" for k in copies)]]
     rows += [[label, *(over_seeds(runs, metric.format(k)) for k in copies)] for label, metric in DOSES.items()]
@@ -145,7 +152,7 @@ def family(sweep: Path) -> str:
 def copied(sweep: Path) -> str:
     """Share of generated images that are copies, by what stands behind their caption."""
     runs = runs_of(sweep)
-    metrics = json.loads((runs[0] / METRICS).read_text())
+    metrics = metrics_of(runs[0])
     keys = [key.split("/") for key in metrics if key.startswith("samples/") and key.endswith("/copy_fraction")]
     groups = list(dict.fromkeys(key[2] for key in keys))
     groups.sort(key=lambda g: (not g.startswith("k"), int(g[1:]) if g[1:].isdigit() else 0))
@@ -157,7 +164,7 @@ def copied(sweep: Path) -> str:
 def trajectories(sweep: Path) -> str:
     """AUC along the generation: by guidance scale, set of images and statistic, at shares of the steps done."""
     runs = runs_of(sweep)
-    metrics = json.loads((runs[0] / METRICS).read_text())
+    metrics = metrics_of(runs[0])
     found = [SHARE.fullmatch(key) for key in metrics]
     rows: dict[tuple[str, str, str], dict[int, str]] = {}
     for key in filter(None, found):
@@ -230,7 +237,7 @@ def _cells(runs: Sequence[Path], task: str, prompt: str, copies: str = "all") ->
 def _nfe(runs: Sequence[Path], prefix: str, name: str) -> str:
     found = set()
     for run in runs:
-        metrics = json.loads((run / METRICS).read_text())
+        metrics = metrics_of(run)
         found |= {metrics[key] for key in metrics if key.startswith(prefix) and key.endswith(f"/kall/{name}/nfe")} - {
             None
         }

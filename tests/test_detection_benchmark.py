@@ -2,11 +2,9 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import experiment_run
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
@@ -40,21 +38,7 @@ FIGURES = {f"{name}_{task}" for name in ("ranking", "roc", "cost", "copies") for
 
 
 def run(directory, cache, *overrides, code=0):
-    # a network that predicts x0 copies after few steps, and with 0.5 for 1/3 enough to measure
-    fixed = ["+exp=detection_benchmark", "scale=smoke", "tracking=disabled", "prediction=x0", "labels.max_ratio=0.5"]
-    compiled = {"JAX_COMPILATION_CACHE_DIR": str(cache.parent / "compiled")}
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", *fixed, f"hydra.run.dir={directory}", f"cache_dir={cache}"]
-        + list(overrides),
-        cwd=ROOT,
-        env=os.environ | compiled | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr[-3000:]
-    return done
+    return experiment_run.run("detection_benchmark", directory, cache, *overrides, code=code)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +128,7 @@ def test_every_detector_of_the_configs_takes_part():
     [
         ("detectors.flux_p1.grid.sigma=[3.0]", r"^detectors\.flux_p1\.grid=\{'sigma': 3\.0\}: must lie in \["),
         ("detectors.flux_p1.grid.sigma=[0.1,0.1]", r"grid\.sigma=\[0\.1, 0\.1\]: must hold at least one value, none"),
+        ("detectors.secmi.grid.sigma=[0.99995]", r"^detectors\.secmi\.grid=.*leaves no room for the step above it"),
         ("detectors.flux_p1.family=best", r"^detectors\.flux_p1\.family=best: must be one of 'p-laplacian'"),
         ("+detectors.flux_p1.detector.n_sample=3", r"n_sample"),
         ("+detectors.flux_p1.grid.sigm=[0.1]", r"^detectors\.flux_p1\.detector\.sigm=0\.1: unknown key"),

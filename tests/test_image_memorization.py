@@ -5,10 +5,10 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import experiment_run
 import jax
 import numpy as np
 import pytest
@@ -44,39 +44,15 @@ REQUIRED = [
 FIGURES = {"contact_sheet", "samples", "histograms", "levels", "dose_response", "learning"}
 
 
+EXP, OFTEN = "image_memorization", ("train.chunk_steps=50", "train.checkpoint_every=50")
+
+
 def command(directory, cache, *overrides):
-    # after so few steps a network that predicts x0 copies already, and with 0.5 for 1/3 enough to measure
-    fixed = ["+exp=image_memorization", "scale=smoke", "tracking=disabled", "prediction=x0", "labels.max_ratio=0.5"]
-    fixed += ["train.chunk_steps=50", "train.checkpoint_every=50"]
-    return [
-        sys.executable,
-        "-m",
-        "experiments.run",
-        *fixed,
-        f"hydra.run.dir={directory}",
-        f"cache_dir={cache}",
-        *overrides,
-    ]
-
-
-def environment(cache):
-    """What XLA has compiled is shared by all runs of this file: they differ in other things."""
-    compiled = {"JAX_COMPILATION_CACHE_DIR": str(cache.parent / "compiled")}
-    return os.environ | compiled | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return experiment_run.command(EXP, directory, cache, *OFTEN, *overrides)
 
 
 def run(directory, cache, *overrides, code=0):
-    done = subprocess.run(
-        command(directory, cache, *overrides),
-        cwd=ROOT,
-        env=environment(cache),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr[-3000:]
-    return done
+    return experiment_run.run(EXP, directory, cache, *OFTEN, *overrides, code=code)
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +250,7 @@ def test_killed_at_any_stage_and_started_again_it_ends_the_same(first, base, sta
         process = subprocess.Popen(
             command(directory, cache, "figures=null"),
             cwd=ROOT,
-            env=environment(base / name / "cache"),
+            env=experiment_run.environment(base / name / "cache"),
             stdout=subprocess.DEVNULL,
             stderr=stderr,
         )

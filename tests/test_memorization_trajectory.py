@@ -3,11 +3,9 @@
 import csv
 import itertools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import experiment_run
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,21 +163,7 @@ def test_bad_arguments_are_refused(corners, prompt, options, message):
 
 
 def run(directory, cache, *overrides, code=0):
-    # a network that predicts x0 copies after few steps, and with 0.5 for 1/3 enough to measure
-    fixed = ["+exp=memorization_trajectory", "scale=smoke", "tracking=disabled", "prediction=x0"]
-    fixed += ["labels.max_ratio=0.5", f"hydra.run.dir={directory}", f"cache_dir={cache}"]
-    compiled = {"JAX_COMPILATION_CACHE_DIR": str(cache.parent / "compiled")}
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", *fixed, *overrides],
-        cwd=ROOT,
-        env=os.environ | compiled | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr[-3000:]
-    return done
+    return experiment_run.run("memorization_trajectory", directory, cache, *overrides, code=code)
 
 
 @pytest.fixture(scope="module")

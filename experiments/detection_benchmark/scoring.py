@@ -76,8 +76,7 @@ class Method(Section):
         for candidate in self.candidates:
             check_arguments({**self.detector.spec, **candidate}, tuple(f"{key}.detector".split(".")))
             made = checked_as(f"{key}.grid", candidate, self.make, candidate, reference)
-            for level in made.levels:
-                checked_as(f"{key}.grid", candidate, schedule.time_at, level)
+            checked_as(f"{key}.grid", candidate, made.check, schedule)
         try:
             _trace(made, schedule)
         except ValueError as error:

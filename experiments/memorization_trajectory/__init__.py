@@ -46,8 +46,7 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
     """Train, generate and follow at every guidance scale, label the images that come out, measure step by step."""
     study = prepare(config, report=report, cache=cache, tracker=tracker)
     captions = study.captions
-    numbers = [config.samples.per_caption[kind] for kind in captions.kind.tolist()]
-    prompts = np.repeat(np.arange(len(numbers)), numbers).astype(np.int32)
+    prompts = study.prompts(config.samples.per_caption)
     # Most copies come from captions of one image. Among all images the kind of the caption tells copies already, and a
     # statistic that sees no more than that does well; among images of such captions it has to see the copying.
     compared = {"auc": np.full(len(prompts), True), "auc_own_caption": captions.kind[prompts] == "unique"}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from plap_jax.diffusion import Diffusion
+from plap_jax.diffusion import Diffusion, Schedule
 from plap_jax.parallel import map_points
 from plap_jax.sampling import NO_CONDITION
 from plap_jax.typing import Array, ArrayLike, PRNGKey, require
@@ -68,6 +68,15 @@ class Detector(ABC):
         """The noise levels at which the network is asked, of those that are parameters."""
         return (self.sigma,) if hasattr(self, "sigma") else ()
 
+    def check(self, schedule: Schedule) -> None:
+        """Refuse noise levels that the schedule does not have.
+
+        Raises:
+            ValueError: naming ``sigma``.
+        """
+        for level in self.levels:
+            schedule.time_at(level)
+
     @abstractmethod
     def evaluations(self, dim: int) -> int:
         """Network evaluations for one image of ``dim`` coordinates; a Jacobian-vector product counts as two."""
@@ -98,8 +107,7 @@ class Detector(ABC):
         queries, n = self._checked(queries)
         floating = queries.image is None or jnp.issubdtype(jnp.result_type(queries.image), jnp.floating)
         require(floating, "queries.image", jnp.result_type(queries.image), "must be of a floating dtype, in [-1, 1]")
-        for level in self.levels:
-            model.schedule.time_at(level)  # refused here: in the statistic it is traced
+        self.check(model.schedule)  # refused here: in the statistic noise levels are traced
         shape = np.shape(queries.noise if queries.image is None else queries.image)[1:]
         size = batch_size or max(1, EVALUATIONS // self.evaluations(int(np.prod(shape))))
         fn = Partial(_statistic, self, model, key)

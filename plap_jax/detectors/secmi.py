@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.diffusion import Diffusion, Schedule, convert
@@ -71,25 +69,14 @@ class SecMI(Detector):
         # The last is t itself, not t up to rounding.
         return schedule.t_min * (1 - share) + t * share, t + (t - schedule.t_min) / self.n_steps
 
-    def scores(
-        self,
-        model: Diffusion,
-        queries: Query,
-        *,
-        key: PRNGKey,
-        batch_size: int | None = None,
-        progress: Callable[[int, int], None] | bool = False,
-    ) -> np.ndarray:
-        """As of every detector; refuses a sigma too near the top of the schedule for a step above it."""
-        self._check_above(model.schedule)
-        return super().scores(model, queries, key=key, batch_size=batch_size, progress=progress)
-
-    def evaluations(self, dim: int) -> int:
-        """The steps up to t, the step above it and the one back."""
-        return self.n_steps + 2
-
-    def _check_above(self, schedule: Schedule) -> None:
+    def check(self, schedule: Schedule) -> None:
+        """As of every detector; and a sigma too near the top of the schedule for a step above it."""
+        super().check(schedule)
         above: ArrayLike = self.times(schedule)[1]
         allowed = f"leaves no room for the step above it in {schedule.name}; lower it or take more n_steps"
         # Rounding of t must not refuse what the schedule itself would take.
         require(float(above) <= schedule.t_max * (1 + 1e-6), "sigma", self.sigma, allowed)
+
+    def evaluations(self, dim: int) -> int:
+        """The steps up to t, the step above it and the one back."""
+        return self.n_steps + 2

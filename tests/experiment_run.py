@@ -1,0 +1,37 @@
+"""An experiment at scale=smoke, run as a user runs it: in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# After so few steps a network that predicts x0 copies already, and with 0.5 for 1/3 enough to measure.
+FIXED = ("scale=smoke", "tracking=disabled", "prediction=x0", "labels.max_ratio=0.5")
+
+
+def command(exp, directory, cache, *overrides):
+    """The words of one run."""
+    words = [sys.executable, "-m", "experiments.run", f"+exp={exp}", *FIXED]
+    return [*words, f"hydra.run.dir={directory}", f"cache_dir={cache}", *overrides]
+
+
+def environment(cache):
+    """What XLA has compiled is shared by all runs beside one cache: they differ in other things."""
+    compiled = {"JAX_COMPILATION_CACHE_DIR": str(cache.parent / "compiled")}
+    return os.environ | compiled | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
+def run(exp, directory, cache, *overrides, code=0):
+    """Runs to its end, which must have this exit code."""
+    done = subprocess.run(
+        command(exp, directory, cache, *overrides),
+        cwd=ROOT,
+        env=environment(cache),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr[-3000:]
+    return done
