@@ -71,7 +71,7 @@ def draw_ranking(a: Arrays, task: str, figures: Path) -> None:
         axes[row, 0].set_ylabel(f"prompt {prompt}")
     figure.supxlabel(f"AUC by {task}, test half, 95 % intervals over captions", fontsize=8)
     handles = [Axes.plot(axes[0, 0], [], [], "o", ms=3, color=colour, label=name)[0] for name, colour in FAMILY.items()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(FAMILY))
     save(figure, figures, f"ranking_{task}")
 
 
