@@ -24,6 +24,7 @@ _SUBMODULES = frozenset(
         "balls",
         "bootstrap",
         "bounds",
+        "calibration",
         "checkpoints",
         "data",
         "detectors",

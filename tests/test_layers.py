@@ -15,6 +15,7 @@ LAYERS = {
     "networks": 1,
     "neighbours": 1,
     "metrics": 1,
+    "calibration": 1,
     "bootstrap": 2,
     "balls": 2,
     "parallel": 1,
