@@ -37,6 +37,7 @@ _SUBMODULES = frozenset(
         "networks",
         "operators",
         "parallel",
+        "pretrained",
         "sampling",
         "training",
         "trajectories",

@@ -29,6 +29,7 @@ LAYERS = {
     "sampling": 3,
     "adaptive": 4,
     "detectors": 4,
+    "pretrained": 4,
     "trajectories": 4,
 }
 NOT_FOR_THE_LIBRARY = {"hydra", "omegaconf", "wandb", "matplotlib", "experiments", "benchmarks", "tests"}

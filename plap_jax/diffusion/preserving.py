@@ -151,6 +151,13 @@ class DiscreteVP(Schedule):
         require(beta_end > 0, "beta_end", beta_end, "must lie in (0, 1)")
         return cls(np.linspace(beta_start**0.5, beta_end**0.5, n_steps) ** 2)
 
+    @classmethod
+    def squared_cosine(cls, n_steps: int = 1000, s: float = 0.008, largest: float = 0.999) -> DiscreteVP:
+        """β_t = min(1 − ᾱ((t+1)/T)/ᾱ(t/T), largest), ᾱ(u) = cos²((π/2)(u+s)/(1+s)) (Nichol & Dhariwal 2021, eq. 17)."""
+        require(n_steps >= 1, "n_steps", n_steps, "must be >= 1")
+        signal = np.cos((np.linspace(0, 1, n_steps + 1) + s) / (1 + s) * (math.pi / 2)) ** 2
+        return cls(np.minimum(1 - signal[1:] / signal[:-1], largest))
+
     @property
     def t_max(self) -> int:
         """T − 1."""

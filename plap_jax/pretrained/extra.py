@@ -1,0 +1,47 @@
+"""The extra ``diffusers``: which versions were tested together, and one line that says what to install."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+
+EXTRA = "pip install 'plap-jax[diffusers]'"
+# The same as in pyproject.toml, which a test holds. torchax follows the insides of torch, and has no other promise.
+TESTED = {
+    "torch": "2.13.0",
+    "torchax": "0.0.14.dev20261026",
+    "diffusers": "0.42.1",
+    "transformers": "5.24.0",
+    "accelerate": "1.15.0",
+    "safetensors": "0.8.0",
+}
+
+
+def require_extra() -> None:
+    """Refuse to go on without the packages of the extra, in the versions that were tested.
+
+    Raises:
+        ValueError: naming the package, the version found, and what to install.
+    """
+    for package, tested in TESTED.items():
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            raise ValueError(f"{package} is not installed: a diffusers folder needs {EXTRA}") from None
+        if found.partition("+")[0] != tested:  # 2.13.0+cpu is a build of 2.13.0
+            raise ValueError(f"{package}={found}: only {tested} was tested, install it by {EXTRA}")
+
+
+def bridge() -> ModuleType:
+    """``plap_jax.pretrained.bridge``, the module that imports PyTorch.
+
+    Raises:
+        ValueError: as ``require_extra``, or packages that cannot be imported.
+    """
+    require_extra()
+    try:
+        return import_module("plap_jax.pretrained.bridge")
+    except ImportError as error:
+        line = str(error).partition("\n")[0]
+        raise ValueError(f"the packages of the extra diffusers cannot be imported, install {EXTRA}: {line}") from error
