@@ -17,7 +17,7 @@ from experiments.cache import Cache
 from experiments.errors import JobFailed, Refused, UserError, one_line
 from experiments.files import write_text
 from experiments.report import ERROR, Report, remove_results
-from experiments.schema import RunConfig, check
+from experiments.schema import BaseConfig, check
 from experiments.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def _run(config: DictConfig, directory: Path) -> float:
     return report.objective(checked.objective)
 
 
-def _tracker(checked: RunConfig, report: Report) -> Tracker:
+def _tracker(checked: BaseConfig, report: Report) -> Tracker:
     """The tracker of the config, or none with a warning: a tracker that fails must not fail the run."""
     try:
         tracker: Tracker = checked.tracking.make()

@@ -1,9 +1,9 @@
 """The composed config is checked here before anything is computed: no unknown key, no impossible value.
 
-Keys that every experiment shares are fields of ``RunConfig``; an experiment's module holds a subclass named
-``Config`` that adds its own. A section with a ``_target_`` is a ``Target``: its keys and types are checked
-against the signature of what it names, and values without ``_partial_`` are made once, so that the library's
-own ranges speak before the first computation.
+Keys that every experiment shares are fields of ``BaseConfig``, those of all that train are fields of ``RunConfig``; an
+experiment's module holds a subclass named ``Config`` that adds its own. A section with a ``_target_`` is a ``Target``:
+its keys and types are checked against the signature of what it names, and values without ``_partial_`` are made once,
+so that the library's own ranges speak before the first computation.
 """
 
 import importlib
@@ -77,7 +77,7 @@ class Flux(Section):
     radius: Annotated[float, Field(gt=0)] | None = Field(description="null: the noise shell σ√d")
 
 
-class RunConfig(Section):
+class BaseConfig(Section):
     """What every experiment's config holds."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="lower case, digits and _, names the run directory")
@@ -91,11 +91,7 @@ class RunConfig(Section):
     cache_dir: str = Field(min_length=1)
     tracking: Target
     flux: Flux
-    diffusion: Target
-    prediction: Literal["eps", "x0", "v"] = Field(description="what the network predicts")
     model: Target
-    train: Target
-    data: Target
 
     @field_validator("figures")
     @classmethod
@@ -116,6 +112,15 @@ class RunConfig(Section):
         return scales
 
 
+class RunConfig(BaseConfig):
+    """What the config of an experiment that trains networks holds."""
+
+    diffusion: Target
+    prediction: Literal["eps", "x0", "v"] = Field(description="what the network predicts")
+    train: Target
+    data: Target
+
+
 def checked_as(key: str, value: Any, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """``check(*args)``, whose complaint "argument=value: what is allowed" is told under the key of the config."""
     try:
@@ -124,7 +129,7 @@ def checked_as(key: str, value: Any, check: Callable[..., Any], *args: Any, **kw
         raise ValueError(f"{key}={value}: {str(error).partition(': ')[2]}") from error
 
 
-def check(config: DictConfig) -> tuple[RunConfig, ModuleType]:
+def check(config: DictConfig) -> tuple[BaseConfig, ModuleType]:
     """The config as its experiment's model, and the experiment's module.
 
     Raises:
