@@ -14,6 +14,8 @@ Mode = Literal["RGB", "L"]
 Resize = Literal["center-crop", "refuse"]
 # Number formats whose range nobody states: what is white in them?
 WITHOUT_RANGE = ("I", "F")
+# A file of a few bytes may declare any size, and decoding would fill the memory.
+MAX_PIXELS = 2**26
 
 
 def check_shape(size: int, mode: str, resize: str, crop: int | None = None) -> None:
@@ -47,8 +49,11 @@ def as_array(image: Image.Image, *, size: int, mode: Mode, resize: Resize, crop:
         ``(size, size, 3 or 1)`` float32 in [−1, 1].
 
     Raises:
-        UnusableImage: an animation, a number format without a stated range, too small, or not size × size.
+        UnusableImage: an animation, a number format without a stated range, too small, not size × size, or of more than
+            67 million pixels, which is told before anything is decoded.
     """
+    if image.width * image.height > MAX_PIXELS:
+        raise UnusableImage(f"declares {image.width}×{image.height} pixels, more than {MAX_PIXELS}")
     # A multi-picture JPEG, as cameras write it, holds the photograph first and previews after it.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise UnusableImage(f"an animation of {image.n_frames} frames")

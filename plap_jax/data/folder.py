@@ -66,27 +66,27 @@ def imagefolder(
     require(path is not None, "path", path, "must be a folder of images")
     folder = Path(path)
     require(folder.is_dir(), "path", path, "must be a folder of images, and there is no such folder")
-    files, others = _listed(folder)
+    files, others = list_images(folder)
     if on_bad == "refuse" and others:
         raise _refusal(*others[0])
     require(bool(files), "path", path, f"must hold images ({', '.join(SUFFIXES)}), and none was found")
 
     def read(index: int) -> np.ndarray:
         try:
-            return _decoded(folder / files[index], size, mode, resize, crop)
+            return decode(folder / files[index], size, mode, resize, crop)
         except UnusableImage as reason:
             if on_bad == "refuse":
-                raise _refusal(_printable(files[index]), str(reason)) from reason
+                raise _refusal(printable(files[index]), str(reason)) from reason
             raise
 
     found = split_distinct(
         read,
-        [_printable(file) for file in files],
+        [printable(file) for file in files],
         seed=seed,
         n_train=n_train,
         n_heldout=n_heldout,
         duplicate_distance=duplicate_distance,
-        name=_printable(folder.resolve().name),
+        name=printable(folder.resolve().name),
         labels=_classes(files),
     )
     return replace(found, skipped=tuple(sorted({*others, *found.skipped})))
@@ -96,38 +96,43 @@ def _refusal(name: str, reason: str) -> ValueError:
     return ValueError(f"file={name!r}: {reason}; on_bad=skip leaves such files out")
 
 
-def _listed(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
-    """Files that are images by their name, sorted, relative to the folder; and (name, reason) of everything else."""
+def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Files that are images by their name, sorted, relative to the folder; and (name, reason) of everything else.
+
+    What begins with a dot is not looked at. Links to files are followed, links to folders are not.
+    """
     files, others = [], []
 
     def cannot_enter(error: OSError) -> None:
         name = Path(error.filename).relative_to(folder)
-        others.append((_printable(name), f"cannot be entered: {error.strerror}"))
+        others.append((printable(name), f"cannot be entered: {error.strerror}"))
 
     for directory, subfolders, names in os.walk(folder, onerror=cannot_enter):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        links = [Path(directory, name) for name in subfolders if Path(directory, name).is_symlink()]
+        others += [(printable(link.relative_to(folder)), "a link to a folder, not followed") for link in links]
         for name in names:
             file = Path(directory, name).relative_to(folder)
             if name.startswith("."):
                 continue
             if file.suffix.lower() not in SUFFIXES:
-                others.append((_printable(file), f"not named as an image ({', '.join(SUFFIXES)})"))
+                others.append((printable(file), f"not named as an image ({', '.join(SUFFIXES)})"))
             elif not (folder / file).is_file():  # a pipe would be waited for
-                others.append((_printable(file), "not a file that can be read"))
+                others.append((printable(file), "not a file that can be read"))
             else:
                 files.append(file)
     return sorted(files), sorted(others)
 
 
-def _decoded(path: Path, size: int, mode: Mode, resize: Resize, crop: int | None) -> np.ndarray:
-    """The image of a file.
+def decode(path: Path, size: int, mode: Mode, resize: Resize, crop: int | None = None) -> np.ndarray:
+    """The image of a file: ``(size, size, 3 or 1)`` float32 in [−1, 1], as `decoding.as_array` says.
 
     Raises:
         UnusableImage: whatever is wrong with it, on one line.
     """
-    if path.stat().st_size == 0:
-        raise UnusableImage("empty")
     try:
+        if path.stat().st_size == 0:
+            raise UnusableImage("empty")
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             return as_array(image, size=size, mode=mode, resize=resize, crop=crop)
     except UnusableImage:
@@ -146,6 +151,6 @@ def _classes(files: list[Path]) -> list[int] | None:
     return [number[file.parts[0]] for file in files]
 
 
-def _printable(path: Path | str) -> str:
-    """File names are bytes, and may be no text."""
+def printable(path: Path | str) -> str:
+    """A file's name as text: names are bytes, and may be no text."""
     return os.fspath(path).encode("utf-8", "replace").decode()
