@@ -1,0 +1,109 @@
+"""What an audit proves and does not prove, in words; what is true depends on what was known."""
+
+from dataclasses import dataclass
+
+NULL = "exchangeable with the reference images"
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Sentences for the reader of an audit.
+
+    Attributes:
+        control: what bounds the errors, or that nothing does, in a few words.
+        proves, does_not: a sentence or two each.
+        is_controlled: whether errors are controlled.
+    """
+
+    control: str
+    proves: tuple[str, ...]
+    does_not: tuple[str, ...]
+    is_controlled: bool
+
+
+def claims(
+    fdr: float | None,
+    n_reference: int = 0,
+    *,
+    own_generations: bool = False,
+    training_set: bool = False,
+    max_ratio: float = 1 / 3,
+) -> Claims:
+    """The sentences for an audit.
+
+    Args:
+        fdr: the false-discovery rate of Benjamini–Hochberg, where the reference images are known not to be in the
+            training data; None where they are not known to be, or there are none.
+        n_reference: number of reference images.
+        own_generations: the reference is what the model itself generated.
+        training_set: the training set was searched for the nearest image.
+        max_ratio: below it, d₁/d₂ says copy.
+    """
+    found = _with_error_control(fdr, n_reference) if fdr is not None else _without(n_reference, own_generations)
+    if not training_set:
+        return found
+    proves, does_not = _of_the_training_set(max_ratio)
+    return Claims(found.control, found.proves + proves, found.does_not + does_not, found.is_controlled)
+
+
+def _with_error_control(fdr: float, n_reference: int) -> Claims:
+    return Claims(
+        control=f"False-discovery rate held at {fdr:.2g}",
+        proves=(
+            f"A p-value answers one question: if this image were {NULL}, how often would an image score at least "
+            f"this high? With {n_reference:,} reference images it cannot fall below {1 / (n_reference + 1):.2g}.",
+            f"If every image that was not memorized is {NULL}, then on average over audits like this one at most "
+            f"{100 * fdr:.3g}\N{NO-BREAK SPACE}% of the flagged images are false discoveries (Benjamini–Hochberg).",
+        ),
+        does_not=(
+            "A flag is not a proof of training. An image from another source, of another quality or of an unusual kind "
+            "also differs from the reference, and may be flagged for that alone.",
+            "The bound holds on average over audits. In this one the share of false discoveries may be higher.",
+            "An image without a flag is not cleared: training may have seen it and left no trace at this noise level.",
+            "The interval of a score covers the random directions it was measured with, not another training run.",
+        ),
+        is_controlled=True,
+    )
+
+
+def _without(n_reference: int, own_generations: bool) -> Claims:
+    compared = (
+        f"the {n_reference:,} images that the model generated itself"
+        if own_generations
+        else f"the {n_reference:,} images it was compared with"
+        if n_reference
+        else "all audited images"
+    )
+    of_generations = (
+        "The model’s own generations are not known to be free of memorized images. Where it repeats training images, "
+        "they are in the comparison too, and hide others of their kind.",
+    )
+    of_audited = ("Where many of the audited images are memorized, they move the median, and z-scores come out small.",)
+    return Claims(
+        control="No error control",
+        proves=(
+            "The ranking: the model’s density is sharper at the images with higher scores.",
+            f"A robust z-score says how far an image lies above the median of {compared}, in robust standard "
+            "deviations (1.48 times the median absolute deviation).",
+        ),
+        does_not=(
+            "No error control: there are no p-values, and nothing bounds the share of false finds. A cut at any score "
+            "is a choice, not a test. For a test, give images that are known not to be in the training data.",
+            *(of_generations if own_generations else () if n_reference else of_audited),
+            "The interval of a score covers the random directions it was measured with, not another training run.",
+        ),
+        is_controlled=False,
+    )
+
+
+def _of_the_training_set(max_ratio: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    proves = (
+        "The nearest training image is a fact about pixels. A ratio d₁/d₂, its distance over that of the second "
+        f"nearest, below {max_ratio:.2g} means that no other training image is nearly as close: a copy.",
+        "Where a high score and a low ratio agree, the model is sharp at an image that it was trained on.",
+    )
+    does_not = (
+        "Distances are between pixels: a copy that is cropped, mirrored or recoloured may have no near neighbour. And an "
+        "image that stands in the training set is near to itself whether or not it is memorized.",
+    )
+    return proves, does_not

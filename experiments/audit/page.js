@@ -1,0 +1,68 @@
+"use strict";
+(() => {
+  const byId = (id) => document.getElementById(id);
+  const [table, filter, flagged, size, status] = ["table", "filter", "flagged", "size", "status"].map(byId);
+  const [previous, next] = [byId("previous"), byId("next")];
+  const body = table.tBodies[0];
+  const headers = [...table.tHead.rows[0].cells];
+  const collator = new Intl.Collator(undefined, { numeric: true });
+
+  // Rows leave the document and come back a page at a time: thousands of them stay quick.
+  const all = [...body.rows].map((element) => ({
+    element,
+    text: [...element.querySelectorAll("bdi, q, .group")].map((part) => part.textContent).join("\n").toLowerCase(),
+    isFlagged: element.classList.contains("flagged"),
+  }));
+  let key = "score";
+  let descending = true;
+  let start = 0;
+  let shown = all;
+
+  const compare = (a, b) => {
+    const [x, y] = [a.element.dataset[key], b.element.dataset[key]];
+    if (x === undefined || y === undefined) return (x === undefined) - (y === undefined); // at the end, either way
+    const order = key === "name" ? collator.compare(x, y) : Number(x) - Number(y);
+    return descending ? -order : order;
+  };
+
+  const draw = () => {
+    const end = Math.min(start + Number(size.value), shown.length);
+    body.replaceChildren(...shown.slice(start, end).map((row) => row.element));
+    const of = shown.length === all.length ? "" : `, of ${all.length.toLocaleString("en")} in all`;
+    const range = `Images ${(start + 1).toLocaleString("en")} to ${end.toLocaleString("en")}`;
+    status.textContent = shown.length ? `${range} of ${shown.length.toLocaleString("en")}${of}` : "No image matches.";
+    previous.disabled = start === 0;
+    next.disabled = end === shown.length;
+  };
+
+  const select = () => {
+    const words = filter.value.toLowerCase().split(/\s+/);
+    const chosen = (row) => words.every((word) => row.text.includes(word)) && (row.isFlagged || !flagged?.checked);
+    shown = all.filter(chosen).sort(compare);
+    start = 0;
+    draw();
+  };
+
+  const turn = (step) => {
+    start += step * Number(size.value);
+    draw();
+    byId("images").scrollIntoView();
+  };
+
+  table.tHead.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    descending = key === button.dataset.key ? !descending : button.dataset.first === "descending";
+    key = button.dataset.key;
+    const order = descending ? "descending" : "ascending";
+    headers.forEach((header) => header.setAttribute("aria-sort", header.contains(button) ? order : "none"));
+    select();
+  });
+  byId("tools").addEventListener("submit", (event) => event.preventDefault());
+  [filter, flagged, size].forEach((control) => control?.addEventListener("input", select));
+  previous.addEventListener("click", () => turn(-1));
+  next.addEventListener("click", () => turn(1));
+
+  byId("tools").hidden = byId("pager").hidden = false;
+  select();
+})();

@@ -1,0 +1,178 @@
+"""``report.html``: an audit as one self-contained file, which opens offline and runs no code but its own."""
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from experiments.audit.claims import Claims
+from experiments.audit.histogram import Histogram, drawing
+from experiments.files import write_text
+from plap_jax.typing import require
+
+MAX_ROWS = 2000  # with thumbnails, some 10 MB; the rest stands in the table of the run
+MAX_SIDE = 96  # pixels of a thumbnail
+LOSSLESS_SIDE = 40  # up to here PNG, shown pixel for pixel; larger ones as JPEG
+WIDTH, MARGIN = 132, 6  # of the little picture of an interval, in its own units
+SCORE_MEANING = (
+    "κ₁ is the mean cosine between the model’s score and the way back to the image, over random directions around it: "
+    "1 where everything around the image is drawn to it, 0 where nothing is. Higher = more memorized."
+)
+# Control characters but tab and line break, which HTML does not allow; a file name may hold them.
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest training image: d₁/d₂ is its distance over that of the second nearest."""
+
+    name: str
+    ratio: float
+    thumbnail: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """An audited image; thumbnails are uint8, ``(h, w, 1 or 3)``. A score that is not finite is shown as such."""
+
+    name: str
+    score: float
+    low: float = math.nan
+    high: float = math.nan
+    thumbnail: np.ndarray | None = None
+    p_value: float | None = None
+    flagged: bool | None = None
+    z: float | None = None
+    nearest: Nearest | None = None
+    prompt: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the page says.
+
+    Attributes:
+        title: of the page and the browser's tab.
+        headline: the result in one sentence.
+        rows: the images; the MAX_ROWS highest scores are shown.
+        settings: name → value in plain words.
+        histogram: all scores, also those of images that are not among the rows.
+        claims: what the numbers prove and do not prove (``claims.claims``).
+        summary: label → value, the few numbers at the top.
+        n_images: how many were audited; the number of rows where it is not given.
+        score_name, score_meaning: the column's title, and a sentence on what the score is.
+        table: where all images stand, said when the page leaves some out.
+    """
+
+    title: str
+    headline: str
+    rows: Sequence[Row]
+    settings: Mapping[str, str]
+    histogram: Histogram
+    claims: Claims
+    summary: Mapping[str, str] = field(default_factory=dict)
+    n_images: int | None = None
+    score_name: str = "κ₁"
+    score_meaning: str = SCORE_MEANING
+    table: str = "tables/audit.csv"
+
+
+def write_page(path: Path, page: Page) -> None:
+    """One file without any outside part: styles, script and pictures are in it, and its policy forbids the rest.
+
+    Raises:
+        ValueError: a thumbnail that is not uint8 ``(h, w, 1 or 3)``.
+    """
+    best = sorted(page.rows, key=lambda row: -row.score if math.isfinite(row.score) else math.inf)[:MAX_ROWS]
+    number, chance = _decimals(best), _p_decimals(best)
+    scale = _Scale(best, page.histogram.threshold)
+    style, script = ((HERE / f"page.{kind}").read_text() for kind in ("css", "js"))
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "chance": chance, "picture": _picture}
+    html = environment.get_template("page.html.jinja").render(
+        page=page,
+        rows=best,
+        n_images=len(page.rows) if page.n_images is None else page.n_images,
+        shown={name: any(getattr(row, name) is not None for row in best) for name in ("p_value", "z", "nearest")},
+        n_flagged=sum(row.flagged is True for row in best) if any(row.flagged is not None for row in best) else None,
+        histogram=drawing(page.histogram),
+        scale=scale,
+        isfinite=lambda value: value is not None and math.isfinite(value),
+        style=Markup(style),
+        script=Markup(script),
+        policy=_policy(style, script),
+    )
+    write_text(path, CONTROL.sub("\N{REPLACEMENT CHARACTER}", html).encode("utf-8", "backslashreplace").decode())
+
+
+def _policy(style: str, script: str) -> str:
+    """Content-Security-Policy: nothing is loaded, and nothing runs but the two blocks with these hashes."""
+    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script))
+    allowed = "style-src 'sha256-{}'; script-src 'sha256-{}'".format(*hashes)
+    return f"default-src 'none'; img-src data:; {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _picture(pixels: np.ndarray) -> dict[str, str | int]:
+    """The attributes of an ``img``: a data URI, its size, and whether it is drawn pixel for pixel."""
+    is_image = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] in (1, 3) and pixels.size > 0
+    require(is_image, "thumbnail", f"{pixels.dtype}{pixels.shape}", "must be uint8 of shape (h, w, 1 or 3)")
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    small = max(image.size) <= LOSSLESS_SIDE
+    stored = BytesIO()
+    image.save(stored, "PNG" if small else "JPEG", quality=85)
+    data = base64.b64encode(stored.getvalue()).decode()
+    uri = f"data:image/{'png' if small else 'jpeg'};base64,{data}"
+    return {"src": uri, "width": image.width, "height": image.height, "class": "pixels" if small else "photo"}
+
+
+class _Scale:
+    """Scores → places in the little pictures of the intervals, which all share one axis."""
+
+    def __init__(self, rows: Sequence[Row], threshold: float | None):
+        ends = [end for row in rows for end in (row.score, row.low, row.high) if math.isfinite(end)]
+        ends += [threshold] if threshold is not None else []
+        self.low, self.high = (min(ends), max(ends)) if ends else (0.0, 1.0)
+        self.threshold = None if threshold is None else self(threshold)
+        self.width = WIDTH
+        self.has_intervals = any(math.isfinite(row.high - row.low) for row in rows)
+
+    def __call__(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
+        return round(MARGIN + share * (WIDTH - 2 * MARGIN), 1)
+
+
+def _decimals(rows: Sequence[Row]):
+    """As many decimals for all scores as tell them apart by the width of a usual interval; at least four digits."""
+    scores = np.array([row.score for row in rows if math.isfinite(row.score)])
+    widths = np.array([row.high - row.low for row in rows if math.isfinite(row.high - row.low) and row.high > row.low])
+    size = float(np.median(widths)) / 2 if widths.size else float(np.abs(scores).max(initial=0.0)) / 100
+    digits = 1 - math.floor(math.log10(size)) if size > 0 else 3
+    fixed = digits <= 6 and np.abs(scores).max(initial=0.0) < 1e6
+
+    def shown(value: float | None) -> str:
+        if value is None or not math.isfinite(value):
+            return "not finite"
+        return (f"{value:.{max(digits, 0)}f}" if fixed else f"{value:.4g}").replace("-", "−")
+
+    return shown
+
+
+def _p_decimals(rows: Sequence[Row]):
+    """Two digits of the smallest p-value, and as many decimals for the others."""
+    smallest = min((row.p_value for row in rows if row.p_value), default=1.0)
+    digits = 1 - math.floor(math.log10(smallest))
+    return lambda value: f"{value:.{max(digits, 2)}f}" if digits <= 6 else f"{value:.2g}"
