@@ -16,8 +16,8 @@ TESTS = Path(__file__).parent
 GROUPS = {
     group.name: sorted(path.stem for path in group.glob("*.yaml"))
     for group in CONF.iterdir()
-    # captioned, training: parts of experiments; detector: tests/test_detection_benchmark.py
-    if group.is_dir() and group.name not in ("exp", "hydra", "captioned", "training", "detector")
+    # captioned, trains: parts of experiments; detector: tests/test_detection_benchmark.py
+    if group.is_dir() and group.name not in ("exp", "hydra", "captioned", "trains", "detector")
 }
 CHOICES = [f"{group}={name}" for group, names in GROUPS.items() for name in names]
 # Groups that not every experiment has: an experiment that does, and where the choice ends up.
