@@ -103,7 +103,7 @@ def _of_the_training_set(max_ratio: float) -> tuple[tuple[str, ...], tuple[str, 
         "Where a high score and a low ratio agree, the model is sharp at an image that it was trained on.",
     )
     does_not = (
-        "Distances are between pixels: a copy that is cropped, mirrored or recoloured may have no near neighbour. And an "
-        "image that stands in the training set is near to itself whether or not it is memorized.",
+        "Distances are between pixels: a copy that is cropped, mirrored or recoloured may have no near neighbour. And "
+        "an image that stands in the training set is near to itself whether or not it is memorized.",
     )
     return proves, does_not

@@ -28,6 +28,7 @@
   const draw = () => {
     const end = Math.min(start + Number(size.value), shown.length);
     body.replaceChildren(...shown.slice(start, end).map((row) => row.element));
+    body.querySelectorAll("img").forEach((image) => (image.loading = "eager")); // or paper misses those out of sight
     const of = shown.length === all.length ? "" : `, of ${all.length.toLocaleString("en")} in all`;
     const range = `Images ${(start + 1).toLocaleString("en")} to ${end.toLocaleString("en")}`;
     status.textContent = shown.length ? `${range} of ${shown.length.toLocaleString("en")}${of}` : "No image matches.";

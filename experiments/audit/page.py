@@ -160,7 +160,7 @@ def _decimals(rows: Sequence[Row]):
     scores = np.array([row.score for row in rows if math.isfinite(row.score)])
     widths = np.array([row.high - row.low for row in rows if math.isfinite(row.high - row.low) and row.high > row.low])
     size = float(np.median(widths)) / 2 if widths.size else float(np.abs(scores).max(initial=0.0)) / 100
-    digits = 1 - math.floor(math.log10(size)) if size > 0 else 3
+    digits = 1 - math.floor(math.log10(size) + 1e-6) if size > 0 else 3
     fixed = digits <= 6 and np.abs(scores).max(initial=0.0) < 1e6
 
     def shown(value: float | None) -> str:
@@ -174,5 +174,5 @@ def _decimals(rows: Sequence[Row]):
 def _p_decimals(rows: Sequence[Row]):
     """Two digits of the smallest p-value, and as many decimals for the others."""
     smallest = min((row.p_value for row in rows if row.p_value), default=1.0)
-    digits = 1 - math.floor(math.log10(smallest))
+    digits = 1 - math.floor(math.log10(smallest) + 1e-6)
     return lambda value: f"{value:.{max(digits, 2)}f}" if digits <= 6 else f"{value:.2g}"
