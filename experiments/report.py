@@ -29,7 +29,7 @@ from plap_jax.metrics import Interval
 
 log = logging.getLogger(__name__)
 
-METRICS, MANIFEST, ERROR = "metrics.json", "manifest.json", "error.txt"
+METRICS, MANIFEST, ERROR, PAGE = "metrics.json", "manifest.json", "error.txt", "report.html"
 RESULTS = ("arrays", "tables", "figures", "checkpoints")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "hydra-core")
 NOT_SCIENCE = ("tracking", "cache_dir", "figures", "headline", "objective")
@@ -52,6 +52,7 @@ class Report:
         self._rates: dict[str, float] = {}
         self._missing: dict[str, str] = {}
         self._data: dict[str, str] = {}
+        self._shapes: dict[str, list[list[int]]] = {}
         self._started = datetime.now(UTC)
         self._git = _git()
 
@@ -110,6 +111,7 @@ class Report:
     def fingerprint(self, name: str, *arrays: Any) -> str:
         """SHA-256 over types, shapes and values of a data set, noted in the manifest as ``data/<name>``."""
         self._data[name] = fingerprint(*arrays)
+        self._shapes[name] = [list(np.shape(array)) for array in arrays]
         return self._data[name]
 
     def write_metrics(self) -> None:
@@ -129,6 +131,7 @@ class Report:
             "cpu": {"machine": platform.machine(), "count": os.cpu_count()},
             "x64": jax.config.jax_enable_x64,
             "data_sha256": self._data,
+            "data_shapes": self._shapes,
             "missing_metrics": self._missing,
             "wall_times_s": {name: round(seconds, 4) for name, seconds in self.wall_times.items()},
             "rates_per_s": {name: round(rate, 2) for name, rate in self._rates.items()},
@@ -160,7 +163,7 @@ def remove_results(directory: Path) -> None:
 
     What was expensive is in the cache.
     """
-    for name in (METRICS, MANIFEST, ERROR):
+    for name in (METRICS, MANIFEST, ERROR, PAGE):
         (directory / name).unlink(missing_ok=True)
     for name in RESULTS:
         shutil.rmtree(directory / name, ignore_errors=True)

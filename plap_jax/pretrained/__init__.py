@@ -1,9 +1,10 @@
-"""A diffusers folder on disk as a ``Diffusion``: the PyTorch network as a JAX function of its weights.
+"""Other people's models as a ``Diffusion``: a diffusers folder on disk, or a function of one's own.
 
 Nothing of PyTorch is imported before a folder is loaded.
 """
 
+from plap_jax.pretrained.function import UserModel, as_pretrained, load_function
 from plap_jax.pretrained.load import load_diffusers
 from plap_jax.pretrained.model import Pretrained
 
-__all__ = ["Pretrained", "load_diffusers"]
+__all__ = ["Pretrained", "UserModel", "as_pretrained", "load_diffusers", "load_function"]

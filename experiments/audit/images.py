@@ -1,0 +1,221 @@
+"""The images that are audited, one at a time: a folder, an array on disk, or what the model has generated."""
+
+import hashlib
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from plap_jax.data import fingerprint
+from plap_jax.data.decoding import Mode, Resize
+from plap_jax.data.folder import SUFFIXES, decode, list_images, printable
+from plap_jax.data.images import UnusableImage, scaled
+from plap_jax.typing import require, shown
+
+MODES: dict[int, Mode] = {1: "L", 3: "RGB"}
+ARRAYS = (".npz", ".npy")
+EXACT = "taken as they are"
+
+
+class Source(Protocol):
+    """Images in a fixed order.
+
+    Attributes:
+        names: one each; of an array, the number of the row.
+        skipped: (name, reason) of what is no image to begin with.
+        words: how they become arrays of the model's shape.
+    """
+
+    names: Sequence[str]
+    skipped: Sequence[tuple[str, str]]
+    words: str
+
+    def read(self, index: int) -> np.ndarray:
+        """Image ``(h, w, c)`` float32 in [−1, 1].
+
+        Raises:
+            UnusableImage: the reason, on one line.
+        """
+        ...
+
+    def identity(self, indices: Sequence[int]) -> Any:
+        """What changes when these images do, JSON-able, without decoding them."""
+        ...
+
+
+class Folder:
+    """The PNG, JPEG and WebP files of a folder and its sub-folders, in the order of their names.
+
+    Args:
+        key: of the config, for messages.
+        path: the folder.
+        shape: of the model's images.
+        resize, crop: as for ``plap_jax.data.decoding.as_array``.
+
+    Raises:
+        ValueError: no image by its name, or a model whose images no file holds.
+    """
+
+    def __init__(self, key: str, path: Path, shape: tuple[int, ...], resize: Resize, crop: int | None):
+        height, width, channels = shape
+        fits = height == width and channels in MODES
+        allowed = f"must be .npz or .npy: the model's images are {shape}, and files become squares of 1 or 3 channels"
+        require(fits, key, str(path), allowed)
+        require(crop is None or crop >= height, "crop", crop, f"must be null or at least {height}, the model's size")
+        self._folder, self._how = path, (height, MODES[channels], resize, crop)
+        self._files, self.skipped = list_images(path)
+        require(bool(self._files), key, str(path), f"must hold images ({', '.join(SUFFIXES)}), and none was found")
+        self.names = [printable(file) for file in self._files]
+        cut = "largest central square" if crop is None else f"central square of {crop} pixels"
+        rule = f"{cut}, averaged down to" if resize == "center-crop" else "only files of"
+        self.words = f"{resize}: {rule} {height}×{width}, {'grey' if channels == 1 else 'RGB'}, turned upright"
+
+    def read(self, index: int) -> np.ndarray:
+        """Decoded anew each time."""
+        return decode(self._folder / self._files[index], *self._how)
+
+    def identity(self, indices: Sequence[int]) -> Any:
+        """Names, sizes and times of the last change."""
+        found = []
+        for index in indices:
+            try:
+                stat = (self._folder / self._files[index]).stat()
+                found.append([self.names[index], stat.st_size, stat.st_mtime_ns])
+            except OSError:
+                found.append([self.names[index], None, None])  # gone meanwhile: skipped when it is read
+        return [list(self._how), found]
+
+
+class ArrayFile:
+    """The rows of an array ``(n, h, w, c)``, or ``(n, h, w)`` for grey, read one at a time from .npy or .npz.
+
+    uint8 becomes 2 · v/255 − 1; floats must lie in [−1, 1]. Of an .npz the array "images", or the only one.
+
+    Args:
+        key: of the config, for messages.
+        path: the file.
+        shape: of the model's images.
+
+    Raises:
+        ValueError: no such array, pickled objects, another shape or dtype.
+    """
+
+    skipped: Sequence[tuple[str, str]] = ()
+    words = EXACT
+
+    def __init__(self, key: str, path: Path, shape: tuple[int, ...]):
+        self._stream = _opened(key, path)
+        try:
+            major, _ = np.lib.format.read_magic(self._stream)
+            header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+            stored, fortran, dtype = header(self._stream)
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{key}={path}: is no NumPy array: {shown(error)}") from error
+        good = dtype == np.uint8 or dtype.kind == "f"
+        allowed = f"holds {dtype}: must be uint8, or floats in [-1, 1]" + "; no pickled objects" * dtype.hasobject
+        require(good, key, str(path), allowed)
+        require(not fortran, key, str(path), "must be in C order (numpy.ascontiguousarray)")
+        expected = [shape, shape[:2]] if shape[2] == 1 else [shape]
+        allowed = f"holds {stored}: must be (n, {', '.join(map(str, shape))}), the shape of the model's images, n >= 1"
+        require(tuple(stored[1:]) in expected and stored[0] >= 1, key, str(path), allowed)
+        self._shape, self._dtype, self._start = shape, dtype, self._stream.tell()
+        self._bytes = dtype.itemsize * int(np.prod(shape))
+        self.names = [str(i) for i in range(stored[0])]
+        stat = path.stat()
+        self._file = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+
+    def read(self, index: int) -> np.ndarray:
+        """From the file; forward in it is fast, backward in a compressed one is not."""
+        try:
+            self._stream.seek(self._start + index * self._bytes)
+            content = self._stream.read(self._bytes)
+        except (OSError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+            raise UnusableImage(f"cannot be read: {shown(error)}") from error
+        if len(content) < self._bytes:
+            raise UnusableImage("the file ends before it")
+        return usable(np.frombuffer(content, self._dtype).reshape(self._shape))
+
+    def identity(self, indices: Sequence[int]) -> Any:
+        """The file, its size and the time of its last change, and which rows."""
+        return [self._file, list(indices)]
+
+
+class Memory:
+    """Images that are in memory already, such as generated ones: ``(n, h, w, c)``."""
+
+    skipped: Sequence[tuple[str, str]] = ()
+
+    def __init__(self, images: np.ndarray, words: str = EXACT):
+        self._images, self.words = images, words
+        self.names = [str(i) for i in range(len(images))]
+
+    def read(self, index: int) -> np.ndarray:
+        """As it is: a generated image may exceed [−1, 1] a little."""
+        return self._images[index].astype(np.float32)
+
+    def identity(self, indices: Sequence[int]) -> Any:
+        """A hash of the values."""
+        return fingerprint(self._images[list(indices)])
+
+
+def usable(image: np.ndarray) -> np.ndarray:
+    """A row of an array as float32 in [−1, 1].
+
+    Raises:
+        UnusableImage: NaN, infinity, or values beyond.
+    """
+    if image.dtype == np.uint8:
+        return scaled(image, 255)
+    if not np.isfinite(image).all():
+        raise UnusableImage("holds NaN or infinity")
+    if np.abs(image).max() > 1 + 1e-6:
+        raise UnusableImage(f"holds {float(np.abs(image).max()):.4g}, floats must lie in [-1, 1]")
+    return image.astype(np.float32)
+
+
+def open_source(key: str, path: str, shape: tuple[int, ...], resize: Resize, crop: int | None) -> Source:
+    """The images of ``path``, a folder or an array, for a model of ``shape``.
+
+    Raises:
+        ValueError: there is none, or it does not fit the model; under the name ``key``.
+    """
+    place = Path(path)
+    if place.is_dir():
+        return Folder(key, place, shape, resize, crop)
+    is_array = place.suffix.lower() in ARRAYS and place.is_file()
+    require(is_array, key, path, "must be a folder of images, an .npz or an .npy file that is there")
+    return ArrayFile(key, place, shape)
+
+
+def read_all(source: Source) -> tuple[np.ndarray, list[str]]:
+    """All usable images and their names: for a training set, which is held in memory."""
+    images, names = [], []
+    for index, name in enumerate(source.names):
+        try:
+            images.append(source.read(index))
+            names.append(name)
+        except UnusableImage:
+            continue
+    return np.stack(images) if images else np.zeros((0, 1)), names
+
+
+def digests_of(images: Iterable[np.ndarray]) -> np.ndarray:
+    """A hash of each image as the model sees it, ``(n,)`` uint64: equal ones are equal images."""
+    found = [hashlib.blake2b(np.ascontiguousarray(image), digest_size=8).digest() for image in images]
+    return np.frombuffer(b"".join(found), np.uint64)
+
+
+def _opened(key: str, path: Path) -> IO[bytes]:
+    if path.suffix.lower() == ".npy":
+        return path.open("rb")
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{key}={path}: is no .npz file: {shown(error)}") from error
+    names = [name.removesuffix(".npy") for name in archive.namelist()]
+    chosen = "images" if "images" in names else names[0] if len(names) == 1 else None
+    allowed = f"must hold one array, or one named images; it holds {', '.join(names)}"
+    require(chosen is not None, key, str(path), allowed)
+    return archive.open(f"{chosen}.npy")

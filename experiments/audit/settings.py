@@ -1,0 +1,58 @@
+"""How an audit scores and judges: keys that every experiment that audits has."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from experiments.detection_benchmark.scoring import Method
+from experiments.generation import Labels
+from experiments.schema import STRICT, Flux, checked_as
+from plap_jax.directions import unit_size
+from plap_jax.typing import require
+
+Score = Literal["kappa", "kappa_given", "kappa_gap", "detector"]
+WITH_PROMPT: tuple[Score, ...] = ("kappa_given", "kappa_gap")
+# Independent units of a round, of which the standard error is taken.
+FEWEST_UNITS = 8
+
+
+class Settings(BaseModel):
+    """Keys of scoring and judging, beside ``flux``, which says how many directions make a round, and which."""
+
+    model_config = STRICT
+
+    flux: Flux
+    score: Score | None = Field(description="what images are ranked by; null: what there is most of to go by")
+    sigma: Annotated[float, Field(gt=0)] | None = Field(description="noise level; null: chosen by its rule")
+    noise_levels: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="the rule chooses among them")
+    until_stderr: float = Field(gt=0, description="directions are added until the standard error is as small")
+    max_samples: int = Field(ge=1, description="but no more than so many for an image")
+    detector: dict[str, Method] | None = Field(None, description="detector=NAME of conf/detector, instead of κ₁")
+    repeats: int = Field(ge=2, description="of a detector with other randomness, for its standard error")
+    fdr: float = Field(gt=0, lt=1, description="share of false discoveries among the flagged, on average")
+    labels: Labels
+    chunk: int = Field(ge=1, description="images that are kept, and on record, at a time")
+    evaluations: Annotated[int, Field(ge=1)] | None = Field(description="of the network at a time; null: by its size")
+    on_sheet: int = Field(ge=1, description="images on the contact sheet")
+    on_page: int = Field(ge=1, description="images in report.html")
+
+    @field_validator("detector")
+    @classmethod
+    def _one(cls, detector: dict[str, Method] | None) -> dict[str, Method] | None:
+        if detector is not None and len(detector) != 1:
+            raise ValueError("must be one detector of conf/detector")
+        return detector
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Settings":
+        flux = self.flux
+        require(flux.p == 1, "flux.p", flux.p, "must be 1 here; other orders are detectors, as detector=flux_p2")
+        require(flux.radius is None, "flux.radius", flux.radius, "must be null here: the noise shell σ√d")
+        size = checked_as("flux.n_samples", flux.n_samples, unit_size, flux.directions, flux.n_samples, 2**30)
+        allowed = f"must hold at least {FEWEST_UNITS} independent units, {FEWEST_UNITS * size} directions here"
+        require(flux.n_samples >= FEWEST_UNITS * size, "flux.n_samples", flux.n_samples, allowed)
+        allowed = f"must be at least flux.n_samples={flux.n_samples}"
+        require(self.max_samples >= flux.n_samples, "max_samples", self.max_samples, allowed)
+        fits = (self.score == "detector") <= (self.detector is not None)
+        require(fits, "score", self.score, "needs a detector=NAME of conf/detector")
+        return self

@@ -1,0 +1,47 @@
+"""The training set, where it is at hand: the nearest training image of every audited one."""
+
+from functools import cached_property
+
+import numpy as np
+
+from experiments.audit.images import Source, digests_of, read_all
+from experiments.generation import Labels
+from plap_jax.data import fingerprint
+from plap_jax.data.duplicates import distinct
+from plap_jax.typing import require
+
+COLUMNS = ("nearest", "ratio", "distance")
+
+
+class Training:
+    """Training images, each once, held in memory.
+
+    Args:
+        source: of the images, of which those that cannot be read are left out.
+        labels: what counts as a copy.
+
+    Raises:
+        ValueError: fewer than two different images.
+    """
+
+    def __init__(self, source: Source, labels: Labels):
+        images, names = read_all(source)
+        kept, _ = distinct(images, 0.0)
+        require(len(kept) >= 2, "training", f"{len(kept)} images", "must hold at least two different ones")
+        self.images, self.names = images[kept], [names[i] for i in kept.tolist()]
+        self._labels = labels
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of the images and the criteria."""
+        return fingerprint(self.images, np.asarray([self._labels.max_ratio, self._labels.max_distance]))
+
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """``(m,)``, as ``digests_of``."""
+        return digests_of(self.images)
+
+    def columns(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The index of the nearest, d₁/d₂ and d₁/√d of ``(n, h, w, c)``, ``(n,)`` each."""
+        found = self._labels.find(images, self.images)
+        return {name: getattr(found, name) for name in COLUMNS}

@@ -1,0 +1,72 @@
+"""Figures of an audit, from its arrays alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from experiments.figures.style import COLOURS, COLUMN, PAGE, grid, mosaic, save, show_image
+
+Arrays = Mapping[str, np.ndarray]
+FLAGGED, PLAIN, REFERENCE = COLOURS[1], "#CCCCCC", COLOURS[6]
+COLUMNS = 10  # pictures, or pairs of them, in a row of the contact sheet
+
+
+def draw(directory: Path) -> None:
+    """Contact sheet, histogram, and the choice of the noise level."""
+    arrays, figures = dict(np.load(directory / "arrays" / "audit.npz")), directory / "figures"
+    if arrays["sheet"].shape[-1] in (1, 3):
+        draw_contact_sheet(arrays, figures)
+    draw_histogram(arrays, figures)
+    if len(arrays["sigma"]):
+        draw_level(arrays, figures)
+
+
+def draw_contact_sheet(a: Arrays, figures: Path) -> None:
+    """The highest scores, row by row, each with its nearest training image to the right where that is known."""
+    index, pairs = a["sheet_index"], "sheet_nearest" in a
+    columns = min(COLUMNS // 2 if pairs else COLUMNS, len(index))
+    rows = -(-len(index) // columns)
+    figure, axes = grid(rows, columns, height=PAGE * rows / columns / (1.6 if pairs else 0.75) + 0.4)
+    for panel in axes.flat:
+        panel.set_axis_off()
+    for panel, k in zip(axes.flat, range(len(index)), strict=False):
+        i = index[k]
+        shown = [a["sheet"][k], a["sheet_nearest"][k]] if pairs else [a["sheet"][k]]
+        frames = [FLAGGED if a["flagged"][i] else PLAIN, PLAIN][: len(shown)]
+        show_image(panel, mosaic(np.stack(shown), frames, columns=len(shown)))
+        panel.set_title(f"{a['score'][i]:.3f}±{a['stderr'][i]:.3f}", fontsize=5.5, pad=2)
+    beside = ", right: the nearest training image" if pairs else ""
+    said = f"{a['score_name']}, high to low: {len(index)} of {len(a['score'])}; frames: flagged{beside}"
+    figure.suptitle(said, fontsize=8)
+    save(figure, figures, "contact_sheet")
+
+
+def draw_histogram(a: Arrays, figures: Path) -> None:
+    """Audited images against the reference; the line: from here on flagged."""
+    figure, axes = grid(1, 1, width=COLUMN, height=2.4)
+    panel, everyone = axes[0, 0], np.concatenate([a["score"], a["reference"]])
+    bins = np.linspace(everyone.min(), everyone.max() + 1e-9, 40)
+    sets = {"audited": (a["score"], COLOURS[0]), "reference": (a["reference"], REFERENCE)}
+    for label, (values, colour) in sets.items():
+        if len(values):
+            how = {"density": True, "histtype": "stepfilled", "alpha": 0.4, "color": colour}
+            panel.hist(values, bins, label=f"{label} ({len(values)})", **how)
+    if np.isfinite(a["threshold"]):
+        panel.axvline(a["threshold"], color=FLAGGED, linestyle="--", label=f"flagged ({a['flagged'].sum()})")
+    panel.set_xlabel(str(a["score_name"]))
+    panel.set_ylabel("density")
+    panel.legend()
+    save(figure, figures, "histogram")
+
+
+def draw_level(a: Arrays, figures: Path) -> None:
+    """The spread by which the noise level was chosen."""
+    figure, axes = grid(1, 1, width=COLUMN, height=2.2)
+    panel, best = axes[0, 0], int(np.argmax(a["spread"]))
+    panel.semilogx(a["sigma"], a["spread"], "o-")
+    panel.plot(a["sigma"][best], a["spread"][best], "o", color=FLAGGED, label="chosen")
+    panel.set_xlabel("noise level σ")
+    panel.set_ylabel("spread of κ$_1$ beyond its noise")
+    panel.legend()
+    save(figure, figures, "level")

@@ -1,0 +1,90 @@
+"""Anyone's own function of (x, t, condition) as a ``Pretrained``: no framework, no file format."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from plap_jax.diffusion import Diffusion, Prediction, Schedule
+from plap_jax.pretrained.model import Pretrained
+from plap_jax.typing import require, shown
+
+
+@dataclass(frozen=True)
+class UserModel:
+    """What a factory returns: the function, and what it means.
+
+    Args:
+        function: ``(x, t, condition) -> prediction`` of one noised image x ``(h, w, c)`` at the schedule's time t, a
+            scalar, in ``jax.numpy``; condition is None or −1, or the number of a prompt where ``n_conditions`` says
+            that there are any. A pytree that can be called, such as a Flax module, keeps its weights as data.
+        schedule: x_t = α(t) x₀ + σ(t) ε, of ``plap_jax.diffusion``.
+        shape: of one image, ``(h, w, c)``, values in [−1, 1].
+        prediction: what the function returns: "eps", "x0", "v" or "score".
+        n_conditions: how many prompts, numbered from 0; None: no prompts.
+    """
+
+    function: Callable[..., Any]
+    schedule: Schedule
+    shape: Sequence[int]
+    prediction: Prediction = "eps"
+    n_conditions: int | None = None
+
+
+def load_function(target: str) -> UserModel:
+    """What ``package.module:factory`` returns, tried out: traced once, nothing is computed.
+
+    Args:
+        target: where the factory, a function without arguments, is imported from.
+
+    Raises:
+        ValueError: a target that cannot be imported, something else than a ``UserModel``, or a function that JAX cannot
+            trace or that returns another shape.
+    """
+    allowed = "must be package.module:factory, a function without arguments"
+    require(isinstance(target, str) and ":" in target, "target", target, allowed)
+    try:
+        factory = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"target={shown(target)}: cannot be imported ({error}); {allowed}") from error
+    require(callable(factory), "target", target, allowed)
+    made = factory()
+    require(isinstance(made, UserModel), target, type(made).__name__, "must return a UserModel of plap_jax.pretrained")
+    good = isinstance(made.schedule, Schedule)
+    require(good, f"{target}: schedule", type(made.schedule).__name__, "must be a schedule of plap_jax.diffusion")
+    shape = tuple(made.shape)
+    good = len(shape) == 3 and all(isinstance(n, int) and n >= 1 for n in shape)
+    require(good, f"{target}: shape", shape, "must be (h, w, c)")
+    known = made.n_conditions
+    good = known is None or (isinstance(known, int) and known >= 1)
+    require(good, f"{target}: n_conditions", known, "must be >= 1, or None")
+    _try(target, made)
+    return made
+
+
+def as_pretrained(made: UserModel) -> Pretrained:
+    """The same as ``Pretrained``, scored in its own pixels."""
+    shape = tuple(made.shape)
+    function = made.function
+    network = Partial(function) if jax.tree_util.all_leaves([function]) else function
+    return Pretrained(Diffusion(network, made.schedule, made.prediction), "pixels", shape, shape)
+
+
+def _try(target: str, made: UserModel) -> None:
+    try:
+        model = as_pretrained(made).diffusion  # an unknown prediction is refused here
+        x, t = jnp.zeros(tuple(made.shape)), jnp.asarray(made.schedule.t_max)
+        for condition in (None,) if made.n_conditions is None else (None, jnp.asarray(0)):
+            jax.eval_shape(model.score, x, t, condition)
+    except ValueError as error:
+        raise ValueError(f"{target}: {error}") from error
+    except (TypeError, jax.errors.JAXTypeError) as error:
+        reason = shown(str(error).partition("\n")[0])
+        allowed = "must be a function of (x, t, condition) that JAX can trace"
+        raise ValueError(f"{target}: function: {allowed}: {reason}") from error
