@@ -76,7 +76,7 @@ def p_laplacian(
         score_fn: s = ∇ log q, one point in, same shape out.
         x: the point ``(*shape)``, any shape, floating.
         p: order, ≥ 1; may be traced.
-        chunk: products taken at once, to bound memory; None takes all d.
+        chunk: products taken at once at most, to bound memory; None takes all d.
         eps: |s| → (|s|² + eps²)^{1/2}, in the units of s.
 
     Returns:
@@ -218,17 +218,19 @@ def _linearized(score_fn: ScoreFn, x: Array) -> tuple[Array, Callable[[Array], A
 
 
 def _trace(jacobian: Callable[[Array], Array], dim: int, chunk: int | None, dtype: jnp.dtype) -> Array:
-    """tr J = Σ_i e_iᵀJe_i, ``chunk`` unit vectors at a time."""
+    """tr J = Σ_i e_iᵀJe_i, at most ``chunk`` unit vectors at a time."""
 
     def diagonal(i: Array) -> Array:
         # One past the end, used to fill the last chunk, gives the zero vector and adds nothing.
         e = jax.nn.one_hot(i, dim, dtype=dtype)
         return e @ jacobian(e)
 
-    size = dim if chunk is None else min(chunk, dim)
-    if size == dim:
+    # As few chunks as ``chunk`` allows, of one size: filled up to ``chunk`` itself, the last could be mostly in vain.
+    n_chunks = 1 if chunk is None else -(-dim // chunk)
+    size = -(-dim // n_chunks)
+    if n_chunks == 1:
         return jnp.sum(jax.vmap(diagonal)(jnp.arange(dim)))
-    indices = jnp.arange(-(-dim // size) * size).reshape(-1, size)
+    indices = jnp.arange(n_chunks * size).reshape(n_chunks, size)
     return lax.scan(lambda total, i: (total + jnp.sum(jax.vmap(diagonal)(i)), None), jnp.zeros((), dtype), indices)[0]
 
 
