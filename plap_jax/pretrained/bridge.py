@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ import torchax
 import transformers
 
 from plap_jax.pretrained.folder import Model
-from plap_jax.typing import Array, require, shown
+from plap_jax.typing import Array, shown
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _CLASSES = {
@@ -145,8 +146,8 @@ def load_model(
     module = _from_folder(model, dtype, variant).eval().requires_grad_(False)
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     for name, tensor in tensors.items():
-        finite = bool(torch.isfinite(tensor).all())
-        require(finite, f"{model.name}: weight {name}", "NaN or infinity", f"must be finite in {dtype}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{model.name}: weight {name} holds NaN or infinity in {dtype}")
     env = torchax.default_env()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Explicitly requested dtype.*int64", UserWarning)
@@ -170,7 +171,8 @@ def load_tokenizer(path: Path, length: int) -> Tokenizer:
         ValueError: files that cannot be read.
     """
     try:
-        tokenizer = transformers.CLIPTokenizer.from_pretrained(path, local_files_only=True)
+        with _quiet():
+            tokenizer = transformers.CLIPTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # of several packages
         raise ValueError(f"tokenizer: cannot be loaded: {_line(error)}") from error
     return Tokenizer(tokenizer, min(int(tokenizer.model_max_length), length))
@@ -193,15 +195,32 @@ def _from_folder(model: Model, dtype: str, variant: str | None) -> torch.nn.Modu
     """By the loaders of the libraries, which know how older folders spell the names of weights."""
     how = dict(local_files_only=True, use_safetensors=model.safe, variant=variant, output_loading_info=True)
     try:
-        module, info = _CLASSES[model.class_name].from_pretrained(model.path, torch_dtype=DTYPES[dtype], **how)
+        with _quiet():
+            module, info = _CLASSES[model.class_name].from_pretrained(model.path, torch_dtype=DTYPES[dtype], **how)
     except Exception as error:  # of several packages: file formats, shapes, configs
         raise ValueError(f"{model.name}: cannot be loaded: {_line(error)}") from error
     # The loaders fill such gaps with random numbers.
-    for what in ("missing_keys", "mismatched_keys"):
-        keys = sorted(map(str, info.get(what) or ()))
-        plain = f"{what.replace('_keys', '')} weights"
-        require(not keys, f"{model.name}: {plain}", keys[:2], f"must be none, and there are {len(keys)}")
+    gaps = sorted({str(key) for what in ("missing_keys", "mismatched_keys") for key in info.get(what) or ()})
+    if gaps:
+        raise ValueError(f"{model.name}: {len(gaps)} weights are missing or of another shape, first {shown(gaps[0])}")
     return module
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and no reports of the loaders: what matters in them is refused, in one line."""
+    logs = (diffusers.utils.logging, transformers.utils.logging)
+    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, verbosity, bar in before:
+            log.set_verbosity(verbosity)
+            if bar:
+                log.enable_progress_bar()
 
 
 def _line(error: Exception) -> str:

@@ -52,6 +52,8 @@ def load_diffusers(
             installed or in other versions.
     """
     require(dtype in get_args(Dtype), "dtype", dtype, f"must be one of {', '.join(get_args(Dtype))}")
+    enough = n_prompts is None or n_prompts >= len(prompts)
+    require(enough, "n_prompts", n_prompts, f"must be at least {len(prompts)}, the number of prompts")
     content = read_folder(folder, variant=variant, allow_pickle=allow_pickle)
     schedule, prediction = read_scheduler(content.scheduler)
     if content.kind == "pixels":

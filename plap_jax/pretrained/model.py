@@ -19,6 +19,7 @@ from plap_jax.typing import Array, ArrayLike, require
 
 Module = Callable[..., Array]  # a PyTorch module as a pytree: arrays with a batch axis, channels first
 Progress = Callable[[int, int], None] | bool
+TEXT_BATCH = 8  # prompts at a time
 
 
 def channels_first(x: Array) -> Array:
@@ -128,9 +129,12 @@ class TextEncoder:
 
     def table(self, prompts: Sequence[str], size: int) -> np.ndarray:
         """``(1 + size, L, D)``: the empty prompt, the prompts, and NaN for the rows up to size."""
-        tokens = self.tokenize(["", *prompts, *[""] * (size - len(prompts))])
-        rows = map_points(Partial(_hidden_states, self.clip), tokens, batch_size=16)
-        return np.where(np.arange(1 + size)[:, None, None] <= len(prompts), rows, np.nan)
+        texts = ["", *prompts]
+        filled = texts + [""] * (-len(texts) % TEXT_BATCH)  # whole batches: one compilation for any number
+        rows = map_points(Partial(_hidden_states, self.clip), self.tokenize(filled), batch_size=TEXT_BATCH)
+        table = np.full((1 + size, *rows.shape[1:]), np.nan, rows.dtype)
+        table[: len(texts)] = rows[: len(texts)]
+        return table
 
 
 def _hidden_states(clip: Module, tokens: Array) -> Array:
@@ -196,7 +200,7 @@ class Pretrained:
 
         Args:
             prompts: texts; what exceeds the text encoder's length (77 tokens for CLIP) is cut off, as when generating.
-            size: prompts that the table has room for. Tables of one size share all compilations; rows without a prompt
+            size: how many the table has room for. Tables of one size share all compilations; numbers without a prompt
                 give NaN. None: as many as there are prompts.
 
         Raises:
