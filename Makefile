@@ -44,7 +44,7 @@ test: $(DEV) ## all tests
 	$(PY) -m pytest -n 2 $(ARGS)
 
 test-diffusers: $(DIFFUSERS) ## models from diffusers folders, in an environment with PyTorch
-	$(DIFFUSERS_VENV)/bin/python -m pytest tests/test_pretrained_*.py $(ARGS)
+	$(DIFFUSERS_VENV)/bin/python -m pytest -n 2 --dist loadfile tests/test_pretrained_*.py $(ARGS)
 
 lint: $(DEV) ## style and imports, checked
 	$(PY) -m ruff check .

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 import threading
 
 import jax
@@ -263,22 +264,27 @@ class TestTransformations:
     def test_tracing_in_several_threads(self, tmp_path):
         unet = tiny.save_pixels(tmp_path, unet=tiny.pixel_unet(norm_num_groups=8))
         network = load_diffusers(tmp_path).diffusion.network
-        sides, found = (8, 12, 16), {}
-        barrier = threading.Barrier(len(sides))
+        shapes, found = [(side, side, 1) for side in (8, 12, 16, 20)], {}
+        barrier, interval = threading.Barrier(len(shapes)), sys.getswitchinterval()
 
-        def trace(side):
+        def trace(shape):
             barrier.wait()
-            found[side] = np.asarray(network(normal(side, side, 1), 20))
+            found[shape] = jax.eval_shape(network, normal(*shape), 20).shape
 
-        threads = [threading.Thread(target=trace, args=(side,)) for side in sides]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for side in sides:
-            with torch.inference_mode():
-                expected = from_torch(unet(to_torch(normal(side, side, 1)[None]), 20).sample)[0]
-            np.testing.assert_allclose(found[side], expected, atol=PARITY)
+        threads = [threading.Thread(target=trace, args=(shape,)) for shape in shapes]
+        try:
+            sys.setswitchinterval(1e-6)  # so short that traces without a lock do mix
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+        assert found == {shape: shape for shape in shapes}
+        x = normal(12, 12, 1)
+        with torch.inference_mode():
+            expected = from_torch(unet(to_torch(x[None]), 20).sample)[0]
+        np.testing.assert_allclose(network(x, 20), expected, atol=PARITY)
 
     def test_a_detector_that_takes_prompts(self, loaded, latents):
         """κ^Δ through JAX against the same cosines by forward passes of PyTorch, on the same directions."""
