@@ -30,6 +30,7 @@ from pydantic import (
 
 from experiments.catalogue import choose_an_experiment
 from experiments.errors import UserError, one_line
+from plap_jax.directions import Directions
 from plap_jax.typing import shown
 
 Scale = Literal["smoke", "cpu", "full"]
@@ -73,7 +74,8 @@ class Flux(Section):
 
     p: float = Field(ge=1, description="below 1 the operator is unbounded where the score vanishes")
     n_samples: int = Field(ge=1, description="directions per ball")
-    directions: Literal["iid", "antithetic", "orthogonal", "antithetic-orthogonal"]
+    directions: Directions
+    control: bool = Field(description="subtract what the mean of the field explains; false as published")
     radius: Annotated[float, Field(gt=0)] | None = Field(description="null: the noise shell σ√d")
 
 

@@ -26,6 +26,7 @@ _SUBMODULES = frozenset(
         "bounds",
         "calibration",
         "checkpoints",
+        "control",
         "data",
         "detectors",
         "diffusion",

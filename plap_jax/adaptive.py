@@ -24,6 +24,7 @@ def adaptive_flux(
     n_samples: int = 16,
     max_samples: int = 512,
     directions: Directions = "iid",
+    control: bool = True,
 ) -> Estimate:
     """κ_p(x, r) from rounds of ``n_samples`` directions, until the standard error is ≤ ``until_stderr``.
 
@@ -36,7 +37,7 @@ def adaptive_flux(
     level, and the less the fewer units there are in a round (docs/estimators.md).
 
     Args:
-        score_fn, x, radius, p, key, directions: as for ``plap_jax.flux.flux``.
+        score_fn, x, radius, p, key, directions, control: as for ``plap_jax.flux.flux``.
         until_stderr: > 0, in the units of κ_p; may be traced.
         n_samples: directions per round, at least eight independent units.
         max_samples: the budget, ≥ n_samples; the last round is the one that reaches it.
@@ -59,7 +60,7 @@ def adaptive_flux(
     most = -(-max_samples // n_samples)
 
     def one_round(i: Array) -> Estimate:
-        how = {"n_samples": n_samples, "directions": directions}
+        how = {"n_samples": n_samples, "directions": directions, "control": control}
         found = flux(score_fn, x, radius=radius, p=p, key=jax.random.fold_in(key, i), **how)
         return jax.tree.map(jnp.asarray, found)
 

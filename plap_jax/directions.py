@@ -15,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.scipy.special import ndtri
+from scipy.stats import qmc
 
 from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require
 
-Directions = Literal["iid", "antithetic", "orthogonal", "antithetic-orthogonal"]
+Directions = Literal["iid", "antithetic", "orthogonal", "antithetic-orthogonal", "quasi"]
 KINDS: tuple[str, ...] = get_args(Directions)
 
 
@@ -26,9 +28,10 @@ def unit_size(kind: Directions, n: int, dim: int) -> int:
     """How many of ``n`` directions in dimension ``dim`` form one independent unit.
 
     iid: 1. antithetic: 2 (n, −n). orthogonal: the largest block b ≤ min(dim, n/8) that divides n.
-    antithetic-orthogonal: 2c, the largest c ≤ dim with 2c ≤ max(n/8, 2) and 2c dividing n. Blocks of at most n/8 keep
-    at least eight units, so that the standard error means something; with few directions (n < 16, n < 32) or in one
-    dimension blocks shrink to single directions or pairs.
+    antithetic-orthogonal: 2c, the largest c ≤ dim with 2c ≤ max(n/8, 2) and 2c dividing n. quasi: the largest b ≤ n/8
+    that divides n, best a power of two. Blocks of at most n/8 keep at least eight units, so that the standard error
+    means something; with few directions (n < 16, n < 32) or in one dimension blocks shrink to single directions or
+    pairs.
 
     Args:
         kind: dependence between directions.
@@ -39,8 +42,8 @@ def unit_size(kind: Directions, n: int, dim: int) -> int:
         The size of a unit; n divided by it is the number of units.
 
     Raises:
-        ValueError: unknown kind; dim < 1; n not an integer ≥ 2, for the antithetic kinds not even or < 4; for the
-            orthogonal kinds an n that no block divides although one would fit, such as 17, 31 or 127.
+        ValueError: unknown kind; dim < 1; n not an integer ≥ 2, for the antithetic kinds not even or < 4; for kinds
+            with blocks an n that none divides although one would fit, such as 17, 31 or 127.
     """
     require(kind in KINDS, "directions", kind, f"must be one of {', '.join(KINDS)}")
     require(
@@ -52,15 +55,17 @@ def unit_size(kind: Directions, n: int, dim: int) -> int:
     require(dim >= 1, "dim", dim, "must be >= 1")
     if kind == "iid":
         return 1
+    if kind == "quasi":
+        return _block(kind, n, n // 8, 1)
     if kind == "orthogonal":
-        return _orthogonal_block(kind, n, min(dim, n // 8), 1)
+        return _block(kind, n, min(dim, n // 8), 1)
     require(n % 2 == 0 and n >= 4, "n_samples", n, f"must be an even number >= 4 for {kind} directions")
     if kind == "antithetic":
         return 2
-    return 2 * _orthogonal_block(kind, n, min(dim, n // 16), 2)
+    return 2 * _block(kind, n, min(dim, n // 16), 2)
 
 
-def _orthogonal_block(kind: str, n: int, largest: int, copies: int) -> int:
+def _block(kind: str, n: int, largest: int, copies: int) -> int:
     """The largest b ≤ ``largest`` with ``copies`` · b dividing n; refused when that is 1 and need not be."""
 
     def block(m: int) -> int:
@@ -69,7 +74,7 @@ def _orthogonal_block(kind: str, n: int, largest: int, copies: int) -> int:
     if largest > 1 and block(n) == 1:
         # n / copies is odd here, so that blocks of two divide both neighbours.
         better = max((n - copies, n + copies), key=block)
-        allowed = f"no orthogonal block of 2 to {largest} directions divides it; take for example {better}"
+        allowed = f"no block of 2 to {largest} directions divides it; take for example {better}"
         require(False, "n_samples", n, f"{allowed} for {kind} directions")
     return block(n)
 
@@ -96,11 +101,31 @@ def sample_directions(
     unit = unit_size(kind, n, dim)
     paired = kind.startswith("antithetic")
     block = unit // 2 if paired else unit
-    normals = jax.random.normal(key, (n // unit, block, dim), accumulation_dtype(dtype))
-    vectors = orthonormal(normals) if block > 1 else normals / jnp.linalg.norm(normals, axis=-1, keepdims=True)
+    draw = _quasi_normal if kind == "quasi" else jax.random.normal
+    normals = draw(key, (n // unit, block, dim), accumulation_dtype(dtype))
+    framed = block > 1 and "orthogonal" in kind
+    vectors = orthonormal(normals) if framed else normals / jnp.linalg.norm(normals, axis=-1, keepdims=True)
     if paired:
         vectors = jnp.concatenate([vectors, -vectors], axis=1)
     return vectors.reshape(n // unit, unit, *shape).astype(dtype)
+
+
+def _quasi_normal(key: PRNGKey, shape: tuple[int, int, int], dtype: jnp.dtype) -> Array:
+    """Φ⁻¹ of Sobol points, each unit's under a random digital shift of its own: ``(units, b, d)`` standard normals.
+
+    Every single one is uniform before Φ⁻¹, on a grid of 2²³; a unit's fill the cube evenly, with b a power of two best.
+    """
+    units, block, dim = shape
+    most = qmc.Sobol.MAXDIM
+    require(dim <= most, "dim", dim, f"must be <= {most} for quasi directions")
+    points = qmc.Sobol(dim, scramble=False, bits=BITS).random_base2(math.ceil(math.log2(block)))[:block]
+    whole = jnp.asarray(np.round(points * 2**BITS), jnp.uint32)
+    shifted = whole ^ (jax.random.bits(key, (units, 1, dim), jnp.uint32) >> (32 - BITS))
+    return ndtri((shifted.astype(dtype) + 0.5) / 2**BITS)
+
+
+# Midpoints of as many cells are exact in float32, and none is 0 or 1.
+BITS = 23
 
 
 def orthonormal(vectors: Array, tolerance: float = 0.0) -> Array:

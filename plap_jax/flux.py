@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from plap_jax.balls import positive_radius
+from plap_jax.control import subtract_mean_field
 from plap_jax.directions import Directions, circle, sample_directions, uniform_in_ball
 from plap_jax.operators import p_field, p_laplacian
 from plap_jax.typing import (
@@ -54,6 +55,7 @@ def flux(
     key: PRNGKey,
     n_samples: int = 16,
     directions: Directions = "iid",
+    control: bool = True,
 ) -> Estimate:
     """κ_p(x, r) = −E_n[ |s(x+rn)|^{p−2} ⟨s(x+rn), n⟩ ], n uniform on S^{d−1}: the mean inward flux density.
 
@@ -67,7 +69,10 @@ def flux(
         p: order, ≥ 1; may be traced.
         key: randomness; the same key gives the same directions at every point, which makes points comparable.
         n_samples: directions, each one score evaluation.
-        directions: "iid", "antithetic", "orthogonal" or "antithetic-orthogonal"; see ``plap_jax.directions``.
+        directions: "iid", "antithetic", "orthogonal", "antithetic-orthogonal" or "quasi"; see ``plap_jax.directions``.
+        control: subtract what the mean of the field explains, see ``plap_jax.control``: the same expectation from the
+            same evaluations, far from modes with a fraction of the variance; needs eight units. False for the plain
+            mean, which the bounds of ``plap_jax.bounds`` are about.
 
     Returns:
         ``Estimate`` of κ_p in the units of |s|^{p−1}, higher = sharper. n_units counts independent directions, pairs or
@@ -80,10 +85,15 @@ def flux(
     x = jnp.asarray(x)
     require_ball(x, radius, p)
     vectors = sample_directions(key, n_samples, x.shape, directions, x.dtype)
-    inward, vanishes = _inward(score_fn, x, radius, p, vectors.reshape(n_samples, *x.shape))
-    units = jnp.mean(inward.reshape(vectors.shape[:2]), axis=1)
-    units = units * jnp.asarray(one_or_nan(p, radius), units.dtype)
-    return _estimate(units, n_samples, jnp.sum(vanishes))
+    field, vanishes = _field_on_sphere(score_fn, x, radius, p, vectors.reshape(n_samples, *x.shape))
+    units = vectors.reshape(*vectors.shape[:2], -1).astype(field.dtype)
+    field = field.reshape(units.shape)
+    outward = jnp.mean(jnp.sum(field * units, axis=-1), axis=1)
+    good = jnp.asarray(one_or_nan(p, radius), field.dtype)
+    if not control or directions == "antithetic" or directions == "antithetic-orthogonal":  # pairs have mean 0
+        return _estimate(-outward * good, n_samples, jnp.sum(vanishes))
+    rest, variance = subtract_mean_field(outward, jnp.mean(field, axis=1), jnp.mean(units, axis=1))
+    return Estimate(-jnp.mean(rest) * good, jnp.sqrt(variance) * good, n_samples, len(rest), jnp.sum(vanishes))
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -96,7 +106,7 @@ class FluxEstimator:
 
     Args:
         score_fn: s = ∇ log q as a pytree, e.g. ``Diffusion.score_at(t)``.
-        radius, key, p, n_samples, directions: as for ``flux``.
+        radius, key, p, n_samples, directions, control: as for ``flux``.
 
     Raises:
         ValueError: a radius or an order that is known (not traced) and out of range.
@@ -108,6 +118,7 @@ class FluxEstimator:
     p: ArrayLike = 1.0
     n_samples: int = 16
     directions: Directions = "iid"
+    control: bool = True
 
     def __post_init__(self) -> None:
         # Here already: under jit and map_points both are traced. Arrays of them, for vmap, pass.
@@ -126,13 +137,14 @@ class FluxEstimator:
             key=self.key,
             n_samples=self.n_samples,
             directions=self.directions,
+            control=self.control,
         )
 
     def tree_flatten_with_keys(self) -> tuple[tuple, tuple]:
         """Leaves with their names, and what is static, for JAX."""
         names = ("score_fn", "radius", "key", "p")
         leaves = tuple((jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in names)
-        return leaves, (self.n_samples, self.directions)
+        return leaves, (self.n_samples, self.directions, self.control)
 
     @classmethod
     def tree_unflatten(cls, static: tuple, leaves: tuple) -> FluxEstimator:
@@ -218,16 +230,17 @@ def circle_flux(score_fn: ScoreFn, x: Array, *, radius: ArrayLike, p: ArrayLike 
     x = jnp.asarray(x)
     require_ball(x, radius, p)
     require(x.shape == (2,), "x", x.shape, "must be a point of the plane, shape (2,)")
-    kappa = jnp.mean(_inward(score_fn, x, radius, p, circle(n_points, x.dtype))[0])
+    n = circle(n_points, x.dtype)
+    field, _ = _field_on_sphere(score_fn, x, radius, p, n)
+    kappa = -jnp.mean(jnp.sum(field * n.astype(field.dtype), axis=-1))
     return kappa * jnp.asarray(one_or_nan(p, radius), kappa.dtype)
 
 
-def _inward(score_fn: ScoreFn, x: Array, radius: ArrayLike, p: ArrayLike, n: Array) -> tuple[Array, Array]:
-    """−|s|^{p−2} ⟨s, n⟩ at x + r n for directions ``(m, *shape)``, and where s vanished: ``(m,)`` each."""
+def _field_on_sphere(score_fn: ScoreFn, x: Array, radius: ArrayLike, p: ArrayLike, n: Array) -> tuple[Array, Array]:
+    """|s|^{p−2} s at x + r n for directions ``(m, *shape)``: ``(m, d)``, and where s vanished ``(m,)``."""
     s = jax.vmap(score_fn)(x + jnp.asarray(radius, x.dtype) * n)
     require(s.shape == n.shape, "score_fn", s.shape[1:], f"must return the shape of x, {x.shape}")
-    field, vanishes = p_field(s.reshape(n.shape[0], -1), p)
-    return -jnp.sum(field * n.reshape(n.shape[0], -1).astype(field.dtype), axis=-1), vanishes
+    return p_field(s.reshape(n.shape[0], -1), p)
 
 
 def _difference_divergence(

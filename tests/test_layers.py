@@ -17,6 +17,7 @@ LAYERS = {
     "metrics": 1,
     "calibration": 1,
     "bootstrap": 2,
+    "control": 2,
     "balls": 2,
     "parallel": 1,
     "checkpoints": 1,

@@ -68,7 +68,7 @@ class FluxContrast(Detector):
     def _kappa(self, model: Diffusion, query: Query, key: PRNGKey, sigma: float) -> Array:
         t = model.schedule.time_at(sigma)
         centre, radius = model.ball(query.image, t)
-        how = {"n_samples": self.n_samples, "directions": self.directions}
+        how = {"n_samples": self.n_samples, "directions": self.directions, "control": False}
         return flux(model.score_at(t, query.prompt), centre, radius=radius, key=key, **how).value
 
     def evaluations(self, dim: int) -> int:

@@ -103,6 +103,9 @@ def run(config: RunConfig, setting: Setting, *, report: Report) -> None:
     _record(report, found["values"], found["reference"], points, kinds, config)
 
 
+STATIC = ("n_samples", "directions", "control")
+
+
 def _arguments(config: RunConfig, setting: Setting, points: np.ndarray) -> tuple[tuple, dict[str, float]]:
     part = config.critical
     axis = np.linspace(-1, 1, part.n_grid, dtype=np.float32) * np.float32(setting.extent(part.t))
@@ -117,11 +120,11 @@ def _arguments(config: RunConfig, setting: Setting, points: np.ndarray) -> tuple
 
 def _compiled(config: RunConfig, setting: Setting) -> Callable[..., dict[str, Array]]:
     arguments, constants = _arguments(config, setting, critical_points(setting.mixture)[0])
-    static = {"n_samples": config.flux.n_samples, "directions": config.flux.directions}
+    static = {name: getattr(config.flux, name) for name in STATIC}
     return _compute.lower(*arguments, **constants, **static).compile(COMPILER_OPTIONS)
 
 
-@partial(jax.jit, static_argnames=("n_samples", "directions"))
+@partial(jax.jit, static_argnames=STATIC)
 def _compute(
     noised: GaussianMixture,
     learned: ScoreFn,
@@ -133,6 +136,7 @@ def _compute(
     p: float,
     n_samples: int,
     directions: str,
+    control: bool,
 ) -> dict[str, Array]:
     """All that part 1 shows, in one compilation: both scores share the random numbers, and are compiled side by side.
 
@@ -146,7 +150,7 @@ def _compute(
     def estimates(score_fn: ScoreFn, x: Array, key: Array) -> Array:
         key_boundary, key_volume = jax.random.split(key)
         common = {"radius": radius, "p": p, "n_samples": n_samples}
-        boundary = flux(score_fn, x, key=key_boundary, directions=directions, **common)
+        boundary = flux(score_fn, x, key=key_boundary, directions=directions, control=control, **common)
         average = volume(score_fn, x, key=key_volume, **common)
         return jnp.stack([boundary.value, flux_density(average, radius, x.size).value])
 

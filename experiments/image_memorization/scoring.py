@@ -3,7 +3,6 @@
 import sys
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +73,7 @@ def score_images(
     sigmas = tuple(config.scoring.sigmas) if sigmas is None else sigmas
     orders = tuple(config.scoring.p) if orders is None else orders
     n_samples = config.flux.n_samples if n_samples is None else n_samples
-    how = {"sigmas": list(sigmas), "p": list(orders), "n_samples": n_samples, "directions": config.flux.directions}
+    how = {"sigmas": list(sigmas), "p": list(orders), "n_samples": n_samples, "flux": config.flux.model_dump()}
     images = np.asarray(images)
     schedule = trained.network.schedule
     times = [schedule.time_at(sigma) for sigma in sigmas]
@@ -82,8 +81,9 @@ def score_images(
     def compute() -> dict[str, np.ndarray]:
         started = time.perf_counter()
         key = named_key(config.seed, "scoring/directions")
-        kinds = {"orders": jnp.asarray(orders, jnp.float32), "n": n_samples, "directions": config.flux.directions}
-        levels = [_at_level(trained.network, t, images, key, **kinds) for t in times]
+        kinds = (config.flux.directions, config.flux.control)
+        orders_ = jnp.asarray(orders, jnp.float32)
+        levels = [_at_level(trained.network, t, images, key, orders_, n_samples, kinds) for t in times]
         report.rate(f"images/{name}", len(images), time.perf_counter() - started)
         return {key: np.stack([level[key] for level in levels], axis=-2) for key in levels[0]}
 
@@ -101,12 +101,12 @@ def score_images(
 
 
 def _at_level(
-    network: Diffusion, t: Array, images: np.ndarray, key: Array, *, orders: Array, n: int, directions: Any
+    network: Diffusion, t: Array, images: np.ndarray, key: Array, orders: Array, n: int, kinds: tuple[str, bool]
 ) -> dict[str, np.ndarray]:
     """``kappa``, ``stderr`` ``(n orders, n images)`` and ``norm`` ``(n images,)`` at time t."""
     alpha, sigma = network.schedule.alpha(t), network.schedule.sigma(t)
     radius = sigma * np.sqrt(images[0].size)
-    estimator = FluxEstimator(network.score_at(t), radius, key, orders, n, directions)
+    estimator = FluxEstimator(network.score_at(t), radius, key, orders, n, *kinds)
     batch = max(1, EVALUATIONS // n)
     estimate, norm = map_points(Partial(_scores, estimator), np.asarray(alpha) * images, batch_size=batch)
     return {"kappa": estimate.value.T, "stderr": estimate.stderr.T, "norm": norm}
