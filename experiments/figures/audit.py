@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.figures.style import COLOURS, COLUMN, PAGE, grid, mosaic, save, show_image
+from experiments.figures.style import COLOURS, COLUMN, grid, mosaic, save, show_image
 
 Arrays = Mapping[str, np.ndarray]
 FLAGGED, PLAIN, REFERENCE = COLOURS[1], "#CCCCCC", COLOURS[6]
-COLUMNS = 10  # pictures, or pairs of them, in a row of the contact sheet
+COLUMNS, PAIRS = 5, 3  # pictures, or pairs of them, in a row of the contact sheet
 
 
 def draw(directory: Path) -> None:
@@ -25,9 +25,9 @@ def draw(directory: Path) -> None:
 def draw_contact_sheet(a: Arrays, figures: Path) -> None:
     """The highest scores, row by row, each with its nearest training image to the right where that is known."""
     index, pairs = a["sheet_index"], "sheet_nearest" in a
-    columns = min(COLUMNS // 2 if pairs else COLUMNS, len(index))
+    columns = min(PAIRS if pairs else COLUMNS, len(index))
     rows = -(-len(index) // columns)
-    figure, axes = grid(rows, columns, height=PAGE * rows / columns / (1.6 if pairs else 0.75) + 0.4)
+    figure, axes = grid(rows, columns, height=COLUMN * rows / columns / (1.85 if pairs else 0.88) + 0.5)
     for panel in axes.flat:
         panel.set_axis_off()
     for panel, k in zip(axes.flat, range(len(index)), strict=False):
@@ -35,9 +35,9 @@ def draw_contact_sheet(a: Arrays, figures: Path) -> None:
         shown = [a["sheet"][k], a["sheet_nearest"][k]] if pairs else [a["sheet"][k]]
         frames = [FLAGGED if a["flagged"][i] else PLAIN, PLAIN][: len(shown)]
         show_image(panel, mosaic(np.stack(shown), frames, columns=len(shown)))
-        panel.set_title(f"{a['score'][i]:.3f}±{a['stderr'][i]:.3f}", fontsize=5.5, pad=2)
-    beside = ", right: the nearest training image" if pairs else ""
-    said = f"{a['score_name']}, high to low: {len(index)} of {len(a['score'])}; frames: flagged{beside}"
+        panel.set_title(f"{a['score'][i]:.3f}±{a['stderr'][i]:.3f}", fontsize=7, pad=2)
+    beside = "; right: the nearest training image" if pairs else ""
+    said = f"{a['score_name']}, high to low: {len(index)} of {len(a['score'])}\nframes: flagged{beside}"
     figure.suptitle(said, fontsize=8)
     save(figure, figures, "contact_sheet")
 
@@ -56,7 +56,7 @@ def draw_histogram(a: Arrays, figures: Path) -> None:
         panel.axvline(a["threshold"], color=FLAGGED, linestyle="--", label=f"flagged ({a['flagged'].sum()})")
     panel.set_xlabel(str(a["score_name"]))
     panel.set_ylabel("density")
-    panel.legend()
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=3, columnspacing=1)
     save(figure, figures, "histogram")
 
 

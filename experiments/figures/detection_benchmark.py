@@ -1,13 +1,15 @@
 """Figures of the detection benchmark, from its arrays: ranking, ROC curves, cost, and copies."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from experiments.figures.style import COLOURS, PAGE, grid, save
+from experiments.figures.style import COLOURS, MARKERS, PAGE, grid, save, with_intervals
 
 # Drawn in colour; the others in grey. The first are ours.
 HIGHLIGHTS = {
@@ -25,7 +27,6 @@ REST = "#BBBBBB"
 # AUCs are drawn on a logit axis, which spreads those near 1; what lies beyond these ends is drawn at them.
 LOWEST, HIGHEST = 0.2, 0.9995
 AUC_TICKS = (0.2, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
-APART = 1.12  # factor between highlights of equal cost, which would hide each other
 Arrays = dict[str, np.ndarray]
 
 
@@ -50,7 +51,7 @@ def draw_ranking(a: Arrays, task: str, figures: Path) -> None:
     scales = np.unique(a["guidance"])
     cells = {p: _cell(a, task, p, "all") for p in PROMPTS}
     counts = [max(len(np.unique(a["detector"][chosen])), 1) for chosen in cells.values()]
-    figure, axes = _panels(len(scales), 0.145 * sum(counts) + 1.1, height_ratios=counts)
+    figure, axes = grid(2, len(scales), width=PAGE, height=0.145 * sum(counts) + 1.1, height_ratios=counts)
     for row, (prompt, chosen) in enumerate(cells.items()):
         names = _by_mean_auc(a, chosen)
         for panel, scale in zip(axes[row], scales, strict=True):
@@ -63,7 +64,8 @@ def draw_ranking(a: Arrays, task: str, figures: Path) -> None:
             panel.axvline(0.5, color="grey", lw=0.5)
             _logit(panel, "x")
             panel.tick_params(axis="x", labelrotation=60)
-            panel.set_yticks(range(len(names)), [_with_cost(a, chosen, name) for name in names], fontsize=6)
+            panel.set_xlim(LOWEST, HIGHEST + 1e-4)
+            panel.set_yticks(range(len(names)), [_with_cost(a, chosen, name) for name in names])
             panel.tick_params(labelleft=panel is axes[row, 0])
             panel.grid(axis="x", lw=0.3)
             if row == 0:
@@ -77,72 +79,87 @@ def draw_ranking(a: Arrays, task: str, figures: Path) -> None:
 
 def draw_roc(a: Arrays, scores: Arrays, task: str, figures: Path) -> None:
     """ROC curves of the test half, false positives on a logarithmic axis."""
-    scales = np.unique(a["guidance"])
-    figure, axes = _panels(len(scales), 4.4, sharex=True, sharey=True)
-    for row, prompt in enumerate(PROMPTS):
-        for panel, scale in zip(axes[row], scales, strict=True):
-            cell = f"{task}/{prompt}/g{scale:g}"
-            if f"{cell}/tpr" in scores:
-                curves = zip(scores[f"{cell}/names"].tolist(), scores[f"{cell}/tpr"], strict=True)
-                for name, curve in sorted(curves, key=lambda item: item[0] in HIGHLIGHTS):
-                    _line(panel, scores[f"{cell}/fpr"][1:], curve[1:], name)
-            panel.axvline(0.01, color="grey", lw=0.5, ls=":")
-            panel.set_xscale("log")
-            _titles(panel, row, prompt, scale, first=panel is axes[row, 0], ylabel="TPR")
-    figure.supxlabel("false positive rate", fontsize=8)
-    _legend(figure, axes)
+    figure, panels = _panels(a)
+    for panel, prompt, scale in panels:
+        cell = f"{task}/{prompt}/g{scale:g}"
+        if f"{cell}/tpr" in scores:
+            curves = zip(scores[f"{cell}/names"].tolist(), scores[f"{cell}/tpr"], strict=True)
+            for name, curve in sorted(curves, key=lambda item: item[0] in HIGHLIGHTS):
+                colour, width = (HIGHLIGHTS[name], 1.2) if name in HIGHLIGHTS else (REST, 0.6)
+                panel.plot(scores[f"{cell}/fpr"][1:], curve[1:], color=colour, lw=width, label=name)
+        panel.axvline(0.01, color="grey", lw=0.5, ls=":")
+        panel.set_xscale("log")
+    _finish(figure, panels, "false positive rate", "TPR")
     save(figure, figures, f"roc_{task}")
 
 
 def draw_cost(a: Arrays, task: str, figures: Path) -> None:
     """AUC against network evaluations per image, with 95 % intervals."""
-    scales = np.unique(a["guidance"])
-    figure, axes = _panels(len(scales), 4.4, sharex=True, sharey=True)
-    for row, prompt in enumerate(PROMPTS):
-        for panel, scale in zip(axes[row], scales, strict=True):
-            chosen = _cell(a, task, prompt, "all") & (a["guidance"] == scale) & (a["nfe"] > 0)
-            for i in sorted(np.flatnonzero(chosen), key=lambda i: str(a["detector"][i]) in HIGHLIGHTS):
-                name = str(a["detector"][i])
-                colour = HIGHLIGHTS.get(name, REST)
-                place = list(HIGHLIGHTS).index(name) - 2 if name in HIGHLIGHTS else 0
-                x = a["nfe"][i] * APART**place
-                panel.plot([x, x], _within(a["auc_low"][i], a["auc_high"][i]), color=colour, lw=0.8)
-                panel.plot(x, _within(a["auc"][i]), "o", ms=3.5, color=colour, label=name)
-            panel.set_xscale("log")
-            _logit(panel, "y")
-            _titles(panel, row, prompt, scale, first=panel is axes[row, 0], ylabel="AUC")
-    figure.supxlabel("network evaluations per image", fontsize=8)
-    _legend(figure, axes)
+    figure, panels = _panels(a)
+    for panel, prompt, scale in panels:
+        chosen = _cell(a, task, prompt, "all") & (a["guidance"] == scale) & (a["nfe"] > 0)
+        for i in sorted(np.flatnonzero(chosen), key=lambda i: str(a["detector"][i]) in HIGHLIGHTS):
+            _with_intervals(panel, a["nfe"][i : i + 1], a, slice(i, i + 1), str(a["detector"][i]), ms=3.5)
+        panel.set_xscale("log")
+        _logit(panel, "y")
+    _finish(figure, panels, "network evaluations per image", "AUC")
     save(figure, figures, f"cost_{task}")
 
 
 def draw_copies(a: Arrays, task: str, figures: Path) -> None:
-    """AUC against how often training saw the image behind the caption, with 95 % bands."""
-    scales = np.unique(a["guidance"])
-    figure, axes = _panels(len(scales), 4.4, sharex=True, sharey=True)
+    """AUC against how often training saw the image behind the caption; 95 % intervals of the highlighted ones."""
+    figure, panels = _panels(a)
     doses = sorted({int(k) for k in a["copies"] if k.isdigit()})
-    for row, prompt in enumerate(PROMPTS):
-        for panel, scale in zip(axes[row], scales, strict=True):
-            for name in sorted(set(a["detector"].tolist()), key=lambda n: n in HIGHLIGHTS):
-                mine = (a["task"] == task) & (a["prompt"] == prompt) & (a["guidance"] == scale)
-                mine &= (a["detector"] == name) & np.char.isdigit(a["copies"]) & (a["nfe"] > 0)
-                if mine.any():
-                    x = a["copies"][mine].astype(int)
-                    _line(panel, x, _within(*a["auc"][mine]), name, "o-", ms=2.5)
-                    if name in HIGHLIGHTS:
-                        ends = (_within(*a[f"auc_{end}"][mine]) for end in ("low", "high"))
-                        panel.fill_between(x, *ends, color=HIGHLIGHTS[name], alpha=0.1, lw=0)
-            panel.set_xscale("log", base=2)
-            _logit(panel, "y")
-            panel.set_xticks(doses, [str(dose) for dose in doses])
-            _titles(panel, row, prompt, scale, first=panel is axes[row, 0], ylabel="AUC")
-    figure.supxlabel("copies of the image behind the caption", fontsize=8)
-    _legend(figure, axes)
+    for panel, prompt, scale in panels:
+        cell = (a["task"] == task) & (a["prompt"] == prompt) & (a["guidance"] == scale)
+        cell &= np.char.isdigit(a["copies"]) & (a["nfe"] > 0)
+        for name in sorted(set(a["detector"][cell].tolist()), key=lambda n: n in HIGHLIGHTS):
+            mine = cell & (a["detector"] == name)
+            x = a["copies"][mine].astype(int)
+            if name in HIGHLIGHTS:
+                _with_intervals(panel, x, a, mine, name, ms=2.5, lw=0.8, spread=1.05)
+            else:
+                panel.plot(x, _within(*a["auc"][mine]), color=REST, lw=0.6, label=name)
+        panel.set_xscale("log", base=2)
+        _logit(panel, "y")
+        panel.set_xticks(doses, [str(dose) for dose in doses])
+    _finish(figure, panels, "copies of the image behind the caption", "AUC")
     save(figure, figures, f"copies_{task}")
 
 
-def _panels(columns: int, height: float, **options) -> tuple[Figure, np.ndarray]:
-    return grid(len(PROMPTS), columns, width=PAGE, height=height, **options)
+def _with_intervals(panel: Axes, x: np.ndarray, a: Arrays, chosen: Any, name: str, **options) -> None:
+    """AUCs with their intervals; highlighted detectors stand beside each other, as many cost the same."""
+    names = list(HIGHLIGHTS)
+    nth = names.index(name) if name in names else len(names) // 2
+    look = {"color": HIGHLIGHTS.get(name, REST), "marker": MARKERS[nth] if name in names else "."}
+    estimate = [_within(*a[key][chosen]) for key in ("auc", "auc_low", "auc_high")]
+    with_intervals(panel, x, estimate, nth, len(names), label=name, **look, **options)
+
+
+def _panels(a: Arrays) -> tuple[Figure, list[tuple[Axes, str, float]]]:
+    """A row for each guidance scale, a column for each knowledge of the prompt."""
+    scales = np.unique(a["guidance"])
+    figure, axes = grid(len(scales), len(PROMPTS), height=1.35 * len(scales) + 1.1, sharex=True, sharey=True)
+    return figure, [
+        (axes[i, j], prompt, float(scale)) for i, scale in enumerate(scales) for j, prompt in enumerate(PROMPTS)
+    ]
+
+
+def _finish(figure: Figure, panels: Sequence[tuple[Axes, str, float]], xlabel: str, ylabel: str) -> None:
+    """Titles, names of the axes, and one legend: each highlighted detector, and the others together."""
+    found = {}
+    for panel, prompt, scale in panels:
+        if scale == panels[0][2]:
+            panel.set_title(f"prompt {prompt}")
+        if prompt == PROMPTS[0]:
+            panel.set_ylabel(f"guidance {scale:g}\n{ylabel}")
+        found |= {label: handle for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.supxlabel(xlabel, fontsize=8)
+    shown = {name: found[name] for name in HIGHLIGHTS if name in found}
+    rest = [handle for name, handle in found.items() if name not in HIGHLIGHTS]
+    shown |= {"others": rest[0]} if rest else {}
+    compact = {"handlelength": 1.2, "columnspacing": 0.9, "handletextpad": 0.4}
+    figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=3, **compact)
 
 
 def _within(*values: float) -> np.ndarray:
@@ -174,29 +191,3 @@ def _by_mean_auc(a: Arrays, chosen: np.ndarray) -> list[str]:
 def _with_cost(a: Arrays, chosen: np.ndarray, name: str) -> str:
     costs = a["nfe"][chosen & (a["detector"] == name)]
     return f"{name}  {costs.min()}" if costs.min() == costs.max() else f"{name}  {costs.min()}–{costs.max()}"
-
-
-def _line(panel: Axes, x: np.ndarray, y: np.ndarray, name: str, style: str = "-", **options) -> None:
-    strong = name in HIGHLIGHTS
-    colour, width = (HIGHLIGHTS[name], 1.2) if strong else (REST, 0.6)
-    panel.plot(x, y, style, color=colour, lw=width, label=name, **options)
-
-
-def _titles(panel: Axes, row: int, prompt: str, scale: float, *, first: bool, ylabel: str) -> None:
-    if row == 0:
-        panel.set_title(f"guidance {scale:g}")
-    if first:
-        panel.set_ylabel(f"{ylabel}, prompt {prompt}")
-
-
-def _legend(figure: Figure, axes: np.ndarray) -> None:
-    """One entry for each highlighted detector, and one for the others."""
-    found = {}
-    for panel in axes.flat:
-        found |= {label: handle for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-    shown = {name: found[name] for name in HIGHLIGHTS if name in found}
-    rest = next((handle for name, handle in found.items() if name not in HIGHLIGHTS), None)
-    handles, labels = [*shown.values()], [*shown]
-    if rest is not None:
-        handles, labels = [*handles, rest], [*labels, "others"]
-    figure.legend(handles, labels, loc="outside upper center", ncols=4)

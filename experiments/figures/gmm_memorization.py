@@ -9,17 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.patches import Circle
 
-from experiments.figures.style import COLOURS, DIVERGING, SEQUENTIAL, grid, save
+from experiments.figures.style import COLOURS, DIVERGING, SEQUENTIAL, grid, save, with_intervals
 
 Arrays = Mapping[str, np.ndarray]
 KINDS = ("mode", "midpoint", "centre")
 SCORES = ("analytic", "learned")
 ESTIMATORS = ("boundary", "volume")
 RANKED = {
-    "network": ("trained with the copies", COLOURS[0]),
-    "control": ("trained without them", COLOURS[1]),
-    "memorizer": ("perfect memorizer", COLOURS[2]),
-    "mixture": ("true mixture", COLOURS[6]),
+    "network": "trained with the copies",
+    "control": "trained without them",
+    "memorizer": "perfect memorizer",
+    "mixture": "true mixture",
 }
 
 
@@ -63,7 +63,7 @@ def _estimates_at_points(panel: Axes, a: Arrays, values: np.ndarray, reference: 
             panel.axvline(value, color=colour, ls="--", lw=0.8)
     beyond = int(((values < bins[0]) | (values > bins[-1])).sum())
     if beyond:
-        panel.text(0.02, 0.98, f"{beyond} of {values.size} beyond", transform=panel.transAxes, va="top", fontsize=6)
+        panel.text(0.02, 0.98, f"{beyond} of {values.size} beyond", transform=panel.transAxes, va="top", fontsize=7)
     panel.set_yscale("log")
 
 
@@ -80,10 +80,10 @@ def _visible(values: np.ndarray) -> tuple[float, float]:
 
 def draw_scores(a: Arrays, figures: Path) -> None:
     """Directions of both scores over log q, and the balls at the critical points."""
-    figure, axes = grid(1, 2, height=3.6, sharex=True, sharey=True)
+    figure, axes = grid(2, 1, height=5.6, sharex=True, sharey=True)
     x, y = np.meshgrid(a["grid"], a["grid"])
     levels = np.linspace(a["log_q"].max() - 30, a["log_q"].max(), 16)
-    for panel, score, arrows in zip(axes[0], SCORES, a["arrows"], strict=True):
+    for panel, score, arrows in zip(axes[:, 0], SCORES, a["arrows"], strict=True):
         drawn = panel.contourf(x, y, a["log_q"], levels, cmap=SEQUENTIAL, extend="min")
         length = np.linalg.norm(arrows, axis=-1, keepdims=True)
         unit = arrows / np.where(length > 0, length, 1)
@@ -92,14 +92,15 @@ def draw_scores(a: Arrays, figures: Path) -> None:
             panel.add_patch(Circle(centre, a["radius"], fill=False, ls="-" if kind == "mode" else "--", color="black"))
         panel.set_title(f"{score} score, σ = {a['sigma']:.2f}")
         panel.set_aspect("equal")
-    figure.colorbar(drawn, ax=axes[0], label="log q", shrink=0.8)
+    figure.colorbar(drawn, ax=axes[:, 0], label="log q", shrink=0.6)
     save(figure, figures, "critical_scores")
 
 
 def draw_maps(a: Arrays, quantity: str, level: int, figures: Path) -> None:
     """κ_p or Δ_p u over the plane at one noise level: a row per p; analytic, learned, learned − analytic."""
     values, orders = a[quantity][level], a["p"]
-    figure, axes = grid(len(orders), 3, height=2.0 * len(orders), sharex=True, sharey=True)
+    figure, axes = grid(len(orders), 3, height=0.9 * len(orders) + 0.5, sharex=True, sharey=True)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     extent = a["extent"][level] * np.array([-1, 1, -1, 1])
     symbol = "κ" if quantity == "kappa" else "Δ"
     for row, p in enumerate(orders):
@@ -109,9 +110,14 @@ def draw_maps(a: Arrays, quantity: str, level: int, figures: Path) -> None:
             drawn = panel.imshow(shown, DIVERGING, norm=norm, origin="lower", extent=extent)
         axes[row, 0].set_ylabel(f"p = {p:g}")
         label = f"{symbol}$_{{{p:g}}}$" + " u" * (symbol == "Δ")
-        figure.colorbar(drawn, ax=axes[row], shrink=0.85, extend="both", label=label).minorticks_off()
-    axes[0, 0].locator_params(nbins=3)  # shared by all; ticks are what drawing so many panels spends its time on
-    for panel, title in zip(axes[0], ("analytic", "learned", "learned − analytic"), strict=True):
+        bar = figure.colorbar(drawn, ax=axes[row], shrink=0.85, extend="both", label=label, aspect=12)
+        bar.minorticks_off()
+        if isinstance(norm, SymLogNorm):
+            decade = 10.0 ** np.floor(np.log10(norm.vmax))
+            bar.set_ticks([-decade, 0, decade])
+    end = int(0.75 * a["extent"][level])
+    axes[0, 0].set(xticks=[-end, end], yticks=[-end, end])  # shared by all, and few, as panels are small
+    for panel, title in zip(axes[0], ("analytic", "learned", "difference"), strict=True):
         panel.set_title(title)
     figure.suptitle(f"noise level σ = {a['sigma'][level]:.2f}", fontsize=8)
     save(figure, figures, f"maps_{quantity}_t{a['t'][level]:g}")
@@ -130,24 +136,22 @@ def _norm(quantity: str, p: float, analytic: np.ndarray) -> Normalize:
 
 def draw_planted(samples: Sequence[Arrays], figures: Path) -> None:
     """Per sample: AUC of planted against held-out test points over the noise level; κ at the chosen level."""
-    figure, axes = grid(len(samples), 2, height=1.9 * len(samples) + 0.4)
+    figure, axes = grid(len(samples), 2, height=1.7 * len(samples) + 0.6)
     for a, (left, right) in zip(samples, axes, strict=True):
-        for score, (label, colour) in RANKED.items():
-            value, low, high = a[f"auc_{score}"].T
-            left.plot(a["sigma"], value, "o-", ms=2.5, color=colour, label=label)
-            left.fill_between(a["sigma"], low, high, color=colour, alpha=0.15, lw=0)
+        for nth, (score, label) in enumerate(RANKED.items()):
+            with_intervals(left, a["sigma"], a[f"auc_{score}"].T, nth, len(RANKED), label=label, ms=2.5, spread=1.08)
         left.axvline(a["sigma"][a["chosen"]], color="grey", ls=":", lw=1)
         left.axhline(0.5, color="grey", lw=0.5)
         left.set_xscale("log")
-        left.set_xticks(a["sigma"], [f"{sigma:.2g}" for sigma in a["sigma"]])
+        left.set_xticks(a["sigma"], [f"{sigma:.2g}" for sigma in a["sigma"]], rotation=90)
         left.minorticks_off()
         left.set_ylim(0, 1.05)
         left.set_ylabel(f"d = {a['dim']}\nAUC, test half")
         _histogram(right, a)
-    axes[-1, 0].set_xlabel("noise level σ (dotted: chosen on the validation half)")
-    axes[-1, 1].set_xlabel("κ at the chosen level, test half")
-    axes[0, 1].legend()
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    axes[-1, 0].set_xlabel("noise level σ\n(dotted: the chosen one)")
+    axes[-1, 1].set_xlabel("κ at the chosen level,\ntest half")
+    figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower right", ncols=3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     save(figure, figures, "planted")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments.figures.style import COLOURS, PAGE, grid, save
+from experiments.figures.style import COLOURS, grid, save
 
 Arrays = Mapping[str, np.ndarray]
 CLASSES = {"copies": COLOURS[1], "others": COLOURS[6]}
@@ -16,8 +16,8 @@ LINES = {
     "flux_prompt_p1": ("κ$_1$, prompt", COLOURS[2], "--"),
     "flux_gap_p1": ("κ$^Δ$", COLOURS[3], "-."),
 }
-TITLES = ("κ$_1$, no prompt", "κ$^Δ$", "AUC, all captions", "AUC, own captions")
-TICKS = (0, 25, 50, 75, 100)
+ROWS = ("κ$_1$, no prompt", "κ$^Δ$", "AUC, all captions", "AUC, own captions")
+TICKS = (0, 50, 100)
 
 
 def draw(directory: Path) -> None:
@@ -27,37 +27,33 @@ def draw(directory: Path) -> None:
 
 
 def draw_trajectory(a: Arrays, figures: Path) -> None:
-    """Rows: guidance. Flux of copies and others, mean and 10–90 %; AUC of the one against the other, 95 % bands."""
-    scales = a["guidance"].tolist()
-    figure, axes = grid(len(scales), 4, width=PAGE, height=1.75 * len(scales) + 0.9, sharex=True, sharey="col")
-    names = a["statistics"].tolist()
-    for row, guidance in enumerate(scales):
+    """Columns: guidance. Flux of copies and others, mean and 10–90 %; AUC of the one against the other, 95 % bands."""
+    scales, names = a["guidance"].tolist(), a["statistics"].tolist()
+    figure, axes = grid(len(ROWS), len(scales), height=6.2, sharex=True, sharey="row")
+    for column, guidance in enumerate(scales):
         mine = {key.partition("/")[2]: value for key, value in a.items() if key.startswith(f"g{guidance:g}/")}
         n = len(mine["sigmas"])
         share = 100 * np.arange(1, n + 1) / n
-        for panel, name in zip(axes[row], ("flux_p1", "flux_gap_p1"), strict=False):
+        panels = axes[:, column]
+        for panel, name in zip(panels, ("flux_p1", "flux_gap_p1"), strict=False):
             for label, colour in CLASSES.items():
                 mean, low, high = mine[f"bands_{label}"][names.index(name)].T
                 panel.plot(share, mean, color=colour, ls="-" if label == "copies" else "--", label=label)
                 panel.fill_between(share, low, high, color=colour, alpha=0.2, lw=0)
-        axes[row, 0].set_ylabel(f"guidance {guidance:g}")
         n_copies = int(mine["is_copy"].sum())
-        counts = f"{n_copies} copies\n{len(mine['is_copy']) - n_copies} others"
-        axes[row, 0].text(0.04, 0.06, counts, transform=axes[row, 0].transAxes, fontsize=7)
-        for panel, kind in zip(axes[row, 2:], ("auc", "auc_own_caption"), strict=True):
+        panels[0].set_title(f"guidance {guidance:g}\n{n_copies} copies\n{len(mine['is_copy']) - n_copies} others")
+        for panel, kind in zip(panels[2:], ("auc", "auc_own_caption"), strict=True):
             _aucs(panel, share, mine.get(kind), names)
-        if row == 0:
-            for panel, title in zip(axes[0], TITLES, strict=True):
-                _levels(panel, share, mine["sigmas"])
-                panel.set_title(title)
-    for panel in axes[-1]:
-        panel.set_xlim(0, 100)
-        panel.set_xticks(TICKS)
-        panel.set_xlabel("steps done (%)")
-    found = [axes[0, column].get_legend_handles_labels() for column in (0, 2)]
-    handles, labels = ([*found[0][i], *found[1][i]] for i in range(2))
-    if labels:
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        _levels(panels[0], share, mine["sigmas"])
+        panels[-1].set_xticks(TICKS)
+        panels[-1].set_xlim(0, 100)
+    for panel, label in zip(axes[:, 0], ROWS, strict=True):
+        panel.set_ylabel(label)
+    axes[-1, len(scales) // 2].set_xlabel("steps done (%)")
+    for row, side in ((0, "upper"), (2, "lower")):
+        handles, labels = axes[row, 0].get_legend_handles_labels()
+        if labels:
+            figure.legend(handles, labels, loc=f"outside {side} center", ncols=len(labels))
     save(figure, figures, "trajectory")
 
 
@@ -65,7 +61,7 @@ def _aucs(panel: Axes, share: np.ndarray, measured: np.ndarray | None, names: li
     panel.axhline(0.5, color="grey", lw=0.5)
     panel.set_ylim(0, 1.03)
     if measured is None:
-        panel.text(0.5, 0.6, "one class is empty", transform=panel.transAxes, ha="center", fontsize=7)
+        panel.text(0.5, 0.6, "one class\nis empty", transform=panel.transAxes, ha="center", fontsize=7)
         return
     for name, (label, colour, line) in LINES.items():
         value, low, high = measured[names.index(name)].T
