@@ -2,11 +2,10 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from experiments.audit.generated import Generation, generate
+from experiments.audit.generated import generate
 from experiments.audit.images import Source, open_source
 from experiments.audit.level import Level, choose_level
 from experiments.audit.models import Subject
@@ -14,7 +13,7 @@ from experiments.audit.output import page, score_name, write_arrays, write_metri
 from experiments.audit.page import write_page
 from experiments.audit.prompts import Prompts, read_prompts
 from experiments.audit.scores import Scorer, check_detector
-from experiments.audit.settings import WITH_PROMPT, Score, Settings
+from experiments.audit.settings import WITH_PROMPT, Request, Score
 from experiments.audit.stream import Scored, score_all
 from experiments.audit.training import Training
 from experiments.audit.verdict import Verdict, judge
@@ -26,20 +25,6 @@ log = logging.getLogger(__name__)
 GENERATED = "generated"
 
 
-class Asked(Protocol):
-    """What is asked of an audit, beside ``Settings``."""
-
-    name: str
-    seed: int
-    images: str | None
-    generate: int | None
-    prompts: str | int | None
-    reference: str | None
-    reference_prompts: str | int | None
-    training: str | None
-    generation: Generation
-
-
 @dataclass(frozen=True)
 class Pictures:
     """A source with its prompts."""
@@ -48,15 +33,31 @@ class Pictures:
     prompts: Prompts
 
 
-def audit(config: Settings, subject: Subject, *, report: Report, cache: Cache) -> tuple[Verdict, Scored]:
-    """Everything that ``config``, which is also ``Asked``, asks of ``subject``; tells the result, returns it too.
+@dataclass(frozen=True)
+class Audit:
+    """What came out.
+
+    Attributes:
+        scorer: at the noise level that was given or chosen.
+        audited, reference: scores, None without a reference.
+        verdict: on the audited images.
+    """
+
+    scorer: Scorer
+    audited: Scored
+    reference: Scored | None
+    verdict: Verdict
+
+
+def audit(config: Request, subject: Subject, *, seed: int, report: Report, cache: Cache) -> Audit:
+    """Everything that ``config`` asks of ``subject``: tells the result, leaves the files of an audit, returns both.
 
     Raises:
         ValueError: images, prompts, levels or a detector that do not fit the model or each other, in one line.
     """
     common = {"report": report, "cache": cache}
-    audited = _audited(config, subject, **common)
-    reference = _reference(config, subject, audited, **common)
+    audited = _audited(config, subject, seed, **common)
+    reference = _reference(config, subject, audited, seed, **common)
     name = _score(config, audited, reference)
     training = None
     if config.training is not None:
@@ -64,9 +65,9 @@ def audit(config: Settings, subject: Subject, *, report: Report, cache: Cache) -
             source = open_source("training", config.training, subject.model.image_shape, config.resize, config.crop)
             training = Training(source, config.labels)
     sources = [one.source for one in (audited, reference) if one is not None]
-    level = choose_level(subject, config, sources, seed=config.seed, **common)
+    level = choose_level(subject, config, sources, seed=seed, **common)
     log.info("  noise level σ = %g, %s", level.sigma, level.words)
-    scorer = Scorer(subject, config, level.sigma, config.seed)
+    scorer = Scorer(subject, config, level.sigma, seed)
     if scorer.method is not None:
         check_detector(*scorer.method, level.sigma, audited.prompts is not None)
     scored = score_all(scorer, audited.source, audited.prompts, training, key="images", **common)
@@ -77,18 +78,20 @@ def audit(config: Settings, subject: Subject, *, report: Report, cache: Cache) -
     tested = compared is not None and config.reference != GENERATED
     verdict = judge(name, scored, compared, config.fdr if tested else None)
     _leave(config, subject, level, verdict, scored, compared, audited, training, report)
-    return verdict, scored
+    return Audit(scorer, scored, compared, verdict)
 
 
-def _audited(config: Asked, subject: Subject, *, report: Report, cache: Cache) -> Pictures:
+def _audited(config: Request, subject: Subject, seed: int, *, report: Report, cache: Cache) -> Pictures:
     if config.generate is not None:
         prompts = read_prompts("prompts", config.prompts, [""] * config.generate, set(), subject)
-        how = {"seed": config.seed, "name": "images", "report": report, "cache": cache}
+        how = {"seed": seed, "name": "images", "report": report, "cache": cache}
         return Pictures(generate(subject, config.generate, prompts, config.generation, **how), prompts)
     return _opened("images", config.images, config.prompts, config, subject)
 
 
-def _reference(config: Asked, subject: Subject, audited: Pictures, *, report: Report, cache: Cache) -> Pictures | None:
+def _reference(
+    config: Request, subject: Subject, audited: Pictures, seed: int, *, report: Report, cache: Cache
+) -> Pictures | None:
     if config.reference is None:
         require(config.reference_prompts is None, "reference_prompts", config.reference_prompts, "needs a reference")
         return None
@@ -98,11 +101,11 @@ def _reference(config: Asked, subject: Subject, audited: Pictures, *, report: Re
     require(config.reference_prompts is None, "reference_prompts", config.reference_prompts, allowed)
     n = config.generation.n_reference
     prompts = None if audited.prompts is None else [audited.prompts[i % len(audited.prompts)] for i in range(n)]
-    how = {"seed": config.seed, "name": "reference", "report": report, "cache": cache}
+    how = {"seed": seed, "name": "reference", "report": report, "cache": cache}
     return Pictures(generate(subject, n, prompts, config.generation, **how), prompts)
 
 
-def _opened(key: str, path: str, prompts: str | int | None, config: Asked, subject: Subject) -> Pictures:
+def _opened(key: str, path: str, prompts: str | int | None, config: Request, subject: Subject) -> Pictures:
     source = open_source(key, path, subject.model.image_shape, config.resize, config.crop)
     names = list(source.names)
     known = {*names, *(name for name, _ in source.skipped)}
@@ -110,7 +113,7 @@ def _opened(key: str, path: str, prompts: str | int | None, config: Asked, subje
     return Pictures(source, read_prompts(prompts_key, prompts, names, known, subject))
 
 
-def _score(config: Settings, audited: Pictures, reference: Pictures | None) -> Score:
+def _score(config: Request, audited: Pictures, reference: Pictures | None) -> Score:
     """What images are ranked by: as asked, or κ^Δ where all prompts are known, else κ₁."""
     prompted = audited.prompts is not None and (reference is None or reference.prompts is not None)
     if config.score is None:
@@ -134,7 +137,7 @@ def _check_apart(audited: Scored, reference: Scored, training: Training | None) 
 
 
 def _leave(
-    config: Settings,
+    config: Request,
     subject: Subject,
     level: Level,
     verdict: Verdict,
@@ -160,7 +163,7 @@ def _leave(
 
 
 def in_words(
-    config: Settings, subject: Subject, level: Level, verdict: Verdict, source: Source, n_skipped: int
+    config: Request, subject: Subject, level: Level, verdict: Verdict, source: Source, n_skipped: int
 ) -> dict[str, str]:
     """The settings for a reader."""
     flux = config.flux
@@ -175,5 +178,4 @@ def in_words(
         "prompts": "none" if config.prompts is None else str(config.prompts),
         "reference": "none" if config.reference is None else str(config.reference),
         "training set": "not at hand" if config.training is None else str(config.training),
-        "seed": str(config.seed),
     }

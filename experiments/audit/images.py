@@ -1,7 +1,10 @@
 """The images that are audited, one at a time: a folder, an array on disk, or what the model has generated."""
 
+import contextlib
 import hashlib
+import weakref
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -106,12 +109,14 @@ class ArrayFile:
     words = EXACT
 
     def __init__(self, key: str, path: Path, shape: tuple[int, ...]):
-        self._stream = _opened(key, path)
+        opened = contextlib.ExitStack()
+        self._stream = _opened(key, path, opened)
+        weakref.finalize(self, opened.close)
         try:
             major, _ = np.lib.format.read_magic(self._stream)
             header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
             stored, fortran, dtype = header(self._stream)
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{key}={path}: is no NumPy array: {shown(error)}") from error
         good = dtype == np.uint8 or dtype.kind == "f"
         allowed = f"holds {dtype}: must be uint8, or floats in [-1, 1]" + "; no pickled objects" * dtype.hasobject
@@ -131,7 +136,7 @@ class ArrayFile:
         try:
             self._stream.seek(self._start + index * self._bytes)
             content = self._stream.read(self._bytes)
-        except (OSError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UnusableImage(f"cannot be read: {shown(error)}") from error
         if len(content) < self._bytes:
             raise UnusableImage("the file ends before it")
@@ -207,15 +212,15 @@ def digests_of(images: Iterable[np.ndarray]) -> np.ndarray:
     return np.frombuffer(b"".join(found), np.uint64)
 
 
-def _opened(key: str, path: Path) -> IO[bytes]:
+def _opened(key: str, path: Path, opened: contextlib.ExitStack) -> IO[bytes]:
     if path.suffix.lower() == ".npy":
-        return path.open("rb")
+        return opened.enter_context(path.open("rb"))
     try:
-        archive = zipfile.ZipFile(path)
+        archive = opened.enter_context(zipfile.ZipFile(path))
     except zipfile.BadZipFile as error:
         raise ValueError(f"{key}={path}: is no .npz file: {shown(error)}") from error
     names = [name.removesuffix(".npy") for name in archive.namelist()]
     chosen = "images" if "images" in names else names[0] if len(names) == 1 else None
     allowed = f"must hold one array, or one named images; it holds {', '.join(names)}"
     require(chosen is not None, key, str(path), allowed)
-    return archive.open(f"{chosen}.npy")
+    return opened.enter_context(archive.open(f"{chosen}.npy"))

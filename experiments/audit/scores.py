@@ -38,11 +38,13 @@ class Kappa:
     n_samples: int = field(metadata={"static": True})
     max_samples: int = field(metadata={"static": True})
     directions: Directions = field(metadata={"static": True})
+    control: bool = field(metadata={"static": True})
 
     def __call__(self, image: Array, prompt: Array | None = None) -> dict[str, Estimate]:
         """``{"kappa"}``, or with a prompt also ``{"kappa_given", "kappa_gap"}``; n_evals counts evaluations."""
         centre, radius = self.model.ball(image, self.t)
-        how = {"n_samples": self.n_samples, "max_samples": self.max_samples, "directions": self.directions}
+        how = {"n_samples": self.n_samples, "max_samples": self.max_samples}
+        how |= {"directions": self.directions, "control": self.control}
 
         def flux(score: Callable[[Array], Array]) -> Estimate:
             return adaptive_flux(score, centre, radius=radius, key=self.key, until_stderr=self.until_stderr, **how)
@@ -128,7 +130,7 @@ class Scorer:
 
     def _kappa(self, model: Diffusion, points: np.ndarray, numbers: np.ndarray | None) -> dict[str, Estimate]:
         flux = self.settings.flux
-        counts = (flux.n_samples, self.settings.max_samples, flux.directions)
+        counts = (flux.n_samples, self.settings.max_samples, flux.directions, flux.control)
         one = Kappa(model, self.time, named_key(self.seed, "audit"), np.float32(self.settings.until_stderr), *counts)
         columns = () if numbers is None else (numbers,)
         return map_points(one, points, *columns, batch_size=self._batch(points[0].size))
@@ -177,7 +179,8 @@ def level_scores(
     points, flux, schedule = subject.model.encode(images), settings.flux, subject.model.diffusion.schedule
     model, key = subject.model.diffusion, named_key(seed, "audit/levels")
     size = batch_size(settings, points[0].size, flux.n_samples)
-    once = (np.float32(1), flux.n_samples, flux.n_samples, flux.directions)  # one round, whatever its standard error
+    # One round, whatever its standard error.
+    once = (np.float32(1), flux.n_samples, flux.n_samples, flux.directions, flux.control)
     found = [
         map_points(Kappa(model, schedule.time_at(sigma), key, *once), points, batch_size=size)["kappa"]
         for sigma in sigmas

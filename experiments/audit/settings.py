@@ -4,9 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from experiments.audit.generated import Generation
 from experiments.detection_benchmark.scoring import Method
 from experiments.generation import Labels
 from experiments.schema import STRICT, Flux, checked_as
+from plap_jax.data.decoding import Resize
 from plap_jax.directions import unit_size
 from plap_jax.typing import require
 
@@ -55,4 +57,26 @@ class Settings(BaseModel):
         require(self.max_samples >= flux.n_samples, "max_samples", self.max_samples, allowed)
         fits = (self.score == "detector") <= (self.detector is not None)
         require(fits, "score", self.score, "needs a detector=NAME of conf/detector")
+        return self
+
+
+class Request(Settings):
+    """What is asked of an audit: which images, with which prompts, against which others."""
+
+    images: str | None = Field(description="a folder, an .npz or an .npy")
+    generate: Annotated[int, Field(ge=2)] | None = Field(description="instead: so many images of the model's own")
+    prompts: str | int | None = Field(description="one for all, or a CSV of file,prompt")
+    reference: str | None = Field(description="images known not to be in the training data, or: generated")
+    reference_prompts: str | int | None
+    training: str | None = Field(description="the training images, where they are at hand")
+    resize: Resize
+    crop: Annotated[int, Field(ge=1)] | None
+    generation: Generation
+
+    @model_validator(mode="after")
+    def _has_images(self) -> "Request":
+        one = (self.images is None) != (self.generate is None)
+        require(one, "images", self.images, "must be a folder, an .npz or an .npy; or give generate=n, but not both")
+        by_file = self.prompts is None or not str(self.prompts).lower().endswith(".csv")
+        require(self.generate is None or by_file, "prompts", self.prompts, "must be one for all with generate=n")
         return self

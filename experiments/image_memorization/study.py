@@ -70,12 +70,7 @@ class Study:
 
 def prepare(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker) -> Study:
     """Loads and plants the images, trains both networks, tells what was found in the data."""
-    with report.stage("data"):
-        data: ImageData = config.data.make(seed=config.seed)
-        part = config.planting
-        doses = dict(zip(part.copies, part.images, strict=True))
-        images = plant(data.train, doses=doses, n_single=part.n_single, heldout=data.heldout)
-    report.fingerprint("images", images.points, images.copies)
+    data, images = planted_images(config, report=report)
     report.table(
         "duplicates", [dict(zip(("kept", "dropped", "distance"), row, strict=True)) for row in data.duplicates]
     )
@@ -96,10 +91,21 @@ def prepare(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker
     return Study(
         images=images,
         networks={name: job.result() for name, job in training.items()},
-        headline=max(part.copies),
-        doses=(1, *sorted(part.copies)),
+        headline=max(config.planting.copies),
+        doses=(1, *sorted(config.planting.copies)),
         drawn=train.n_steps * train.batch_size,
     )
+
+
+def planted_images(config: RunConfig, *, report: Report) -> tuple[ImageData, Planted]:
+    """The images of ``config.data``, and these planted as ``config.planting`` says."""
+    with report.stage("data"):
+        data: ImageData = config.data.make(seed=config.seed)
+        part = config.planting
+        doses = dict(zip(part.copies, part.images, strict=True))
+        images = plant(data.train, doses=doses, n_single=part.n_single, heldout=data.heldout)
+    report.fingerprint("images", images.points, images.copies)
+    return data, images
 
 
 def roles(images: Planted) -> dict[str, np.ndarray]:

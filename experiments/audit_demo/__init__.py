@@ -1,0 +1,131 @@
+"""An audit whose answer is known: ``python -m experiments.run +exp=audit_demo``, or ``make audit-demo``.
+
+Digits are planted in a training set, a network is trained on it, and planted and held-out images are audited as files,
+against other held-out images. Over seeds it shows that errors are kept: ``-m seed=1,2,3``.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pydantic import Field, model_validator
+
+from experiments.audit.audit import Audit, audit
+from experiments.audit.generated import Generation
+from experiments.audit.images import MODES, open_source
+from experiments.audit.models import Subject
+from experiments.audit.output import pixels
+from experiments.audit.settings import Request, Settings
+from experiments.audit.stream import score_all
+from experiments.cache import Cache
+from experiments.image_memorization.learning import Learning
+from experiments.image_memorization.study import NETWORK, Planting, planted_images, snapshot_steps
+from experiments.networks import Trained, trained
+from experiments.report import Report
+from experiments.schema import RunConfig, Section
+from experiments.tracker import Tracker
+from plap_jax.calibration import conformal_p_values
+from plap_jax.data import Planted, fingerprint
+from plap_jax.metrics import auc, proportion_interval
+from plap_jax.pretrained import Pretrained
+from plap_jax.typing import require
+
+__all__ = ["Config", "run"]
+IMAGES, REFERENCE, SINGLE, TRAINING = "images", "reference", "single", "training"
+
+
+class Audited(Section):
+    """Which images are audited."""
+
+    n_heldout: int = Field(ge=2, description="held-out images among the audited; the other held-out are the reference")
+    n_single: int = Field(ge=2, description="images that stand once in the training set, told apart")
+
+
+class Config(RunConfig, Settings):
+    """The config of this experiment."""
+
+    planting: Planting
+    learning: Learning
+    audited: Audited
+    generation: Generation
+
+    @model_validator(mode="after")
+    def _is_of_images(self) -> "Config":
+        allowed = "must be images, such as digits, which the seed completes (_partial_: true)"
+        require(self.data.is_partial, "data", self.data.spec["_target_"], allowed)
+        known = self.planting.n_single
+        allowed = f"must be at most planting.n_single={known}"
+        require(known is None or self.audited.n_single <= known, "audited.n_single", self.audited.n_single, allowed)
+        return self
+
+
+def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> None:
+    """Plant, train, audit, and compare with what is known."""
+    _, images = planted_images(config, report=report)
+    require(images.points.shape[-1] in MODES, "data", config.data.spec["_target_"], "must be grey or RGB")
+    # The steps of image_memorization, which finds this network in the cache, and this experiment that one's.
+    steps = snapshot_steps(config.learning.n_snapshots, config.train.make().n_steps)
+    common = {"report": report, "cache": cache}
+    network = trained(config, images.train, name=NETWORK, snapshot_steps=steps, tracker=tracker, **common)
+    with report.stage("files"):
+        folder = _files(config, images, cache)
+    subject = _subject(network, images)
+    asked = {name: getattr(config, name) for name in Settings.model_fields}
+    paths = {name: str(folder / name) for name in (IMAGES, REFERENCE, TRAINING)}
+    nothing = {"generate": None, "prompts": None, "reference_prompts": None, "crop": None}
+    request = Request(**asked, **paths, **nothing, resize="refuse", generation=config.generation)
+    found = audit(request, subject, seed=config.seed, **common)
+    single = open_source(SINGLE, str(folder / SINGLE), subject.model.image_shape, "refuse", None)
+    others = score_all(found.scorer, single, None, None, key=SINGLE, **common)
+    _compare(report, config, found, others.columns[found.verdict.name])
+
+
+def _subject(network: Trained, images: Planted) -> Subject:
+    shape = images.points.shape[1:]
+    words = f"{type(network.network.network).__name__} trained on digits, some of them planted"
+    return Subject(Pretrained(network.network, "pixels", shape, shape), None, words)
+
+
+def _files(config: Config, images: Planted, cache: Cache) -> Path:
+    """Folders of PNG files, whose names tell what an image is; the audit does not look at them."""
+    heldout = np.flatnonzero(images.is_heldout)
+    n = config.audited.n_heldout
+    require(len(heldout) > n, "audited.n_heldout", n, f"must leave a reference of the {len(heldout)} held-out images")
+    planted = np.flatnonzero(images.copies == max(config.planting.copies))
+    sets = {
+        IMAGES: {"planted": planted, "heldout": heldout[:n]},
+        REFERENCE: {"heldout": heldout[n:]},
+        SINGLE: {"single": np.flatnonzero(images.is_single)[: config.audited.n_single]},
+        TRAINING: {"training": np.flatnonzero(images.copies > 0)},
+    }
+
+    def build(directory: Path) -> None:
+        for folder, kinds in sets.items():
+            (directory / folder).mkdir(exist_ok=True)
+            for kind, chosen in kinds.items():
+                for i in chosen.tolist():
+                    picture = pixels(images.points[i])
+                    picture = picture[..., 0] if picture.shape[-1] == 1 else picture
+                    Image.fromarray(picture).save(directory / folder / f"{kind}_{i:05d}.png")
+
+    chosen = {name: {kind: rows.tolist() for kind, rows in kinds.items()} for name, kinds in sets.items()}
+    depends_on = {"images": fingerprint(images.points), "sets": chosen}
+    return cache.stage("audit/files", depends_on, build)
+
+
+def _compare(report: Report, config: Config, found: Audit, single: np.ndarray) -> None:
+    """Power and false discoveries; members that stand once are no nulls, and are told apart."""
+    verdict = found.verdict
+    planted = np.asarray([name.startswith("planted") for name in found.audited.names])
+    flagged, reference = verdict.flagged, verdict.reference
+    report.metric("proof/power", proportion_interval(int(flagged[planted].sum()), int(planted.sum())))
+    false = int(flagged[~planted].sum())
+    report.metric("proof/false_discoveries", false)
+    report.metric("proof/false_discovery_proportion", false / max(1, int(flagged.sum())))
+    report.metric("proof/auc", float(auc(verdict.score[planted], verdict.score[~planted])))
+    report.metric("proof/single_auc", float(auc(single, reference)))
+    p_value = conformal_p_values(single, reference)
+    below = int((p_value <= config.fdr).sum())
+    report.metric("proof/single_p_below_fdr", proportion_interval(below, len(single)))
+    nulls = int((verdict.p_value[~planted] <= config.fdr).sum())
+    report.metric("proof/heldout_p_below_fdr", proportion_interval(nulls, int((~planted).sum())))
