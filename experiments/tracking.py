@@ -9,14 +9,14 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import wandb
 
-from experiments.report import Report, flatten
+from experiments.report import PAGE, Report, flatten
 from experiments.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,9 @@ class WandbTracker(Tracker):
 
     @_harmless
     def publish(self, report: Report) -> None:
-        """Metrics to the summary, flattened; tables; figures as images; checkpoints as one artifact."""
+        """Metrics to the summary, flattened; tables; figures as images; checkpoints, and a page with its tables, as
+        artifacts.
+        """
         self.run.summary.update(flatten(report.metrics))
         for path in sorted(report.directory.glob("tables/*.csv")):
             with path.open(newline="") as handle:
@@ -96,12 +98,19 @@ class WandbTracker(Tracker):
             self.run.log({f"tables/{path.stem}": wandb.Table(columns=columns, data=cells)})
         for path in sorted(report.directory.glob("figures/*.png")):
             self.run.log({f"figures/{path.stem}": wandb.Image(str(path))})
+        name = re.sub(r"[^\w.-]", "-", f"{report.config['name']}-{self.run.id}")
         checkpoints = report.directory / "checkpoints"
-        if checkpoints.is_dir():
-            name = re.sub(r"[^\w.-]", "-", f"{report.config['name']}-{self.run.id}")
-            artifact = wandb.Artifact(name, type="model")
-            for path in sorted(p for p in checkpoints.rglob("*") if p.is_file()):
-                artifact.add_file(str(path), name=path.relative_to(checkpoints).as_posix())
+        self._keep(name, "model", checkpoints, checkpoints.rglob("*"))
+        if (page := report.directory / PAGE).is_file():
+            self._keep(f"{name}-report", "report", report.directory, [page, *report.directory.glob("tables/*.csv")])
+
+    def _keep(self, name: str, kind: str, base: Path, paths: Iterable[Path]) -> None:
+        """Files below ``base`` as one artifact; none where there are none."""
+        files = sorted(path for path in paths if path.is_file())
+        if files:
+            artifact = wandb.Artifact(name, type=kind)
+            for path in files:
+                artifact.add_file(str(path), name=path.relative_to(base).as_posix())
             self.run.log_artifact(artifact)
 
     @_harmless

@@ -112,6 +112,19 @@ def test_the_offline_file_holds_the_run(sweep, capfd):
     assert "wandb:" not in "".join(capfd.readouterr())
 
 
+def test_a_page_is_kept_as_an_artifact_with_its_tables(environment, tmp_path):
+    tracker, report = WandbTracker(), Report(tmp_path / "run", {"name": "audit"})
+    (report.directory / "report.html").write_text("<p>all of it</p>")
+    report.table("audit", [{"file": "a.png", "kappa": 0.5}])
+    tracker.start(directory=report.directory, group="audit", config=report.config)
+    tracker.publish(report)
+    tracker.finish(failed=False)
+    artifacts = [r.artifact for r in read_back(report.directory) if r.WhichOneof("record_type") == "artifact"]
+    (kept,) = (artifact for artifact in artifacts if artifact.type == "report")
+    assert {entry.path for entry in kept.manifest.contents} == {"report.html", "tables/audit.csv"}
+    assert not any(artifact.type == "model" for artifact in artifacts)
+
+
 def test_all_its_files_are_in_the_run_directory(sweep, tmp_path):
     for kind in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
         assert Path(os.environ[f"WANDB_{kind}_DIR"]).is_relative_to(sweep / "1")
