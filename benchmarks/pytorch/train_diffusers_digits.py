@@ -39,7 +39,7 @@ class Settings:
     n_single: int = 300
     n_heldout: int = 300
     channels: tuple[int, int] = (32, 64)
-    n_steps: int = 1000
+    n_steps: int = 600
     batch_size: int = 128
     learning_rate: float = 2e-3
     sigma: float = 0.2
@@ -65,6 +65,10 @@ class Flat(torch.nn.Module):
         self.unet = unet
         self.register_buffer("alphas", scheduler.alphas_cumprod.sqrt())
         self.register_buffer("sigmas", (1 - scheduler.alphas_cumprod).sqrt())
+
+    def noised(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """α x₀ + σ ε of ``(batch, 64)`` points at timesteps ``(batch,)``."""
+        return self.alphas[t][:, None] * x0 + self.sigmas[t][:, None] * noise
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """ε̂ of ``(batch, 64)`` at timesteps ``(batch,)``."""
