@@ -119,6 +119,7 @@ def test_a_page_is_kept_as_an_artifact_with_its_tables(environment, tmp_path):
     tracker.start(directory=report.directory, group="audit", config=report.config)
     tracker.publish(report)
     tracker.finish(failed=False)
+    wandb.teardown()  # the service that writes the file has ended
     artifacts = [r.artifact for r in read_back(report.directory) if r.WhichOneof("record_type") == "artifact"]
     (kept,) = (artifact for artifact in artifacts if artifact.type == "report")
     assert {entry.path for entry in kept.manifest.contents} == {"report.html", "tables/audit.csv"}
