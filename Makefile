@@ -7,12 +7,12 @@ PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEV := $(VENV)/.installed-dev
 BENCH := $(VENV)/.installed-bench
-# Of its own: PyTorch and what comes with it is 1.8 GB, and `make test` shows that everything else works without.
+# Of its own: PyTorch and what comes with it is 1 GB and more, and `make test` shows that everything else works without.
 DIFFUSERS_VENV := .venv-diffusers
 DIFFUSERS := $(DIFFUSERS_VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-diffusers lint format bench sweep results clean
+.PHONY: help setup run audit-demo test test-diffusers lint format bench sweep results clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ format: $(DEV) ## style and imports, mended
 
 bench: $(BENCH) ## speed against PyTorch-style baselines
 	$(PY) -m benchmarks.run $(ARGS)
+
+audit-demo: $(DEV) ## digits planted in a training set and found again; ends with report.html
+	$(PY) -m experiments.run +exp=audit_demo hydra.run.dir=outputs/audit_demo/latest $(ARGS)
+	@echo "open outputs/audit_demo/latest/report.html"
 
 sweep: ARGS ?= seed=0,1,2 flux.p=1,2
 sweep: $(DEV) ## the main experiment over seeds and p, collected in one table

@@ -113,6 +113,14 @@ class TestWhatIsNotSupported:
         tiny.save_latents(tmp_path, vae=tiny.vae(shift_factor=0.1))
         refused("^vae: shift_factor=0.1: must be null", load_diffusers, tmp_path)
 
+    def test_masked_text(self, latents):
+        change_config(latents / "text_encoder/config.json", use_attention_mask=True)
+        refused("^text_encoder: use_attention_mask=True: must be false", load_diffusers, latents)
+
+    def test_guidance_as_an_input(self, tmp_path):
+        tiny.save_latents(tmp_path, unet=tiny.latent_unet(time_cond_proj_dim=8))
+        refused("^unet: time_cond_proj_dim=8: must be null", load_diffusers, tmp_path)
+
 
 class TestArguments:
     def test_no_size_in_the_folder(self, tmp_path):

@@ -85,8 +85,10 @@ def _latents(
     float32 = {"dtype": "float32", "variant": variant}
     (encode, decode), vae = load(models["vae"], methods=["mean_latent", "image"], **float32)
     (clip,), text = load(models["text_encoder"], methods=["hidden_states"], **float32)
-    for key in ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim"):
+    for key in ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim", "time_cond_proj_dim"):
         require(config.get(key) is None, f"unet: {key}", config.get(key), "must be null: not supported")
+    masked = text.get("use_attention_mask", False)
+    require(not masked, "text_encoder: use_attention_mask", masked, "must be false: not supported")
     channels = vae["latent_channels"]
     for key in ("in_channels", "out_channels"):
         require(
