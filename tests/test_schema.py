@@ -20,7 +20,10 @@ GROUPS = {
     if group.is_dir() and group.name not in ("exp", "hydra", "captioned", "trains", "detector")
 }
 CHOICES = [f"{group}={name}" for group, names in GROUPS.items() for name in names]
-NEEDED = {"audit": ("images=folder",)}  # what an experiment cannot do without
+NEEDED = {
+    "audit": ("images=folder",),
+    "text_to_image_memorization": ("prompts=file.csv",),
+}  # what an experiment cannot do without
 # Groups that not every experiment has: an experiment that does, and where the choice ends up.
 ELSEWHERE = {"sampler": ("image_memorization", "samples.sampler")}
 
