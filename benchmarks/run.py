@@ -16,12 +16,16 @@ from benchmarks.topic import RUNS, read
 OUTPUT = ROOT / "outputs" / "benchmarks.md"
 TOPICS = {
     "many_points": "Flux of many points against the bare network",
+    "matrix_products": "The bare network against the machine's matrix products",
+    "exact_operator": "The exact p-Laplacian: time and memory",
+    "compilations": "What is compiled again when only data change",
     "against_pytorch": "Flux against eager PyTorch",
+    "images_pytorch": "The networks of the image experiments against PyTorch",
     "part_1": "The numbers of part 1, from process start",
     "experiment": "The whole experiment",
     "setup": "Set-up",
 }
-NEEDS_TORCH = ("against_pytorch", "part_1")
+NEEDS_TORCH = ("against_pytorch", "images_pytorch", "part_1")
 ON_REQUEST = ("setup",)
 
 

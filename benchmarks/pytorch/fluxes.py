@@ -55,6 +55,14 @@ def volume_by_ball(score: Score, centre: Tensor, inside: Tensor, radius: float, 
     return -radius / len(centre) * divergence.mean().item()
 
 
+def boundary_by_batch(score: Score, centres: Tensor, directions: Tensor, radius: float, p: float) -> Tensor:
+    """κ_p ``(batch,)`` of balls ``(batch, *shape)`` over the same ``(n, *shape)`` directions, by one network call."""
+    with torch.inference_mode():
+        s = score((centres[:, None] + radius * directions).flatten(0, 1))
+        s, n = s.reshape(len(centres), len(directions), -1), directions.flatten(1)
+        return (-(s.norm(dim=2) ** (p - 2)) * (s * n).sum(dim=2)).mean(dim=1)
+
+
 def unit_directions(n_balls: int, n: int, dim: int) -> Tensor:
     """``(n_balls, n, dim)`` uniform directions."""
     normals = torch.randn(n_balls, n, dim)

@@ -2,15 +2,16 @@
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from benchmarks.pytorch.network import NoisePredictor
+from benchmarks.pytorch.network import Predictor
 
 
 def train(
-    network: NoisePredictor,
+    network: Predictor,
     data: Tensor,
     *,
     n_steps: int,
@@ -20,25 +21,27 @@ def train(
     ema_decay: float,
     grad_clip: float | None,
     weight_decay: float,
-) -> NoisePredictor:
+    predict: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Predictor:
     """AdamW on E|ε̂(α x₀ + σ ε, t) − ε|²/d, warm-up and cosine decay; returns the network with averaged weights.
 
     Args:
         network: the untrained network, which is changed.
-        data: ``(n, dim)``.
+        data: ``(n, *shape)``.
         n_steps, batch_size, learning_rate, warmup_steps, ema_decay, grad_clip, weight_decay: as in ``TrainConfig``.
+        predict: what is called in place of ``network``, as what ``torch.compile`` made of it.
     """
     weights, average = list(network.parameters()), copy.deepcopy(network)
     averaged = list(average.parameters())
     optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay, fused=True)
-    times = len(network.alphas)
+    times, predict = len(network.alphas), network if predict is None else predict
     for step in range(n_steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * _share(step, n_steps, warmup_steps)
         x0 = data[torch.randint(len(data), (batch_size,))]
         t = torch.randint(times, (batch_size,))
         noise = torch.randn_like(x0)
-        prediction = network(network.alphas[t][:, None] * x0 + network.sigmas[t][:, None] * noise, t)
+        prediction = predict(network.noised(x0, t, noise), t)
         loss = torch.nn.functional.mse_loss(prediction, noise)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
