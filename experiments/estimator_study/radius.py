@@ -1,0 +1,84 @@
+"""What the radius trades: a small ball is close to the point and noisy, a large one averages over what is not there."""
+
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from pydantic import Field
+
+from experiments.estimator_study.convergence import columns
+from experiments.estimator_study.methods import BOUNDARY, PLAIN, pointwise_exact, references, repeated
+from experiments.estimator_study.scenes import AWAY, in_dimension, mixture_scene
+from experiments.networks import named_key
+from experiments.report import Report
+from experiments.schema import Section
+
+
+class Radii(Section):
+    """Balls about a point two standard deviations off a mean of the plane's mixture."""
+
+    radii: list[Annotated[float, Field(gt=0)]] = Field(min_length=3)
+    n_samples: int = Field(ge=2, description="directions per estimate")
+    repeats: int = Field(ge=8)
+
+
+METHODS = (PLAIN, "iid, control")
+
+
+def run(config: Any, *, report: Report) -> None:
+    """Bias |ball average − Δ_p u|, standard deviation and root mean square error of the estimated average."""
+    part, orders = config.radius, tuple(config.convergence.p)
+    scene = mixture_scene("mixture, d = 2", in_dimension(2, config.variance), config.seed, 1)
+    point = scene.of_kind(AWAY, 1)
+    rows = []
+    with report.stage("radius"), jax.enable_x64(True):
+        points = jnp.asarray(point, jnp.float64)
+        exact = np.asarray(pointwise_exact(Partial(scene.score_fn), points, jnp.asarray(orders, jnp.float64)))[:, 0]
+    for radius in part.radii:
+        ball = type(scene)(scene.name, scene.score_fn, point, scene.kinds[-1:], radius)
+        with report.stage("radius"):
+            truth, _ = references(ball, point, orders, named_key(config.seed, "radius/reference"))
+            of_method = {}
+            for method in (m for m in BOUNDARY if m.name in METHODS):
+                key = named_key(config.seed, f"radius/{radius}")
+                found = repeated(method, ball, point, orders, key, part.n_samples, part.repeats)
+                of_method[method.name] = found.value[:, :, 0]
+        factor = -2 / radius  # ball average = −(d/r) κ_p
+        for name, values in of_method.items():
+            for i, p in enumerate(orders):
+                errors = factor * values[:, i] - exact[i]
+                rows.append(
+                    {
+                        "radius": radius,
+                        "p": p,
+                        "method": name,
+                        "exact": float(exact[i]),
+                        "bias": float(abs(factor * truth[i, 0] - exact[i])),
+                        "spread": float(abs(factor) * np.std(values[:, i], ddof=1)),
+                        "rmse": float(np.sqrt(np.mean(errors**2))),
+                    }
+                )
+    report.table("radius", rows)
+    report.arrays("radius", **columns(rows))
+    for p in orders:
+        line = [row for row in rows if row["p"] == p and row["method"] == PLAIN]
+        # The order in r: where the bias is above what float32 leaves of a quotient by r, and the ball still small.
+        smooth = [row for row in line if row["bias"] > 1e-3 * abs(row["exact"]) and row["radius"] <= SMALL]
+        value = _slope(smooth) if len(smooth) >= 2 else None
+        report.metric(
+            f"radius/order/p{p:g}", value, None if value is not None else "fewer than two radii tell the bias"
+        )
+        for method in METHODS:
+            best = min((row for row in rows if row["p"] == p and row["method"] == method), key=lambda row: row["rmse"])
+            report.metric(f"radius/best/{'plain' if method == PLAIN else 'control'}/p{p:g}", best["radius"])
+
+
+# Beyond it the ball of the default mixture (variance 0.1) is no longer small.
+SMALL = 0.3
+
+
+def _slope(line: list[dict[str, float]]) -> float:
+    x, y = (np.log([row[name] for row in line]) for name in ("radius", "bias"))
+    return float(np.polyfit(x, y, 1)[0])
