@@ -12,25 +12,27 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from plap_jax.typing import Array
+from plap_jax.typing import Array, standard_error
 
 # With fewer units a coefficient would cost more than it saves.
 FEWEST = 8
-# Units that are each other's control; the products of all pairs are kept, so this bounds the memory.
+# Units that are each other's control, at most; the products of all pairs are kept, so this bounds the memory.
 GROUP = 64
 # Squared t of the regression that is shrunk to nothing: noise alone exceeds it in one case of twenty.
 INSIGNIFICANT = 4.0
 
 
 def subtract_mean_field(along: Array, field: Array, directions: Array) -> tuple[Array, Array]:
-    """eᵢ = fᵢ − bᵢ zᵢ, zᵢ = ⟨F̄₋ᵢ, nᵢ⟩, and the variance of their mean: E eᵢ = E fᵢ exactly.
+    """eᵢ = fᵢ − bᵢ zᵢ, zᵢ = ⟨F̄₋ᵢ, nᵢ⟩, and the standard error of their mean: E eᵢ = E fᵢ exactly.
 
     bᵢ is the least-squares slope of f_j on ⟨F̄₋ᵢⱼ, n_j⟩ over j ≠ i, times max(0, 1 − 4/t²), t that of the slope: where
-    the mean explains nothing, as at a mode, nothing is subtracted. The variance is Σ(eᵢ − ē)²/(m (m − 2)), one degree
-    of freedom less for the slope, plus b̄² tr(C²)/(m (m − 1)), C = Cov(F, n): eᵢ and eⱼ share F̄, which a spread of e
-    does not show. tr(C²) is estimated without bias by the products of pairs.
+    the mean explains nothing, as at a mode, nothing is subtracted. Gradients take bᵢ as given, which biases nothing.
 
-    With fewer than 8 units nothing is subtracted; more than 64 are taken in groups.
+    eᵢ and eⱼ share F̄ and b, which their spread does not show. The variance is [ Σ(eᵢ − ē)² + Σ_{i≠j} Dᵢⱼ Dⱼᵢ ] / m(m−1)
+    with Dᵢⱼ = bⱼ ⟨F̄₋ᵢⱼ, nᵢ⟩ − b̄ zᵢ, by how much unit j moves eᵢ; the second sum, m(m−1) Cov(eᵢ, eⱼ), is taken as 0
+    where chance makes it negative.
+
+    With fewer than 8 units nothing is subtracted; more than 64 are taken in groups as equal as can be.
 
     Args:
         along: fᵢ ``(m,)``, the mean of ⟨F, n⟩ over unit i.
@@ -38,26 +40,24 @@ def subtract_mean_field(along: Array, field: Array, directions: Array) -> tuple[
         directions: n̄ᵢ ``(m, d)``, the mean direction of unit i; units are independent.
 
     Returns:
-        eᵢ ``(m,)`` in the units of f, and the variance of their mean, a scalar.
+        eᵢ ``(m,)`` and the standard error of their mean, a scalar, in the units of f.
     """
     m = along.shape[0]
     if m < FEWEST:
-        return along, jnp.var(along, ddof=1) / m
-    largest = lax.stop_gradient(jnp.max(jnp.abs(along)))
+        return along, standard_error(along)
+    largest = lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(along)), jnp.max(jnp.abs(field))))
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)  # so that squares stay in range
     parts = (along / scale, field / scale, directions)
-    whole = m - m % GROUP
-    found = []
-    if whole:
-        split = (a[:whole].reshape(-1, GROUP, *a.shape[1:]) for a in parts)
-        found.append(jax.tree.map(jnp.ravel, jax.vmap(_within_group)(*split)))
-    if rest := m - whole:
-        last = tuple(a[whole:] for a in parts)
-        alone = (last[0], jnp.zeros(1, along.dtype))
-        found.append(jax.tree.map(jnp.ravel, _within_group(*last)) if rest >= FEWEST else alone)
+    n_groups = -(-m // GROUP)
+    size, n_larger = divmod(m, n_groups)
+    cut, found = n_larger * (size + 1), []
+    for of_size, members in ((size + 1, slice(cut)), (size, slice(cut, None))):
+        if len(range(m)[members]):
+            groups = tuple(a[members].reshape(-1, of_size, *a.shape[1:]) for a in parts)
+            found.append(jax.tree.map(jnp.ravel, jax.vmap(_within_group)(*groups)))
     residuals, shared = (jnp.concatenate(part) for part in zip(*found, strict=True))
-    variance = jnp.sum((residuals - jnp.mean(residuals)) ** 2) / (m * (m - 2)) + jnp.sum(shared) / m**2
-    return scale * residuals, scale**2 * variance
+    variance = (jnp.sum((residuals - jnp.mean(residuals)) ** 2) + jnp.sum(shared)) / (m * (m - 1))
+    return scale * residuals, scale * jnp.sqrt(variance)
 
 
 def _within_group(f: Array, field: Array, n: Array) -> tuple[Array, Array]:
@@ -66,15 +66,14 @@ def _within_group(f: Array, field: Array, n: Array) -> tuple[Array, Array]:
     others = 1 - jnp.eye(m, dtype=f.dtype)
     products = field @ n.T * others  # [i, j] = ⟨F̄ᵢ, n̄ⱼ⟩, i ≠ j
     sums = jnp.sum(products, axis=0)
+    control = sums / (m - 1)
     # [i, j]: the control of j without i, and f_j about the mean without i
     without = (sums - products) / (m - 2) * others
     about = (f - ((jnp.sum(f) - f) / (m - 1))[:, None]) * others
     slope = _shrunk_slope(jnp.sum(about * without, 1), jnp.sum(without**2, 1), jnp.sum(about**2, 1), m - 3)
     slope = lax.stop_gradient(slope)
-    centred = (products - sums / (m - 1)) * others
-    trace = jnp.sum(centred * centred.T) / (m * (m - 1))
-    shared = jnp.mean(slope) ** 2 * jnp.maximum(trace, 0) * m / (m - 1)
-    return f - slope * sums / (m - 1), shared
+    moved = (slope[:, None] * without - jnp.mean(slope) * control) * others  # [i, j]: e_j by i
+    return f - slope * control, jnp.maximum(jnp.sum(moved * moved.T), 0)
 
 
 def _shrunk_slope(covariance: Array, of_control: Array, of_values: Array, freedom: int) -> Array:

@@ -92,8 +92,8 @@ def flux(
     good = jnp.asarray(one_or_nan(p, radius), field.dtype)
     if not control or directions == "antithetic" or directions == "antithetic-orthogonal":  # pairs have mean 0
         return _estimate(-outward * good, n_samples, jnp.sum(vanishes))
-    rest, variance = subtract_mean_field(outward, jnp.mean(field, axis=1), jnp.mean(units, axis=1))
-    return Estimate(-jnp.mean(rest) * good, jnp.sqrt(variance) * good, n_samples, len(rest), jnp.sum(vanishes))
+    rest, stderr = subtract_mean_field(outward, jnp.mean(field, axis=1), jnp.mean(units, axis=1))
+    return Estimate(-jnp.mean(rest) * good, stderr * good, n_samples, len(rest), jnp.sum(vanishes))
 
 
 @jax.tree_util.register_pytree_with_keys_class
