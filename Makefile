@@ -12,7 +12,7 @@ DIFFUSERS_VENV := .venv-diffusers
 DIFFUSERS := $(DIFFUSERS_VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run audit-demo test test-diffusers lint format bench sweep results clean
+.PHONY: help setup run audit-demo test test-diffusers lint format bench sweep figures results clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ audit-demo: $(DEV) ## digits planted in a training set and found again; ends wit
 sweep: ARGS ?= seed=0,1,2 flux.p=1,2
 sweep: $(DEV) ## the main experiment over seeds and p, collected in one table
 	$(PY) -m experiments.run -m +exp=gmm_memorization $(ARGS)
+
+figures: $(DEV) ## every figure, into figures/ with a page; runs what is not there yet (about an hour at first)
+	$(PY) -m experiments.gallery $(ARGS)
 
 SEEDS ?= 1,2,3,4,5
 OVER_SEEDS = $(PY) -m experiments.run -m tracking=disabled seed=$(SEEDS)

@@ -24,8 +24,17 @@ def environment(cache):
 
 def run(exp, directory, cache, *overrides, code=0):
     """Runs to its end, which must have this exit code."""
+    return _finished(command(exp, directory, cache, *overrides), cache, code)
+
+
+def finish(exp, words, cache, code=0):
+    """Runs with these words alone, for experiments without the sections of ``FIXED``."""
+    return _finished([sys.executable, "-m", "experiments.run", f"+exp={exp}", *words], cache, code)
+
+
+def _finished(words, cache, code):
     done = subprocess.run(
-        command(exp, directory, cache, *overrides),
+        words,
         cwd=ROOT,
         env=environment(cache),
         capture_output=True,

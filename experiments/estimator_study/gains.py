@@ -89,6 +89,6 @@ def detection(config: Any, digits: Digits, *, report: Report) -> None:
         found[name] = values[positive], values[negative]
         measure(report, f"detection/{name}/auc", auc, *found[name], config.seed)
     measure_gain(report, "detection/difference", (*found["few"], *found["many"]), config.seed)
-    report.arrays(
-        "detection", **{f"{name}_{of}": v for name, pair in found.items() for of, v in zip("pn", pair, strict=True)}
-    )
+    classes = ("planted", "heldout")
+    kept = {f"{name}_{of}": v for name, pair in found.items() for of, v in zip(classes, pair, strict=True)}
+    report.arrays("detection", **kept)

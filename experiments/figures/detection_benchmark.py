@@ -28,6 +28,13 @@ REST = "#BBBBBB"
 LOWEST, HIGHEST = 0.2, 0.9995
 AUC_TICKS = (0.2, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
 Arrays = dict[str, np.ndarray]
+# What a page of figures says below each.
+CAPTIONS = {
+    "ranking_*": "AUC of every detector, at every guidance scale, test captions.",
+    "roc_*": "ROC of the best detectors of each family.",
+    "cost_*": "AUC against network evaluations per image.",
+    "copies_*": "AUC against the number of copies in the training set.",
+}
 
 
 def draw(directory: Path) -> None:

@@ -21,6 +21,16 @@ RANKED = {
     "memorizer": "perfect memorizer",
     "mixture": "true mixture",
 }
+# What a page of figures says below each.
+CAPTIONS = {
+    "critical_histograms": "200 repeats of κ_1 from 64 directions (boundary) or ball points (volume) at the means, "
+    "midpoints and centre of the mixture, analytic and learned score.",
+    "critical_scores": "The two scores over the plane, and the seven points.",
+    "maps_kappa_*": "κ_p over the plane: analytic, learned, difference.",
+    "maps_*": "Δ_p u over the plane: analytic, learned, difference.",
+    "planted": "κ_1 of planted, single and held-out points of mixtures, by the network, its control and the "
+    "references.",
+}
 
 
 def draw(directory: Path) -> None:

@@ -25,6 +25,15 @@ PLANTED, SINGLE, HELDOUT = COLOURS[1], COLOURS[4], COLOURS[6]
 # Of more images than this the contact sheet shows the highest half of them, and a regular choice of the rest.
 ON_SHEET = 240
 PAIRS_PER_ROW, PAIR_ROWS = 4, 7
+# What a page of figures says below each.
+CAPTIONS = {
+    "contact_sheet": "Training and held-out images in the order of κ_1, most memorized first.",
+    "samples": "Generated images that are copies, with the training images nearest to them.",
+    "histograms": "κ_1 of training images by number of copies, and of generated images.",
+    "levels": "AUC against the noise level, for every order p.",
+    "dose_response": "Detection and reproduction against the number of copies.",
+    "learning": "Detection and reproduction along the training.",
+}
 
 
 def draw(directory: Path) -> None:

@@ -18,6 +18,10 @@ LINES = {
 }
 ROWS = ("κ$_1$, no prompt", "κ$^Δ$", "AUC, all captions", "AUC, own captions")
 TICKS = (0, 50, 100)
+# What a page of figures says below each.
+CAPTIONS = {
+    "trajectory": "κ_1 and κ^Δ along the generation, and how well they tell copies from others at each step.",
+}
 
 
 def draw(directory: Path) -> None:
