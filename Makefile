@@ -58,7 +58,7 @@ bench: $(BENCH) ## speed against PyTorch-style baselines
 	$(PY) -m benchmarks.run $(ARGS)
 
 audit-demo: $(DEV) ## digits planted in a training set and found again; ends with report.html
-	$(PY) -m experiments.run +exp=audit_demo hydra.run.dir=outputs/audit_demo/latest $(ARGS)
+	$(PY) -m experiments.run +exp=audit_demo train.n_steps=6000 hydra.run.dir=outputs/audit_demo/latest $(ARGS)
 	@echo "open outputs/audit_demo/latest/report.html"
 
 sweep: ARGS ?= seed=0,1,2 flux.p=1,2

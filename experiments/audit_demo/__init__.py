@@ -24,7 +24,7 @@ from experiments.networks import Trained, trained
 from experiments.report import Report
 from experiments.schema import RunConfig, Section
 from experiments.tracker import Tracker
-from plap_jax.calibration import conformal_p_values
+from plap_jax.calibration import conformal_p_values, discoveries
 from plap_jax.data import Planted, fingerprint
 from plap_jax.metrics import auc, proportion_interval
 from plap_jax.pretrained import Pretrained
@@ -32,6 +32,7 @@ from plap_jax.typing import require
 
 __all__ = ["Config", "run"]
 IMAGES, REFERENCE, SINGLE, TRAINING = "images", "reference", "single", "training"
+N_RESPLITS = 500
 
 
 class Audited(Section):
@@ -127,5 +128,24 @@ def _compare(report: Report, config: Config, found: Audit, single: np.ndarray) -
     p_value = conformal_p_values(single, reference)
     below = int((p_value <= config.fdr).sum())
     report.metric("proof/single_p_below_fdr", proportion_interval(below, len(single)))
+    again = resplit(verdict.score[planted], np.concatenate([verdict.score[~planted], reference]), config)
+    for name, value in again.items():
+        report.metric(f"proof/resplit/{name}", value)
     nulls = int((verdict.p_value[~planted] <= config.fdr).sum())
     report.metric("proof/heldout_p_below_fdr", proportion_interval(nulls, int((~planted).sum())))
+
+
+def resplit(planted: np.ndarray, heldout: np.ndarray, config: Config) -> dict[str, float]:
+    """The same scores, with the held-out images divided anew into audited ones and reference, again and again.
+
+    Returns:
+        Mean false-discovery proportion and mean power over the audits.
+    """
+    rng, n = np.random.default_rng(config.seed), config.audited.n_heldout
+    shares, power = [], []
+    for _ in range(N_RESPLITS):
+        nulls, reference = np.split(rng.permutation(heldout), [n])
+        flagged = discoveries(conformal_p_values(np.concatenate([planted, nulls]), reference), config.fdr)
+        shares.append(flagged[len(planted) :].sum() / max(1, flagged.sum()))
+        power.append(flagged[: len(planted)].mean())
+    return {"false_discovery_rate": float(np.mean(shares)), "power": float(np.mean(power))}
