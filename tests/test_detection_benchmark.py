@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import expected_numbers
 import experiment_run
 import numpy as np
 import pytest
@@ -279,3 +280,7 @@ def test_a_class_that_is_empty_is_told_and_not_measured():
         measure(images, chosen, 32, seed=0)
         == "0 memorized image(s) of 0 caption(s) in the test half, at least 2 needed"
     )
+
+
+def test_its_numbers_are_those_that_were_committed(first):
+    expected_numbers.check("detection_benchmark", first)

@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -19,18 +20,20 @@ def blocks(text, language):
 
 
 def test_readme_is_short():
-    assert len(README.splitlines()) < 150
+    assert len(README.splitlines()) < 180
 
 
 def test_readme_snippets_run_and_show_what_they_say(capsys):
     snippets = blocks(README, "python")
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     names = {}
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), names)
     at_mode, between = (float(line.split()[0]) for line in capsys.readouterr().out.splitlines())
     assert at_mode > 0.9 > between
     assert names["kappa"].shape == (100,)
+    model = names["factory"]()
+    assert model.diffusion.eps(np.ones((8, 8, 1), np.float32), 0.5).shape == (8, 8, 1)
 
 
 COMMANDS = [

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import expected_numbers
 import experiment_run
 import jax
 import numpy as np
@@ -174,3 +175,7 @@ def test_impossible_values_are_refused_in_a_line(override, line, tmp_path):
     words = ["scale=smoke", "tracking=disabled", f"hydra.run.dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'c'}"]
     done = experiment_run.finish("estimator_study", [*words, override], tmp_path / "c", code=2)
     assert line in done.stderr.strip().splitlines()[-1]
+
+
+def test_its_numbers_are_those_that_were_committed(study):
+    expected_numbers.check("estimator_study", study)

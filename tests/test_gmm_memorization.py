@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import expected_numbers
 import numpy as np
 import pytest
 from test_tracking import items, read_back
@@ -178,3 +179,7 @@ def test_critical_points_are_critical():
         curvature = np.linalg.eigvalsh(mixture.hessian(point))
         assert (curvature < 0).all() == (kind == "mode")
         assert (curvature > 0).all() == (kind == "centre")
+
+
+def test_its_numbers_are_those_that_were_committed(first):
+    expected_numbers.check("gmm_memorization", first)

@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import expected_numbers
 import experiment_run
 import jax
 import numpy as np
@@ -361,3 +362,7 @@ def test_a_step_of_the_full_size_network_has_the_right_shapes(name, shape):
     assert loss.shape == () and loss.dtype == np.float32
     assert after.weights.shape == state.weights.shape and after.weights.dtype == np.float32
     assert state.weights.size > 4e6
+
+
+def test_its_numbers_are_those_that_were_committed(first):
+    expected_numbers.check("image_memorization", first)

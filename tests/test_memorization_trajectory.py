@@ -5,6 +5,7 @@ import itertools
 import json
 from pathlib import Path
 
+import expected_numbers
 import experiment_run
 import jax
 import jax.numpy as jnp
@@ -271,3 +272,7 @@ def test_a_config_that_does_not_fit_is_refused_by_name(override, message):
 def test_only_experiments_are_listed():
     assert {"memorization_trajectory", "detection_benchmark"} <= set(experiments())
     assert "digits" not in experiments()
+
+
+def test_its_numbers_are_those_that_were_committed(first):
+    expected_numbers.check("memorization_trajectory", first)
