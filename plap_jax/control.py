@@ -18,15 +18,16 @@ from plap_jax.typing import Array, standard_error
 FEWEST = 8
 # Units that are each other's control, at most; the products of all pairs are kept, so this bounds the memory.
 GROUP = 64
-# Squared t of the regression that is shrunk to nothing: noise alone exceeds it in one case of twenty.
-INSIGNIFICANT = 4.0
+# Squared t of the regression that is shrunk to nothing: noise alone exceeds it in one case of seventy.
+INSIGNIFICANT = 6.0
 
 
 def subtract_mean_field(along: Array, field: Array, directions: Array) -> tuple[Array, Array]:
     """eᵢ = fᵢ − bᵢ zᵢ, zᵢ = ⟨F̄₋ᵢ, nᵢ⟩, and the standard error of their mean: E eᵢ = E fᵢ exactly.
 
-    bᵢ is the least-squares slope of f_j on ⟨F̄₋ᵢⱼ, n_j⟩ over j ≠ i, times max(0, 1 − 4/t²), t that of the slope: where
-    the mean explains nothing, as at a mode, nothing is subtracted. Gradients take bᵢ as given, which biases nothing.
+    bᵢ is the least-squares slope of f_j on ⟨F̄₋ᵢⱼ, n_j⟩ over j ≠ i, beside an intercept, times max(0, 1 − 6/t²), t its
+    significance: where the mean explains nothing, as at a mode, nothing is subtracted. Gradients take bᵢ as given,
+    which biases nothing.
 
     eᵢ and eⱼ share F̄ and b, which their spread does not show. The variance is [ Σ(eᵢ − ē)² + Σ_{i≠j} Dᵢⱼ Dⱼᵢ ] / m(m−1)
     with Dᵢⱼ = bⱼ ⟨F̄₋ᵢⱼ, nᵢ⟩ − b̄ zᵢ, by how much unit j moves eᵢ; the second sum, m(m−1) Cov(eᵢ, eⱼ), is taken as 0
@@ -67,20 +68,33 @@ def _within_group(f: Array, field: Array, n: Array) -> tuple[Array, Array]:
     products = field @ n.T * others  # [i, j] = ⟨F̄ᵢ, n̄ⱼ⟩, i ≠ j
     sums = jnp.sum(products, axis=0)
     control = sums / (m - 1)
-    # [i, j]: the control of j without i, and f_j about the mean without i
-    without = (sums - products) / (m - 2) * others
-    about = (f - ((jnp.sum(f) - f) / (m - 1))[:, None]) * others
-    slope = _shrunk_slope(jnp.sum(about * without, 1), jnp.sum(without**2, 1), jnp.sum(about**2, 1), m - 3)
+    without = (sums - products) / (m - 2) * others  # [i, j]: the control of j without i
+    # [i, j]: f_j and that control, about their means without i
+    values = (f - ((jnp.sum(f) - f) / (m - 1))[:, None]) * others
+    about = (without - jnp.sum(without, axis=1, keepdims=True) / (m - 1)) * others
+    slope = _shrunk_slope(
+        *(_dot(*ab) for ab in ((values, about), (about, about), (without, without), (values, values)))
+    )
     slope = lax.stop_gradient(slope)
     moved = (slope[:, None] * without - jnp.mean(slope) * control) * others  # [i, j]: e_j by i
     return f - slope * control, jnp.maximum(jnp.sum(moved * moved.T), 0)
 
 
-def _shrunk_slope(covariance: Array, of_control: Array, of_values: Array, freedom: int) -> Array:
-    """b max(0, 1 − 4/t²) of a regression from its sums of squares and products; 0 where either is constant or b < 0."""
-    explains = (of_control > 0) & (of_values > 0) & (covariance > 0)
-    explained = covariance**2 / jnp.where(explains, of_control, 1)
+def _dot(a: Array, b: Array) -> Array:
+    """Σ_j aᵢⱼ bᵢⱼ: a contraction, which XLA computes several times faster on a CPU than a sum of products."""
+    return jnp.einsum("ij,ij->i", a, b, precision="highest")
+
+
+def _shrunk_slope(covariance: Array, spread: Array, square: Array, of_values: Array) -> Array:
+    """b max(0, 1 − 6/t²) of m regressions on m − 1 others; 0 where control or values are constant, or b < 0.
+
+    b = covariance / spread, the control's squares about its mean. t² is from its squares about 0: a chance mean of the
+    control counts as noise, which is what keeps a few units from trusting a slope that is none.
+    """
+    freedom = len(covariance) - 3
+    explains = (spread > 0) & (of_values > 0) & (covariance > 0)
+    explained = covariance**2 / jnp.where(explains, square, 1)
     left = jnp.maximum(of_values - explained, 0)
     t_squared_inverse = left / (freedom * jnp.where(explains, explained, 1))
-    slope = covariance / jnp.where(explains, of_control, 1)
+    slope = covariance / jnp.where(explains, spread, 1)
     return jnp.where(explains, slope * jnp.maximum(0, 1 - INSIGNIFICANT * t_squared_inverse), 0)

@@ -36,6 +36,13 @@ from plap_jax.directions import KINDS, circle, sample_directions, uniform_in_bal
         ("antithetic-orthogonal", 64, 16, 8),
         ("antithetic-orthogonal", 256, 16, 32),
         ("antithetic-orthogonal", np.int64(272), 16, 16),
+        ("quasi", 2, 3, 1),
+        ("quasi", 15, 3, 1),  # fewer than 16: single directions
+        ("quasi", 16, 3, 2),
+        ("quasi", 64, 1, 8),  # a block may exceed the dimension
+        ("quasi", 72, 3, 9),
+        ("quasi", 100, 3, 10),
+        ("quasi", 4096, 3, 512),
     ],
 )
 def test_units(kind, n, dim, unit):
@@ -48,7 +55,8 @@ def test_units_are_small_and_whole(kind, half, dim):
     unit = unit_size(kind, n, dim)
     assert n % unit == 0 and n // unit >= 2
     assert unit <= max(n // 8, 2 if "antithetic" in kind else 1)
-    assert unit <= (2 * dim if "antithetic" in kind else dim)
+    if "orthogonal" in kind or kind == "antithetic":
+        assert unit <= (2 * dim if "antithetic" in kind else dim)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +84,7 @@ def test_what_a_unit_is(kind, shape, dtype, x64):
 @pytest.fixture(scope="module")
 def many():
     """30,000 independent draws of four units of each kind in space, and what is expected of one unit."""
-    sizes = {"iid": 4, "antithetic": 8, "orthogonal": 96, "antithetic-orthogonal": 96}
+    sizes = {"iid": 4, "antithetic": 8, "orthogonal": 96, "antithetic-orthogonal": 96, "quasi": 32}
     keys = jax.random.split(jax.random.key(1), 30_000)
 
     def draw(kind):
@@ -94,7 +102,7 @@ def z_scores(samples, expected):
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_direction_is_uniform(kind, many):
     draws = many[kind].astype(np.float64)
-    sizes = {"iid": 1, "antithetic": 2, "orthogonal": 3, "antithetic-orthogonal": 6}
+    sizes = {"iid": 1, "antithetic": 2, "orthogonal": 3, "antithetic-orthogonal": 6, "quasi": 4}
     assert draws.shape == (30_000, 4, sizes[kind], 3)
     i, j = np.triu_indices(3)
     assert np.abs(z_scores(draws, 0)).max() < 4.5
@@ -179,7 +187,12 @@ def test_circle_integrates_trigonometric_polynomials():
 @pytest.mark.parametrize(
     ("kind", "n", "dim", "message"),
     [
-        ("sobol", 16, 2, "directions='sobol': must be one of iid, antithetic, orthogonal, antithetic-orthogonal"),
+        (
+            "sobol",
+            16,
+            2,
+            "directions='sobol': must be one of iid, antithetic, orthogonal, antithetic-orthogonal, quasi",
+        ),
         (None, 16, 2, "directions=None: must be one of"),
         ("iid", 1, 2, "n_samples=1: must be an integer >= 2: one unit has no standard error"),
         ("iid", 0, 2, "n_samples=0: must be"),
@@ -194,21 +207,24 @@ def test_circle_integrates_trigonometric_polynomials():
             "orthogonal",
             17,
             64,
-            "n_samples=17: no orthogonal block of 2 to 2 directions divides it; take for example 16",
+            "n_samples=17: no block of 2 to 2 directions divides it; take for example 16",
         ),
         (
             "orthogonal",
             31,
             64,
-            "n_samples=31: no orthogonal block of 2 to 3 .* example (30|32) for orthogonal directions",
+            "n_samples=31: no block of 2 to 3 .* example (30|32) for orthogonal directions",
         ),
-        ("orthogonal", 127, 64, "n_samples=127: no orthogonal block of 2 to 15 directions divides it"),
+        ("orthogonal", 127, 64, "n_samples=127: no block of 2 to 15 directions divides it"),
         (
             "antithetic-orthogonal",
             34,
             64,
-            "n_samples=34: no orthogonal block of 2 to 2 directions .* example 32 for anti",
+            "n_samples=34: no block of 2 to 2 directions .* example 32 for anti",
         ),
+        ("quasi", 17, 2, "n_samples=17: no block of 2 to 2 directions .* example (16|18) for quasi directions"),
+        ("quasi", 127, 64, "n_samples=127: no block of 2 to 15 directions .* example (126|128) for quasi directions"),
+        ("quasi", 1, 2, "n_samples=1: must be an integer >= 2"),
     ],
 )
 def test_bad_arguments_are_refused(kind, n, dim, message):
@@ -218,14 +234,14 @@ def test_bad_arguments_are_refused(kind, n, dim, message):
         sample_directions(jax.random.key(0), n, (dim,), kind)
 
 
-@pytest.mark.parametrize("kind", ["orthogonal", "antithetic-orthogonal"])
+@pytest.mark.parametrize("kind", ["orthogonal", "antithetic-orthogonal", "quasi"])
 def test_no_number_of_directions_silently_loses_its_blocks(kind):
     """Either there are blocks, or none would fit, or the number is refused with one nearby that has them."""
     pairs = 2 if kind.startswith("anti") else 1
     refused = 0
     for dim in (1, 2, 3, 64):
         for n in range(4, 300, pairs):
-            fits = min(dim, n // (8 * pairs)) > 1
+            fits = (n // 8 if kind == "quasi" else min(dim, n // (8 * pairs))) > 1
             try:
                 assert (unit_size(kind, n, dim) > pairs) == fits
             except ValueError as error:

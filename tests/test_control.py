@@ -1,0 +1,288 @@
+"""The control variate: nothing biased, what is left of the variance, and what the standard error says of it."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.tree_util import Partial
+from numpy_twin import planar_kappa
+
+from plap_jax import Estimate, GaussianMixture, flux
+from plap_jax.control import FEWEST, GROUP, subtract_mean_field
+from plap_jax.directions import KINDS, sample_directions
+from plap_jax.flux import circle_flux
+from plap_jax.operators import p_field
+from plap_jax.typing import standard_error
+
+KEY = jax.random.key(0)
+KINDS_WITH_CONTROL = ("iid", "orthogonal", "quasi")
+WEIGHTS, MEANS, VARIANCES = np.array([0.5, 0.5]), np.array([[-3.0, 0.0], [3.0, 0.0]]), np.array([1.0, 1.0])
+MODE, MIDPOINT, SLOPE, TAIL = (3.0, 0.0), (0.0, 0.0), (3.0, 1.0), (3.0, 2.5)
+
+kappa = jax.jit(flux, static_argnames=("n_samples", "directions", "control"))
+
+
+def score_of(dim):
+    means = np.pad(MEANS, ((0, 0), (0, dim - 2)))
+    parts = (jnp.asarray(a, jnp.result_type(float)) for a in (WEIGHTS, means, VARIANCES))
+    return Partial(GaussianMixture.score, GaussianMixture(*parts, "spherical"))
+
+
+def at(point, dim):
+    return jnp.asarray(np.pad(point, (0, dim - 2)))
+
+
+@partial(jax.jit, static_argnames=("n_samples", "kind", "n_keys"))
+def repeated(score_fn, points, p, *, radius=1.0, n_samples=16, kind="iid", n_keys=2000):
+    """Estimates ``(2, n_points, n_keys)``: with control and without, on the same directions."""
+
+    def one(key, x):
+        how = {"radius": radius, "p": p, "key": key, "n_samples": n_samples, "directions": kind}
+        both = [jax.tree.map(jnp.asarray, flux(score_fn, x, control=control, **how)) for control in (True, False)]
+        return jax.tree.map(lambda *a: jnp.stack(a), *both)
+
+    def at_point(x):
+        return lax.map(lambda key: one(key, x), jax.random.split(KEY, n_keys), batch_size=500)
+
+    return jax.tree.map(lambda a: jnp.moveaxis(a, 2, 0), lax.map(at_point, points))
+
+
+def moments(estimates):
+    """Over the last axis: mean, its standard error, variance, root mean square standard error."""
+    value, stderr = np.asarray(estimates.value, np.float64), np.asarray(estimates.stderr, np.float64)
+    variance = value.var(axis=-1, ddof=1)
+    return value.mean(axis=-1), (variance / value.shape[-1]) ** 0.5, variance, np.mean(stderr**2, axis=-1) ** 0.5
+
+
+# --- nothing is biased
+
+
+@pytest.mark.parametrize("kind", KINDS_WITH_CONTROL)
+def test_the_mean_is_that_of_quadrature(kind):
+    """d = 16, at a mode, between modes, on a slope and in a tail, p from 1 to 3."""
+    where = (MODE, MIDPOINT, SLOPE, TAIL)
+    points = jnp.stack([at(point, 16) for point in where])
+    for p in (1.0, 1.5, 2.0, 3.0):
+        mean, error = moments(repeated(score_of(16), points, p, kind=kind))[:2]
+        expected = [planar_kappa(WEIGHTS, MEANS, VARIANCES, np.array(point), 1.0, p, 16) for point in where]
+        assert np.all(np.abs(mean[0] - expected) < 4 * error[0] + 2e-6 * np.abs(expected)), (p, mean, expected)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def units(m, dim):
+    """fᵢ, F(nᵢ), nᵢ of m directions in a tail, in the floating dtype of the moment."""
+    n = sample_directions(KEY, m, (dim,), dtype=jnp.result_type(float))[:, 0]
+    field = p_field(jax.vmap(score_of(dim))(at(TAIL, dim) + n), 1.0)[0]
+    return jnp.sum(field * n, axis=-1), field, n
+
+
+def test_what_is_subtracted_has_mean_zero_whatever_the_others_are(x64):
+    """bᵢ and F̄₋ᵢ do not know nᵢ: the opposite direction, with any field of its own, is given the opposite control."""
+    along, field, n = units(12, 5)
+    controlled = jax.jit(subtract_mean_field)
+    subtracted = along - controlled(along, field, n)[0]
+    for i in range(12):
+        turned = [along.at[i].set(7.0), field.at[i].set(-3.0), n.at[i].set(-n[i])]
+        opposite = turned[0] - controlled(*turned)[0]
+        np.testing.assert_allclose(opposite[i], -subtracted[i], rtol=1e-9)
+        assert abs(subtracted[i]) > 1e-4
+
+
+# --- the formula
+
+
+def twin_of_a_group(f, field, n):
+    """eᵢ and Σ_{i≠j} Dᵢⱼ Dⱼᵢ one by one."""
+    m = len(f)
+
+    def control(i, without):
+        return sum(field[k] @ n[i] for k in range(m) if k != i and k not in without) / (m - 1 - len(without))
+
+    slopes = np.zeros(m)
+    for i in range(m):
+        z = np.array([control(j, {i}) for j in range(m) if j != i])
+        y = np.array([f[j] for j in range(m) if j != i])
+        y = y - y.mean()
+        slope = y @ z / np.sum((z - z.mean()) ** 2)
+        explained = (y @ z) ** 2 / (z @ z)
+        t_squared = explained / ((y @ y - explained) / (m - 3))
+        slopes[i] = slope * max(0, 1 - 6 / t_squared) if slope > 0 else 0
+    z = np.array([control(i, set()) for i in range(m)])
+    shared = 0.0
+    for i in range(m):
+        for j in range(m):
+            if i != j:
+                i_by_j = slopes[j] * control(i, {j}) - slopes.mean() * z[i]
+                j_by_i = slopes[i] * control(j, {i}) - slopes.mean() * z[j]
+                shared += i_by_j * j_by_i
+    return f - slopes * z, max(shared, 0)
+
+
+@pytest.mark.parametrize("m", [8, 64, 65, 71, 72, 130])
+def test_against_a_slow_twin(m, x64):
+    """Groups: 65 = 33 + 32, 71 = 36 + 35, 72 = 36 + 36, 130 = 44 + 43 + 43."""
+    n_groups = {65: 2, 71: 2, 72: 2, 130: 3}.get(m, 1)
+    parts = [np.array(a) for a in units(m, 3)]
+    found, stderr = jax.jit(subtract_mean_field)(*parts)
+    groups = zip(*(np.array_split(a, n_groups) for a in parts), strict=True)
+    residuals, shared = zip(*(twin_of_a_group(*group) for group in groups), strict=True)
+    residuals = np.concatenate(residuals)
+    np.testing.assert_allclose(found, residuals, rtol=1e-9, atol=1e-12)
+    variance = (np.sum((residuals - residuals.mean()) ** 2) + sum(shared)) / (m * (m - 1))
+    np.testing.assert_allclose(stderr, variance**0.5, rtol=1e-9)
+    assert sum(shared) > 0 and np.std(residuals) < 0.7 * np.std(parts[0])
+
+
+def test_a_constant_field_is_removed_as_far_as_the_shrinkage_lets_it(x64):
+    """F = c: f = ⟨c, n⟩ is the control itself, b = 1, t² of the order of m²: what is left falls as m⁻⁵, not 1/m."""
+    constant = Partial(lambda x: jnp.array([3.0, -1.0, 2.0]) + 0 * x)
+    for n_samples, share in ((16, 5e-2), (64, 5e-4)):
+        variance = moments(repeated(constant, jnp.ones((1, 3)), 2.0, n_samples=n_samples, n_keys=1000))[2][:, 0]
+        assert variance[0] < share * variance[1]
+        np.testing.assert_allclose(variance[1], 14 / 3 / n_samples, rtol=0.2)
+
+
+def test_of_a_linear_field_a_trace_and_pairs_are_left(x64):
+    """F = c − n, d = 16: with b → 1 what is left is Σ_{i≠j} ⟨nᵢ, nⱼ⟩ / m(m−1), variance 2 / m(m−1)d."""
+    m, dim = 32, 16
+    score_fn, x = Partial(jnp.negative), jnp.zeros(dim).at[0].set(5.0)
+    found = repeated(score_fn, x[None], 2.0, n_samples=m)
+    variance, stderr = moments(found)[2:]
+    least = 2 / (m * (m - 1) * dim)
+    assert 0.85 < variance[0, 0] / least < 1.25
+    assert 0.93 < stderr[0, 0] / variance[0, 0] ** 0.5 < 1.1
+    np.testing.assert_allclose(variance[1, 0], 5**2 / dim / m, rtol=0.1)
+
+
+def test_few_units_keep_their_plain_mean():
+    how = {"radius": 1.0, "key": KEY, "n_samples": FEWEST - 1}
+    both = [kappa(score_of(3), at(TAIL, 3), control=control, **how) for control in (False, True)]
+    for plain, controlled in zip(*map(jax.tree.leaves, both), strict=True):
+        np.testing.assert_allclose(plain, controlled, rtol=3e-7)  # two compilations
+    along, field, n = units(FEWEST - 1, 3)
+    kept, stderr = subtract_mean_field(along, field, n)
+    np.testing.assert_array_equal(kept, along)
+    assert stderr == standard_error(along)
+    enough = units(FEWEST, 3)
+    assert np.any(subtract_mean_field(*enough)[0] != enough[0])
+    assert GROUP == 64
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("antithetic")])
+def test_pairs_have_nothing_to_subtract(kind):
+    both = [
+        kappa(score_of(3), at(TAIL, 3), radius=1.0, key=KEY, n_samples=64, directions=kind, control=c)
+        for c in (False, True)
+    ]
+    assert both[0].value == both[1].value and both[0].stderr == both[1].stderr
+
+
+# --- what is left of the variance, and what the standard error says of it
+
+
+@pytest.mark.parametrize("dim", [2, 16, 64])
+def test_it_costs_little_at_modes_and_saves_much_away_from_them(dim):
+    """16 directions, κ_1 in a ball of radius 1 of a mixture of standard deviations 1."""
+    aside = (3.0, 2.0), TAIL, (3.6, -1.9)
+    found = repeated(score_of(dim), jnp.stack([at(point, dim) for point in (MIDPOINT, *aside)]), 1.0)
+    ratio = np.divide(*moments(found)[2])
+    assert 0.9 < ratio[0] < 1.05
+    assert np.all(ratio[1:] < 1 / 4), ratio
+    # A mode where directions differ: standard deviations 1, 2 and 1 elsewhere.
+    stretched = Partial(lambda precision, y: -precision * y, jnp.ones(dim).at[1].set(0.25))
+    ratio = np.divide(*moments(repeated(stretched, jnp.zeros((1, dim)), 1.0))[2])
+    assert 0.9 < ratio[0] < 1.05
+
+
+def test_more_directions_never_do_harm():
+    """The odd direction out of 64 + 7 is not left without a control."""
+    variance = {
+        m: moments(repeated(score_of(16), at(TAIL, 16)[None], 1.0, n_samples=m, n_keys=1000))[2][0, 0] for m in (64, 71)
+    }
+    assert variance[71] < 1.5 * variance[64]  # 7 without control: 4 times
+
+
+@pytest.mark.parametrize("dim", [2, 16])
+def test_the_standard_error_is_that_of_the_mean(dim):
+    """Root mean square stderr / standard deviation, and coverage of the 95 % interval, in 2,000 repetitions."""
+    where = (MIDPOINT, SLOPE)
+    points = jnp.stack([at(point, dim) for point in where])
+    for n_samples in (64,) if dim == 2 else (32, 64):
+        found = jax.tree.map(lambda a: a[0], repeated(score_of(dim), points, 1.0, n_samples=n_samples))
+        _, _, variance, stderr = moments(found)
+        assert np.all((stderr / variance**0.5 > 0.95) & (stderr / variance**0.5 < 1.08))
+        low, high = Estimate(*map(np.asarray, jax.tree.leaves(found))).interval(0.95)
+        truth = reference(dim, where)
+        covered = np.mean((low <= truth[:, None]) & (truth[:, None] <= high), axis=1)
+        assert np.all((covered > 0.92) & (covered < 0.97)), covered
+
+
+def reference(dim, where):
+    """κ_1 by quadrature; in the plane by the trapezoid rule."""
+    if dim > 3:
+        return np.array([planar_kappa(WEIGHTS, MEANS, VARIANCES, np.array(point), 1.0, 1.0, dim) for point in where])
+    return np.array([circle_flux(score_of(2), at(point, 2), radius=1.0, n_points=2048) for point in where])
+
+
+# --- behaviour
+
+
+def test_gradients_are_those_of_the_expectation(x64):
+    """Mean gradient over keys against differences of the quadrature, in the radius and in the order."""
+    score_fn, x = score_of(16), at(SLOPE, 16)
+    arguments, h = (1.0, 1.5), 1e-5
+
+    @jax.jit
+    def gradients(keys):
+        def value(radius, p, key):
+            return flux(score_fn, x, radius=radius, p=p, key=key).value
+
+        return jnp.stack(jax.vmap(jax.grad(value, (0, 1)), (None, None, 0))(*arguments, keys), axis=-1)
+
+    found = np.asarray(gradients(jax.random.split(KEY, 3000)))
+    assert np.all(np.isfinite(found))
+    for i, e in enumerate(np.eye(2)):
+        ahead, behind = (
+            planar_kappa(WEIGHTS, MEANS, VARIANCES, np.array(SLOPE), *(arguments + s * h * e), 16) for s in (1, -1)
+        )
+        error = found[:, i].std() / len(found) ** 0.5
+        assert abs(found[:, i].mean() - (ahead - behind) / (2 * h)) < 4 * error
+        assert error < 0.02
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e-25])
+def test_any_scale(scale):
+    along, field, n = units(16, 3)
+    expected, stderr = subtract_mean_field(along, field, n)
+    found = subtract_mean_field(scale * along, scale * field, n)
+    np.testing.assert_allclose(np.asarray(found[0], np.float64) / scale, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(np.float64(found[1]) / scale, stderr, rtol=1e-4)
+    # a field across all directions, of which rounding alone is seen
+    across = Partial(lambda s, y: s * jnp.array([-y[1], y[0]]), scale)
+    whirl = kappa(across, jnp.zeros(2), radius=1.0, p=2.0, key=KEY)
+    assert abs(whirl.value) < 1e-6 * scale and 0 <= whirl.stderr < 1e-6 * scale
+
+
+def test_no_number_is_made_of_a_score_that_is_none():
+    broken = Partial(lambda y: jnp.where(y[0] > 1, jnp.nan, -y))
+    found = kappa(broken, jnp.ones(2), radius=1.0, key=KEY)
+    assert np.isnan(found.value) and np.isnan(found.stderr)
+    zero = kappa(Partial(jnp.zeros_like), jnp.ones(2), radius=1.0, p=2.0, key=KEY)
+    assert zero.value == zero.stderr == 0
+
+
+def test_values_are_data():
+    """p, radius, key and point traced; a batch as one by one; one compilation."""
+    traced = jax.jit(lambda x, radius, p, key: flux(score_of(3), x, radius=radius, p=p, key=key))
+    points = jnp.stack([at(point, 3) for point in (MODE, SLOPE, TAIL)])
+    for seed, (radius, p) in enumerate(((0.5, 1.0), (1.0, 2.5))):
+        key = jax.random.key(seed)
+        together = jax.vmap(traced, (0, None, None, None))(points, radius, p, key)
+        for i, x in enumerate(points):
+            alone = traced(x, radius, p, key)
+            np.testing.assert_allclose(together.value[i], alone.value, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(together.stderr[i], alone.stderr, rtol=1e-3, atol=1e-6)
+    assert traced._cache_size() == 1
