@@ -9,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.catalogue import CONF
+from plap_jax.pretrained import as_pretrained
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -32,7 +33,7 @@ def test_readme_snippets_run_and_show_what_they_say(capsys):
     at_mode, between = (float(line.split()[0]) for line in capsys.readouterr().out.splitlines())
     assert at_mode > 0.9 > between
     assert names["kappa"].shape == (100,)
-    model = names["factory"]()
+    model = as_pretrained(names["factory"]())
     assert model.diffusion.eps(np.ones((8, 8, 1), np.float32), 0.5).shape == (8, 8, 1)
 
 

@@ -38,26 +38,6 @@ def study(directories: Sequence[Path]) -> list[dict[str, object]]:
     """A row for each kind of audit: levels chosen, mean AUC there and at the best level, and the largest loss."""
     found: dict[str, list[tuple[float, float, float]]] = {}
     for directory in directories:
-        arrays = directory / "arrays"
-    with np.load(arrays / "train_images.npz") as train, np.load(arrays / "samples.npz") as made:
-        plain = int(np.flatnonzero(train["p"] == 1)[0])
-        copies, scores = train["copies"], [train[f"{name}_network"][plain] for name in ("kappa", "stderr")]
-        for name, memorized in {
-            "most copies, held-out": copies == copies.max(),
-            "2 to 8 copies, held-out": (copies >= 2) & (copies <= 8),
-            "2 copies, held-out": copies == 2,
-            "single, held-out": copies == 1,
-        }.items():
-            audited = memorized | (copies == 0)
-            yield name, *(score[:, audited] for score in scores), memorized[audited]
-        generated = [made[f"{name}_network"][plain] for name in ("kappa", "stderr")]
-        yield "generated: copies, others", *generated, made["ratio"] < made["max_ratio"]
-
-
-def study(directories: Sequence[Path]) -> list[dict[str, object]]:
-    """A row for each kind of audit: levels chosen, mean AUC there and at the best level, and the largest loss."""
-    found: dict[str, list[tuple[float, float, float]]] = {}
-    for directory in directories:
         with np.load(directory / "arrays" / "train_images.npz") as train:
             sigmas = [float(f"{sigma:.3g}") for sigma in train["sigma"]]
         for name, kappa, stderr, memorized in cases(directory):
