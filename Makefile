@@ -41,7 +41,7 @@ run: $(DEV) ## the main experiment; results go to outputs/
 	$(PY) -m experiments.run +exp=gmm_memorization $(ARGS)
 
 test: $(DEV) ## all tests
-	$(PY) -m pytest -n 2 $(ARGS)
+	$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-diffusers: $(DIFFUSERS) ## models from diffusers folders, in an environment with PyTorch
 	$(DIFFUSERS_VENV)/bin/python -m pytest -n 2 --dist loadfile tests/test_pretrained_*.py $(ARGS)
