@@ -36,6 +36,9 @@ VOLUME = [
     *((2, 2.0, 1.0, n) for n in (16, 64, 1024)),
 ]
 
+# kind of directions, control: the plain mean of every kind, and with the control variate where units are single
+COLUMNS = [*((kind, False) for kind in KINDS), ("iid", True)]
+
 
 def truth(d: int, distance: float, p: float) -> float:
     """κ_p at r = 1: E[|v|^{p−2} (1 + D t)], |v|² = 1 + D² + 2Dt, t the cosine with the axis; Gauss–Jacobi in t."""
@@ -62,15 +65,19 @@ def repeated(estimator, d: int, distance, p, n_samples: int, keys, options: tupl
 
 
 def flux_table(keys: jax.Array) -> str:
-    """Percent covered, and the units behind each interval, for every kind of directions."""
+    """Percent covered, and the units behind each interval, for every kind of directions and with a control."""
     rows = []
     for d, distance, p, n in FLUX:
         expected, cells = truth(d, distance, p), []
-        for kind in KINDS:
-            estimates = repeated(flux, d, distance, p, n, keys, (("directions", kind),))
+        for kind, control in COLUMNS:
+            estimates = repeated(flux, d, distance, p, n, keys, (("directions", kind), ("control", control)))
             cells.append(f"{share_covered(estimates, expected):.1f} ({n // unit_size(kind, n, d)})")
         rows.append([d, distance, p, n, *cells])
-    return tabulate(rows, ["d", "D/r", "p", "directions", *KINDS], "github")
+    return tabulate(
+        rows,
+        ["d", "D/r", "p", "directions", *(f"{kind}, control" if control else kind for kind, control in COLUMNS)],
+        "github",
+    )
 
 
 def volume_table(keys: jax.Array) -> str:

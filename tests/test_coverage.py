@@ -1,7 +1,7 @@
 """95 % intervals of κ_p cover the truth in 93–97 % of 2,000 repetitions, for every kind of directions.
 
 The cases are points off the modes of mixtures, where the integrand is neither nearly constant nor even, with at least
-16 independent units. What happens elsewhere is measured by ``python -m benchmarks.coverage``.
+16 independent units (quasi-random blocks: 8). What happens elsewhere is measured by ``python -m benchmarks.coverage``.
 """
 
 from functools import partial
@@ -70,7 +70,7 @@ def test_intervals_cover_the_truth(case, kind):
     mixture = GaussianMixture(WEIGHTS, np.pad(MEANS, rest), VARIANCES, "spherical")
     x = jnp.asarray(np.pad(case.centre, rest[1]), jnp.float32)
     estimates = repeated(mixture, x, case.radius, jnp.array(case.orders), case.n_samples, kind)
-    assert estimates.n_units.min() >= 16
+    assert estimates.n_units.min() >= (8 if kind == "quasi" else 16)
     low, high = Estimate(*map(np.asarray, jax.tree.leaves(estimates))).interval(0.95)
     for p, lower, upper in zip(case.orders, low, high, strict=True):
         covered = np.mean((lower <= truth(case, p)) & (truth(case, p) <= upper))

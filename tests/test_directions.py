@@ -142,6 +142,27 @@ def test_pairs_and_frames_do_what_they_are_for(many):
         np.testing.assert_allclose(means, np.trace(form) / 3, rtol=1e-5)
 
 
+def test_quasi_random_units_are_even_where_single_ones_are_not():
+    """A smooth function in the plane and in space: the variance of a mean of 64 falls at least by half."""
+    keys = jax.random.split(jax.random.key(8), 2000)
+    for dim in (2, 3):
+
+        def spread(kind, dim=dim):
+            draws = jax.jit(jax.vmap(lambda key: sample_directions(key, 64, (dim,), kind)))(keys)
+            return np.var(np.exp(np.asarray(draws, np.float64)[..., 0]).mean(axis=(1, 2)))
+
+        assert spread("quasi") < 0.5 * spread("iid")
+
+
+def test_quasi_random_directions_of_many_dimensions():
+    draws = np.asarray(sample_directions(jax.random.key(9), 64, (1024,), "quasi"), np.float64).reshape(64, 1024)
+    np.testing.assert_allclose(np.linalg.norm(draws, axis=1), 1, atol=1e-5)
+    # Of 8 single directions the mean has the squared length 1/8.
+    assert np.sum(draws.reshape(8, 8, 1024).mean(axis=1) ** 2, axis=1).max() < 0.05
+    with pytest.raises(ValueError, match=r"^dim=30000: must be <= 21201 for quasi directions$"):
+        sample_directions(jax.random.key(9), 16, (30_000,), "quasi")
+
+
 def test_on_a_line_there_are_two_directions():
     draws = np.asarray(sample_directions(jax.random.key(4), 4000, (1,))).ravel()
     assert set(draws.tolist()) == {-1.0, 1.0}
