@@ -8,9 +8,11 @@ breaks, what variance reduction gains for which images, and what the exact opera
 from typing import Annotated
 
 from pydantic import Field, model_validator
+from scipy.stats.qmc import Sobol
 
 from experiments.cache import Cache
 from experiments.estimator_study import breakdown, convergence, cost, gains, radius, scenes, score_error
+from experiments.estimator_study.convergence import Distinct
 from experiments.estimator_study.methods import BOUNDARY, PLAIN, POINTWISE, VOLUME
 from experiments.image_memorization.study import Planting
 from experiments.report import Report
@@ -27,7 +29,7 @@ class Config(RunConfig):
 
     planting: Planting
     plane: scenes.Plane
-    dims: list[Annotated[int, Field(ge=2)]] = Field(min_length=1, description="of the mixtures")
+    dims: Distinct[Annotated[int, Field(ge=2, le=Sobol.MAXDIM)]] = Field(min_length=1, description="of the mixtures")
     variance: float = Field(gt=0, description="of a component, each coordinate")
     sigma: float = Field(gt=0, description="noise level at which digits are looked at")
     n_images: int = Field(ge=2, description="of each kind")
@@ -52,14 +54,18 @@ class Config(RunConfig):
         ):
             for n in values:
                 for kind in ("antithetic-orthogonal", "orthogonal", "quasi"):
-                    checked_as(key, n, unit_size, kind, n, max(self.dims))
+                    checked_as(key, n, unit_size, kind, n, 2)  # blocks that fit the plane fit all dimensions
         names = [method.name for method in (*BOUNDARY, *VOLUME, *POINTWISE)]
         for name in self.methods or ():
             require(name in names, "methods", name, f"must be one of {', '.join(names)}")
         allowed = f"must hold {PLAIN}, which all are held against"
         require(self.methods is None or PLAIN in self.methods, "methods", self.methods, allowed)
-        for p in self.convergence.p:
-            require(p >= 1, "convergence.p", p, "must be >= 1")
+        orders = self.convergence.p
+        require(1 in orders, "convergence.p", orders, "must hold 1, the order of bounds, coverage and gains")
+        fewest = min(self.convergence.n_directions)
+        allowed = f"must be >= {fewest}, the fewest of convergence.n_directions"
+        most = self.convergence.max_evaluations
+        require(most >= fewest, "convergence.max_evaluations", most, allowed)
         return self
 
 

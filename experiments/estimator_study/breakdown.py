@@ -1,11 +1,11 @@
 """Where the volume estimator breaks: p ≤ 2 − d/2 about a critical point. Shown on N(0, I), where all is known."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
-from experiments.estimator_study.convergence import columns
+from experiments.estimator_study.convergence import Distinct, columns, log_slope
 from experiments.estimator_study.methods import VOLUME, repeated
 from experiments.estimator_study.scenes import MODE, Scene
 from experiments.networks import named_key
@@ -26,8 +26,8 @@ class Case(Section):
 class Breakdown(Section):
     """Dimensions and orders, and numbers of ball points."""
 
-    cases: list[Case] = Field(min_length=1)
-    n_points: list[int] = Field(min_length=2)
+    cases: Distinct[Case] = Field(min_length=1)
+    n_points: Distinct[Annotated[int, Field(ge=2)]] = Field(min_length=2)
     repeats: int = Field(ge=8)
 
 
@@ -48,8 +48,7 @@ def run(config: Any, *, report: Report) -> None:
                 found = repeated(exact, scene, scene.points, (p,), key, n, part.repeats)
                 rows.append(_row(found, d, p, n))
         line = [row for row in rows if (row["d"], row["p"]) == (d, p)]
-        x, y = (np.log([row[name] for row in line]) for name in ("n", "rmse"))
-        report.metric(f"breakdown/slope/d{d}_p{p:g}", float(np.polyfit(x, y, 1)[0]))
+        report.metric(f"breakdown/slope/d{d}_p{p:g}", *log_slope(line, "n", "rmse"))
         report.metric(f"breakdown/coverage/d{d}_p{p:g}", line[-1]["coverage"])
     report.table("breakdown", rows)
     report.arrays("breakdown", **columns(rows))

@@ -3,7 +3,7 @@
 Times differ from run to run: they are no metrics, but stand in ``tables/cost`` and ``arrays/cost.npz``.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -16,8 +16,8 @@ from experiments.schema import Section
 class Cost(Section):
     """What is timed."""
 
-    dims: list[int] = Field(min_length=1)
-    chunks: list[int | None] = Field(min_length=1, description="products at once; null: all")
+    dims: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    chunks: list[Annotated[int, Field(ge=1)] | None] = Field(min_length=1, description="products at once; null: all")
     runs: int = Field(ge=1)
 
 

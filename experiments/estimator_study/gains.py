@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from experiments.estimator_study.convergence import columns, slug
+from experiments.estimator_study.convergence import ROUNDING, Distinct, columns, slug
 from experiments.estimator_study.methods import BOUNDARY, PLAIN, chosen, references, repeated
 from experiments.estimator_study.scenes import Digits, Scene
 from experiments.image_memorization.evaluation import measure, measure_gain
@@ -20,7 +20,7 @@ from plap_jax.parallel import map_points
 class Gains(Section):
     """How many directions and repeats."""
 
-    n_samples: list[int] = Field(min_length=1)
+    n_samples: Distinct[int] = Field(min_length=1)
     repeats: int = Field(ge=8)
     few: int = Field(ge=2, description="directions, with control, whose AUC is held against that of …")
     many: int = Field(ge=2, description="plain directions")
@@ -39,7 +39,9 @@ def run(config: Any, scenes: list[Scene], *, report: Report) -> list[dict[str, A
     for row in rows:
         if row["method"] != PLAIN and row["n"] == config.gains.n_samples[0]:
             parts = (row["score"], row["kind"], row["method"])
-            report.metric("/".join(("gain", *map(slug, parts))), row["gain"])
+            none = not row["points"]
+            reason = "plain directions have no error there but rounding" if none else None
+            report.metric("/".join(("gain", *map(slug, parts))), None if none else row["gain"], reason)
     return rows
 
 
@@ -53,10 +55,10 @@ def _of_scene(config: Any, scene: Scene, truth: np.ndarray, n: int) -> list[dict
     for kind in dict.fromkeys(scene.kinds.tolist()):
         of = scene.kinds == kind
         # At a mode of the plane all directions agree: nothing is left to compare but rounding.
-        exact = squares[PLAIN][of] <= (1e-6) ** 2
+        exact = squares[PLAIN][of] <= ROUNDING**2
         for method in squares:
             logs = np.log(np.maximum(squares[PLAIN][of], 1e-14) / np.maximum(squares[method][of], 1e-14))[~exact]
-            gain = float(np.exp(logs.mean())) if len(logs) else 1.0
+            gain = float(np.exp(logs.mean())) if len(logs) else np.nan
             spread = mean_interval(logs) if len(logs) >= 2 else None
             rows.append(
                 {
@@ -64,7 +66,7 @@ def _of_scene(config: Any, scene: Scene, truth: np.ndarray, n: int) -> list[dict
                     "kind": kind,
                     "n": n,
                     "method": method,
-                    "points": int(of.sum()),
+                    "points": len(logs),
                     "gain": gain,
                     "gain_low": float(np.exp(spread.low)) if spread else gain,
                     "gain_high": float(np.exp(spread.high)) if spread else gain,

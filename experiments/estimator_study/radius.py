@@ -1,5 +1,6 @@
 """What the radius trades: a small ball is close to the point and noisy, a large one averages over what is not there."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 from pydantic import Field
 
-from experiments.estimator_study.convergence import columns
+from experiments.estimator_study.convergence import Distinct, columns, log_slope
 from experiments.estimator_study.methods import BOUNDARY, PLAIN, pointwise_exact, references, repeated
 from experiments.estimator_study.scenes import AWAY, in_dimension, mixture_scene
 from experiments.networks import named_key
@@ -19,7 +20,7 @@ from experiments.schema import Section
 class Radii(Section):
     """Balls about a point two standard deviations off a mean of the plane's mixture."""
 
-    radii: list[Annotated[float, Field(gt=0)]] = Field(min_length=3)
+    radii: Distinct[Annotated[float, Field(gt=0)]] = Field(min_length=3)
     n_samples: int = Field(ge=2, description="directions per estimate")
     repeats: int = Field(ge=8)
 
@@ -37,7 +38,7 @@ def run(config: Any, *, report: Report) -> None:
         points = jnp.asarray(point, jnp.float64)
         exact = np.asarray(pointwise_exact(Partial(scene.score_fn), points, jnp.asarray(orders, jnp.float64)))[:, 0]
     for radius in part.radii:
-        ball = type(scene)(scene.name, scene.score_fn, point, scene.kinds[-1:], radius)
+        ball = replace(scene, radius=radius)
         with report.stage("radius"):
             truth, _ = references(ball, point, orders, named_key(config.seed, "radius/reference"))
             of_method = {}
@@ -66,10 +67,7 @@ def run(config: Any, *, report: Report) -> None:
         line = [row for row in rows if row["p"] == p and row["method"] == PLAIN]
         # The order in r: where the bias is above what float32 leaves of a quotient by r, and the ball still small.
         smooth = [row for row in line if row["bias"] > 1e-3 * abs(row["exact"]) and row["radius"] <= SMALL]
-        value = _slope(smooth) if len(smooth) >= 2 else None
-        report.metric(
-            f"radius/order/p{p:g}", value, None if value is not None else "fewer than two radii tell the bias"
-        )
+        report.metric(f"radius/order/p{p:g}", *log_slope(smooth, "radius", "bias"))
         for method in METHODS:
             best = min((row for row in rows if row["p"] == p and row["method"] == method), key=lambda row: row["rmse"])
             report.metric(f"radius/best/{'plain' if method == PLAIN else 'control'}/p{p:g}", best["radius"])
@@ -77,8 +75,3 @@ def run(config: Any, *, report: Report) -> None:
 
 # Beyond it the ball of the default mixture (variance 0.1) is no longer small.
 SMALL = 0.3
-
-
-def _slope(line: list[dict[str, float]]) -> float:
-    x, y = (np.log([row[name] for row in line]) for name in ("radius", "bias"))
-    return float(np.polyfit(x, y, 1)[0])
