@@ -215,13 +215,13 @@ def draw_learning(a: Arrays, figures: Path) -> None:
         upper.plot(a["step"], mean, "o--" if dose == 0 else "o-", ms=2.5, color=colour, label=label)
         upper.fill_between(a["step"], mean - 1.96 * error, mean + 1.96 * error, color=colour, alpha=0.2, lw=0)
     upper.set_ylabel(f"mean κ$_1$, σ = {a['sigma']:g}")
-    upper.legend(loc="upper left")
     with_intervals(lower, a["step"], a["auc"].T, 0, 1, label=f"AUC, {a['headline']} copies against held out")
     shares = {"reproduced": "of these images reproduced", "copy_fraction": "of the samples copies"}
     for nth, (name, label) in enumerate(shares.items(), start=1):
         lower.plot(a["step"], a[name], marker=MARKERS[nth], ms=3, lw=1, color=COLOURS[nth], label=label)
     lower.set_ylim(-0.02, 1.04)
-    lower.legend(loc=(0.22, 0.4))
     lower.set_xscale("log")
     lower.set_xlabel("training step")
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*lower.get_legend_handles_labels(), loc="outside lower center")
     save(figure, figures, "learning")
