@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -22,7 +23,7 @@ from omegaconf import OmegaConf
 from tabulate import tabulate
 
 import plap_jax
-from experiments.cache import code_tag
+from experiments.cache import code_tag, environment
 from experiments.catalogue import CONF
 from experiments.files import sha256_json, write_json, write_text
 from experiments.report import MANIFEST, METRICS, NOT_SCIENCE, shown
@@ -127,12 +128,25 @@ def ensure(directory: Path, words: Sequence[str]) -> int:
 
 
 def _key(words: Sequence[str]) -> dict[str, str]:
-    """What a run's arrays depend on: the composed config without what is no science, and the code."""
+    """What a run's arrays depend on: the composed config without what is no science, the code, and what runs it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = OmegaConf.to_container(compose("config", list(words)), resolve=True)
     science = {name: value for name, value in config.items() if name not in (*NOT_SCIENCE, "hydra")}
-    code = code_tag(plap_jax, importlib.import_module(config["experiment"]))
-    return {"config": sha256_json(science), "code": code}
+    code = code_tag(plap_jax, *imported(importlib.import_module(config["experiment"])))
+    return {"config": sha256_json(science), "code": code, "environment": sha256_json(environment())}
+
+
+def imported(module: ModuleType) -> list[ModuleType]:
+    """The modules of ours that ``module`` is made of or takes names from, however indirectly; itself first."""
+    found, left = {}, [module.__name__]
+    while left:
+        name = left.pop()
+        if name in found or name.partition(".")[0] not in ("experiments", "benchmarks"):
+            continue
+        found[name] = sys.modules[name]
+        for value in vars(sys.modules[name]).values():
+            left.append(value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", "")))
+    return [found[name] for name in sorted(found, key=lambda name: (name != module.__name__, name))]
 
 
 def section(

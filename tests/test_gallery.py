@@ -48,6 +48,14 @@ def test_a_run_is_taken_as_it_is_while_config_and_code_are_the_same(calls, tmp_p
     assert len(calls) == 4
 
 
+def test_code_is_all_that_an_experiment_takes_names_from():
+    names = [module.__name__ for module in gallery.imported(importlib.import_module("experiments.estimator_study"))]
+    assert names[0] == "experiments.estimator_study" and len(set(names)) == len(names)
+    direct = {"experiments.estimator_study.gains", "experiments.image_memorization.evaluation", "experiments.networks"}
+    assert direct | {"benchmarks.operator_cost", "benchmarks.timing"} <= set(names)
+    assert not [name for name in names if name.startswith(("experiments.figures", "experiments.detection_benchmark"))]
+
+
 def test_a_failed_run_is_not_valid(monkeypatch, tmp_path):
     monkeypatch.setattr(gallery.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 2))
     assert ensure(tmp_path, WORDS) == 2
