@@ -59,7 +59,8 @@ def sampling_bound(kappa: Estimate, delta: float) -> Array:
     """min(Hoeffding, empirical Bernstein), each at δ/2: |κ̂_1 − κ_1| exceeds it in at most a share δ of cases.
 
     Args:
-        kappa: a flux estimate with p = 1, whose units lie in [−1, 1].
+        kappa: a flux estimate with p = 1 and ``control=False``, whose units lie in [−1, 1] and are independent. Those
+            that the control variate leaves are neither, which the estimate does not tell: nothing is refused.
         delta: allowed failure probability, in (0, 1).
 
     Returns:
