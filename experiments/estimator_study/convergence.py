@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
@@ -60,7 +61,10 @@ class Convergence(Section):
 
 def run(config: Any, scenes: list[Scene], *, report: Report) -> list[dict[str, Any]]:
     """Rows (score, kind of point, p, family, method, n, …), saved as ``arrays/convergence.npz`` and a table."""
-    rows = [row for scene in scenes for row in _of_scene(config, scene, report)]
+    rows = []
+    for scene in scenes:
+        rows += _of_scene(config, scene, report)
+        jax.clear_caches()  # hundreds of compiled programs would exhaust the memory maps of a process
     report.table("convergence", rows, kinds=("csv",))
     report.arrays("convergence", **columns(rows))
     for key, (value, reason) in sorted((_slopes(rows) | _tightness(rows)).items()):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 from pydantic import Field
 
@@ -34,6 +35,7 @@ def run(config: Any, scenes: list[Scene], *, report: Report) -> list[dict[str, A
             truth, _ = references(scene, scene.points, (1.0,), named_key(config.seed, f"reference/gains/{scene.name}"))
             for n in config.gains.n_samples:
                 rows += _of_scene(config, scene, truth[0], n)
+        jax.clear_caches()  # as in convergence
     report.table("gains", rows)
     report.arrays("gains", **columns(rows))
     for row in rows:
