@@ -191,7 +191,7 @@ def test_score_error_bound_says_how_sure_it_is(kind, x64):
         jax.vmap(lambda k: score_error_bound(*arguments, radius=1.0, p=3.0, key=k, n_samples=n, directions=kind))
     )
     estimate = run(jax.random.split(KEY, 400))
-    unit = {"iid": 1, "antithetic": 2, "orthogonal": 3, "antithetic-orthogonal": 6}[kind]
+    unit = {"iid": 1, "antithetic": 2, "orthogonal": 3, "antithetic-orthogonal": 6, "quasi": 8}[kind]
     assert np.all(estimate.n_evals == 2 * n) and np.all(estimate.n_units == n // unit)
     spread = estimate.value.std(ddof=1)
     assert abs(estimate.value.mean() - 2 / 3) <= 4 * spread / 20 + 1e-12
