@@ -2,17 +2,22 @@
 
 import csv
 import json
+import re
 
 import expected_numbers
 import experiment_run
 import jax
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
+from experiments.catalogue import CONF
+from experiments.errors import UserError
 from experiments.estimator_study import breakdown, gains
-from experiments.estimator_study.convergence import slug
+from experiments.estimator_study.convergence import log_slope, slug
 from experiments.estimator_study.methods import BOUNDARY, PLAIN, POINTWISE, VOLUME, chosen, fits, references, repeated
 from experiments.estimator_study.scenes import AWAY, MODE, Scene, in_dimension, mixture_scene
+from experiments.schema import check
 from plap_jax import GaussianMixture
 
 REPEATS = 32  # of scale=smoke
@@ -49,8 +54,18 @@ def test_every_method_of_the_flux_estimates_it(method):
     scene = Scene("normal", normal.score, points, np.array([AWAY]), 0.7)
     found = repeated(method, scene, points, (2.0,), jax.random.key(0), 16, 64)
     assert found.value.shape == (64, 1, 1)
+    assert np.all(found.n_evals == method.cost(16, 3))
     error = found.value.std() / 8 if method.family == "boundary" else 1e-3  # Δ_2 u is constant: nothing to sample
     assert abs(found.value.mean() - 0.7) <= 4 * error + 1e-5
+
+
+@pytest.mark.parametrize("method", POINTWISE, ids=lambda method: method.name)
+def test_the_operator_at_a_point_costs_what_it_says(method):
+    normal = GaussianMixture([1.0], np.zeros((1, 3)), np.ones(1), "spherical")
+    points = np.array([[2.0, 0.0, 0.0]], np.float32)
+    scene = Scene("normal", normal.score, points, np.array([AWAY]), 0.7)
+    found = repeated(method, scene, points, (2.0,), jax.random.key(0), 48, 2)
+    assert np.all(found.n_evals == method.cost(48, 3))
 
 
 def test_references_are_exact_at_a_mode_and_say_how_uncertain_they_are():
@@ -99,6 +114,19 @@ def test_a_gain_is_a_ratio_of_mean_squares(monkeypatch):
     config = type("C", (), {"seed": 0, "methods": list(errors), "gains": type("G", (), {"repeats": 8})})
     rows = gains._of_scene(config, scene, np.ones(3), 16)
     assert {row["method"]: round(row["gain"], 6) for row in rows} == {PLAIN: 1.0, "iid, control": 4.0}
+    assert {row["points"] for row in rows} == {3}
+    errors |= {PLAIN: 1e-7}
+    rows = gains._of_scene(config, scene, np.ones(3), 16)
+    assert all(row["points"] == 0 and np.isnan(row["gain"]) for row in rows)  # nothing to gain
+
+
+def test_a_slope_is_that_of_a_power_and_is_told_of_two_errors_at_least():
+    line = [{"n": n, "rmse": 3 * n**-0.5} for n in (8, 32, 128)]
+    assert log_slope(line, "n", "rmse")[0] == pytest.approx(-0.5)
+    exact = [{"n": n, "rmse": 0.0} for n in (8, 32)]
+    for few in ([], line[:1], line[:1] * 2, [*exact, line[2]]):
+        value, reason = log_slope(few, "n", "rmse")
+        assert value is None and "fewer than two n" in reason
 
 
 # --- a run
@@ -163,18 +191,27 @@ def test_bias_grows_with_the_square_of_the_radius(study):
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("methods=[iid,sobol]", "methods=sobol: must be one of"),
+        ("methods=[iid,sobol]", "methods='sobol': must be one of"),
         ("methods=[antithetic]", "must hold iid"),
         ("sigma=7.0", "sigma=7.0: must lie in"),
-        ("convergence.p=[0.5]", "convergence.p=0.5: must be >= 1"),
-        ("convergence.n_directions=[8,17]", "convergence.n_directions=17: no block"),
+        ("convergence.p=[0.5,1.0]", "convergence.p.0=0.5: must be >= 1"),
+        ("convergence.p=[2.0]", "must hold 1"),
+        ("convergence.n_directions=[8,17]", "convergence.n_directions=17: must be an even number"),
+        # blocks of three, of which the plane has no room for
+        ("convergence.n_directions=[8,102]", "convergence.n_directions=102: no block"),
+        ("convergence.max_evaluations=7", "convergence.max_evaluations=7: must be >= 8"),
+        ("dims=[2,16,2]", "dims=[2, 16, 2]: must not repeat a value"),
+        ("dims=[1000000]", "dims.0=1000000: must be <= 21201"),
         ("breakdown.cases=[{d:0,p:1.0}]", "breakdown.cases.0.d=0"),
+        ("breakdown.cases=[{d:2,p:1.0},{d:2,p:1.0}]", "must not repeat a value"),
+        ("cost.chunks=[0]", "cost.chunks.0=0: must be >= 1"),
     ],
 )
-def test_impossible_values_are_refused_in_a_line(override, line, tmp_path):
-    words = ["scale=smoke", "tracking=disabled", f"hydra.run.dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'c'}"]
-    done = experiment_run.finish("estimator_study", [*words, override], tmp_path / "c", code=2)
-    assert line in done.stderr.strip().splitlines()[-1]
+def test_impossible_values_are_refused_before_anything_is_computed(override, line):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["+exp=estimator_study", "scale=smoke", override])
+    with pytest.raises(UserError, match=re.escape(line)):
+        check(config)
 
 
 def test_its_numbers_are_those_that_were_committed(study):
