@@ -95,8 +95,9 @@ def score_error_bound(
     b_p bounds | |ŝ|^{p−2}ŝ − |s|^{p−2}s | pointwise: for 1 ≤ p ≤ 2, 2^{2−p}|ŝ−s|^{p−1}, and for p = 1 the smaller of
     that, 2, and 2|ŝ−s|/(|ŝ|+|s|) (Dunkl & Williams 1964); for p ≥ 2, (p−1) max(|ŝ|,|s|)^{p−2} |ŝ−s|. The bound is
     pointwise: ``.value`` bounds, without any probability, the difference of the two *estimates* of κ_p with the same
-    key, n_samples and directions and ``control=False``, and nothing else. The true κ_p differ by at most E_n[b_p], of which ``.value`` is an
-    estimate that may be too small: there use the upper end of ``.interval()``, which holds with its level.
+    key, n_samples and directions and ``control=False``, and nothing else. The true κ_p differ by at most E_n[b_p], of
+    which ``.value`` is an estimate that may be too small: there use the upper end of ``.interval()``, which holds with
+    its level.
 
     Args:
         score_fn: the true score s.
