@@ -96,9 +96,10 @@ def smallest_reference(m: int, m1: int, fdr: float) -> int:
 
 
 def fewest_discoveries(m: int, n_reference: int, fdr: float) -> int:
-    """⌈m/(fdr · (n_ref + 1))⌉: as many images must exceed the whole reference before any can be flagged.
+    """⌈m/(fdr · (n_ref + 1))⌉: either no image is flagged, or at least so many are.
 
-    More than m: this reference can reject nothing.
+    k flagged images have p ≤ fdr · k/m, and no p-value is below 1/(n_ref + 1). So many that exceed the whole reference
+    are enough; more of them may be flagged with less. More than m: this reference can reject nothing.
 
     Args:
         m: images audited, ≥ 1.

@@ -223,7 +223,7 @@ def test_a_reference_that_is_too_small_says_how_many_it_takes():
     verdict = judge("kappa", scored([0.9, 0.1, 0.2]), scored([0.3, 0.4]), 0.05)
     assert not verdict.flagged.any() and verdict.fewest == 20
     assert "too small to reject anything: it needs at least 19 images" in verdict.lines[1]
-    assert "at least 20 of 3 must exceed all" in verdict.lines[2] and "it takes 59" in verdict.lines[2]
+    assert "and 59 to flag a single one" in verdict.lines[1] and len(verdict.lines) == 2
     enough = judge("kappa", scored([0.9, 0.1, 0.2]), scored(np.linspace(0, 0.5, 59)), 0.05)
     assert enough.flagged.tolist() == [True, False, False] and enough.threshold == 0.9
     assert len(enough.lines) == 1 and "1 of 3 images flagged" in enough.lines[0]
@@ -356,4 +356,56 @@ def test_what_does_not_fit_together_is_one_line(data, tmp_path):
     (tmp_path / "small").mkdir()
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "small" / "a.png")
     line = refusal(tmp_path, *MODEL, f"images={tmp_path}/small")
-    assert line.startswith("images='1 files': must hold an image that can be read: ") and "smaller than 4×4" in line
+    assert line.startswith("images='1 files': must hold an image that can be read and scored: ") and "smaller than 4×4" in line
+
+
+def test_flags_come_at_least_so_many_at_a_time_but_need_not_exceed_the_whole_reference():
+    # 100 images, 199 of reference: at least 10 together. 20 that one reference image exceeds are flagged all the same.
+    reference = scored([*np.linspace(0, 0.5, 198), 0.95])
+    for n, flagged in ((20, 20), (19, 0)):
+        verdict = judge("kappa", scored([0.9] * n + [-1.0] * (100 - n)), reference, 0.05)
+        assert verdict.fewest == 10 and int(verdict.flagged.sum()) == flagged
+        assert "either none or at least 10 of 100 are flagged" in verdict.lines[1]
+
+
+class Undefined(Counting):
+    """Has no finite score for every fifth image, and no finite standard error for the one after it."""
+
+    def __call__(self, pictures, prompts):
+        found = super().__call__(pictures, prompts)
+        score, stderr = found["kappa"].copy(), found["kappa"].copy()
+        score[score % 5 == 0], stderr[stderr % 5 == 1] = np.nan, np.inf
+        return found | {"kappa": score, "kappa/stderr": stderr}
+
+
+def test_images_without_a_finite_score_are_told_and_the_others_judged(tmp_path):
+    one = Undefined(12, 4)
+    found = score_all(one, one, None, None, key="images", report=Report(tmp_path, {}), cache=Cache(tmp_path / "cache"))
+    assert found.names == ["2", "3", "4", "7", "8", "9"] and found.columns["kappa"].tolist() == [2, 3, 4, 7, 8, 9]
+    assert found.columns["index"].tolist() == [2, 3, 4, 7, 8, 9] and len(found.digests) == 6
+    assert sorted(name for name, _ in found.skipped) == sorted(["0", "1", "5", "6", "10", "11"])
+    assert {why for _, why in found.skipped} == {"the model's score is not finite here"}
+
+
+def test_a_level_without_finite_scores_is_not_chosen():
+    rng, stderr = np.random.default_rng(0), np.full((3, 50), 0.01)
+    values = np.stack([np.full(50, np.nan), rng.normal(size=50), np.append(3 * rng.normal(size=49), np.inf)])
+    assert largest_spread([0.1, 0.2, 0.3], values, stderr).sigma == 0.3
+    with pytest.raises(ValueError, match=r"^noise_levels=.*must hold a level at which the model's scores are finite"):
+        largest_spread([0.1], values[:1], stderr[:1])
+
+
+def test_one_image_and_a_reference_that_holds_it(tmp_path, caplog):
+    saved(tmp_path / "one.npy", MEMORIZED[:1])
+    saved(tmp_path / "reference.npy", np.concatenate([MEMORIZED[:1], images(3, 5)]))
+    paths = (f"images={tmp_path}/one.npy", f"reference={tmp_path}/reference.npy")
+    with caplog.at_level("WARNING"):
+        report = run(tmp_path / "run", *MODEL, *paths)
+    assert "1 of 1 audited images stand in the reference too" in caplog.text and "p >= 0.4" in caplog.text
+    assert report.metrics["audit/smallest_p_value"] == pytest.approx(2 / 5) and report.metrics["audit/flagged"] == 0
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert "<dd>reference.npy; holds 1 of the audited images too</dd>" in html and str(tmp_path) not in html
+    assert "<dt>flagged</dt><dd>0</dd>" in html and "without control variate" in html
+    assert "0.05, Benjamini–Hochberg" in html
+    alone = run(tmp_path / "alone", *MODEL, paths[0], cache=tmp_path / "run" / "cache")
+    assert alone.metrics["audit/images"] == 1 and rows(tmp_path / "alone")[0]["z"] == ""

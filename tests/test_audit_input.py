@@ -5,6 +5,8 @@ import os
 import struct
 import zlib
 
+import jax
+import jax.numpy as jnp
 import memorizing_model
 import numpy as np
 import pytest
@@ -128,7 +130,7 @@ def test_files_that_cannot_be_opened_are_told(tmp_path, monkeypatch):
     os.utime(tmp_path / "a.png", ns=(1, 1))
     assert source.identity([0]) != before
     (tmp_path / "a.png").unlink()  # gone after it was listed
-    assert source.identity([0])[1] == [["a.png", None, None]]
+    assert source.identity([0])[-1] == [["a.png", None, None]]
     with pytest.raises(UnusableImage):
         source.read(0)
 
@@ -184,6 +186,7 @@ def test_rows_that_are_no_images_are_told(tmp_path):
         ("a.npy", b"no array", "is no NumPy array: "),
         ("a.npz", b"no archive", "is no .npz file: "),
         ("a.npz", {"a": np.zeros(1), "b": np.zeros(1)}, "must hold one array, or one named images; it holds a, b"),
+        ("a.npz", {}, "must hold one array, or one named images; it holds none"),
         ("a.txt", b"", "must be a folder of images, an .npz or an .npy file that is there"),
         ("missing/a.npy", None, "must be a folder of images, an .npz or an .npy file that is there"),
     ],
@@ -302,6 +305,37 @@ def test_another_model_has_another_key(plain, numbered):
     made = memorizing_model.factory()
     other = UserModel(made.function, VPCosine(), made.shape)
     assert Subject(as_pretrained(other), None, plain.words).key != plain.key
+
+
+def test_what_a_model_holds_is_in_its_key_though_no_question_meets_it(numbered):
+    def model(held):
+        def eps(x, t, condition):
+            near = jnp.exp(-1e4 * jnp.sum((x - held) ** 2))  # 0 in float32 but next to what is held
+            return x + near * (x - held)
+
+        return Subject(as_pretrained(UserModel(eps, VPCosine(), memorizing_model.SHAPE)), None, "a function")
+
+    one, same, other = (model(memorizing_model.MEMORIZED[i]) for i in (0, 0, 1))
+    assert one.key == same.key != other.key
+    # a prompt that is never asked for
+    means = (memorizing_model.N_MEMORIZED + 1, *memorizing_model.SHAPE)
+    network = jax.tree.map(
+        lambda leaf: leaf.at[9].add(1e-3) if leaf.shape == means else leaf, memorizing_model.prompted().function
+    )
+    changed = UserModel(network, memorizing_model.SCHEDULE, memorizing_model.SHAPE, "score", 13)
+    assert Subject(as_pretrained(changed), 13, numbered.words).key != numbered.key
+
+
+def test_folders_that_differ_in_content_alone_are_not_taken_for_each_other(tmp_path):
+    sources = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+        os.utime(tmp_path / name / "0.png", (0, 0))
+        sources.append(open_source("images", str(tmp_path / name), SHAPE, "center-crop", None))
+    assert sources[0].identity([0]) != sources[1].identity([0])
+    again = open_source("images", str(tmp_path / "a"), SHAPE, "center-crop", None)
+    assert again.identity([0]) == sources[0].identity([0])
 
 
 def test_without_the_extra_a_diffusers_folder_says_what_is_missing(tmp_path):

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -133,7 +134,8 @@ def _check_apart(audited: Scored, reference: Scored, training: Training | None) 
         require(known == 0, "reference", f"{len(reference)} images", allowed)
     both = int(np.isin(audited.digests, reference.digests).sum())
     if both:
-        log.warning("%d of %d audited images stand in the reference too: they cannot be flagged", both, len(audited))
+        told = "%d of %d audited images stand in the reference too and count against themselves: p >= %.2g for them"
+        log.warning(told, both, len(audited), 2 / (len(reference) + 1))
 
 
 def _leave(
@@ -153,8 +155,9 @@ def _leave(
         write_tables(report, verdict, audited, training, skipped)
         write_metrics(report, config, level, verdict, audited, len(skipped), training is not None)
         write_arrays(report, config, level, verdict, audited, pictures.source, training)
-        words = in_words(config, subject, level, verdict, pictures.source, len(skipped))
-        told = (config, verdict, audited, pictures.source, training, pictures.prompts)
+        in_both = 0 if reference is None else int(np.isin(audited.digests, reference.digests).sum())
+        words = in_words(config, subject, level, verdict, pictures.source, len(audited.skipped), in_both)
+        told = (config, level, verdict, audited, pictures.source, training, pictures.prompts)
         write_page(report.directory / PAGE, page(f"Audit: {subject.words}", words, *told))
     for line in verdict.lines:
         log.info("  %s", line)
@@ -163,19 +166,35 @@ def _leave(
 
 
 def in_words(
-    config: Request, subject: Subject, level: Level, verdict: Verdict, source: Source, n_skipped: int
+    config: Request, subject: Subject, level: Level, verdict: Verdict, source: Source, n_skipped: int, in_both: int
 ) -> dict[str, str]:
-    """The settings for a reader."""
+    """The settings for a reader; places by their names, as a page is passed on and its reader has other folders."""
     flux = config.flux
-    directions = f"{flux.n_samples} to {config.max_samples} {flux.directions}, until stderr ≤ {config.until_stderr:g}"
+    control = "with" if flux.control else "without"
+    directions = (
+        f"rounds of {flux.n_samples} ({flux.directions}), {control} control variate, until stderr ≤ "
+        f"{config.until_stderr:g}, at most {config.max_samples} for an image"
+    )
     repeated = f"mean of {config.repeats} draws of its randomness"
+    held = f"{config.fdr:g}, Benjamini–Hochberg"
+    twice = f"; holds {in_both} of the audited images too" * bool(in_both)
     return {
         "model": subject.words,
-        "images": f"{config.images or 'generated'}; {source.words}; {n_skipped} skipped",
+        "images": f"{_place(config.images) if config.images else 'generated'}; {source.words}; {n_skipped} skipped",
         "score": score_name(verdict, config),
         "noise level": f"σ = {level.sigma:g}, {level.words}",
         "directions": repeated if config.detector else directions,
-        "prompts": "none" if config.prompts is None else str(config.prompts),
-        "reference": "none" if config.reference is None else str(config.reference),
-        "training set": "not at hand" if config.training is None else str(config.training),
+        "prompts": "none" if config.prompts is None else _prompts(config.prompts),
+        "reference": "none" if config.reference is None else _place(config.reference) + twice,
+        "false-discovery rate": "none: no error control" if verdict.fdr is None else held,
+        "training set": "not at hand" if config.training is None else _place(config.training),
     }
+
+
+def _place(path: str) -> str:
+    """As it was given, and of an absolute path the last part."""
+    return Path(path).name if Path(path).is_absolute() else path
+
+
+def _prompts(given: str | int) -> str:
+    return _place(given) if isinstance(given, str) and given.lower().endswith(".csv") else str(given)

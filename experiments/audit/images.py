@@ -80,7 +80,7 @@ class Folder:
         return decode(self._folder / self._files[index], *self._how)
 
     def identity(self, indices: Sequence[int]) -> Any:
-        """Names, sizes and times of the last change."""
+        """The folder, names, sizes and times of the last change: archives unpack with equal times."""
         found = []
         for index in indices:
             try:
@@ -88,7 +88,7 @@ class Folder:
                 found.append([self.names[index], stat.st_size, stat.st_mtime_ns])
             except OSError:
                 found.append([self.names[index], None, None])  # gone meanwhile: skipped when it is read
-        return [list(self._how), found]
+        return [str(self._folder.resolve()), list(self._how), found]
 
 
 class ArrayFile:
@@ -219,8 +219,11 @@ def _opened(key: str, path: Path, opened: contextlib.ExitStack) -> IO[bytes]:
         archive = opened.enter_context(zipfile.ZipFile(path))
     except zipfile.BadZipFile as error:
         raise ValueError(f"{key}={path}: is no .npz file: {shown(error)}") from error
-    names = [name.removesuffix(".npy") for name in archive.namelist()]
+    names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     chosen = "images" if "images" in names else names[0] if len(names) == 1 else None
-    allowed = f"must hold one array, or one named images; it holds {', '.join(names)}"
+    allowed = f"must hold one array, or one named images; it holds {', '.join(names) or 'none'}"
     require(chosen is not None, key, str(path), allowed)
-    return opened.enter_context(archive.open(f"{chosen}.npy"))
+    try:
+        return opened.enter_context(archive.open(f"{chosen}.npy"))
+    except (RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:  # with a password, or packed otherwise
+        raise ValueError(f"{key}={path}: cannot be unpacked: {shown(error)}") from error

@@ -1,5 +1,6 @@
 """The noise level, by a rule that needs no labels: where κ₁ tells images apart best beyond its own sampling noise."""
 
+import math
 import sys
 from dataclasses import dataclass
 
@@ -74,11 +75,23 @@ def choose_level(
 
 
 def largest_spread(levels: list[float], values: np.ndarray, stderr: np.ndarray) -> Level:
-    """The level at which ``values`` ``(n levels, n)`` spread most beyond their standard errors; the first of equals."""
-    spreads = [spread_beyond_noise(*pair) for pair in zip(values, stderr, strict=True)]
+    """The level at which ``values`` ``(n levels, n)`` spread most beyond their standard errors; the first of equals.
+
+    Scores that are not finite are left out.
+
+    Raises:
+        ValueError: at no level two finite scores.
+    """
+    finite = np.isfinite(values) & np.isfinite(stderr)
+    allowed = "must hold a level at which the model's scores are finite; or give sigma"
+    require(bool((finite.sum(axis=1) >= 2).any()), "noise_levels", levels, allowed)
+    spreads = [
+        spread_beyond_noise(one[good], error[good]) if good.sum() >= 2 else math.nan
+        for one, error, good in zip(values, stderr, finite, strict=True)
+    ]
     n = values.shape[1]
     words = f"of {len(levels)} levels the one at which κ₁ of {n} images spreads most beyond its sampling noise"
-    return Level(levels[int(np.argmax(spreads))], words, tuple(zip(levels, spreads, strict=True)))
+    return Level(levels[int(np.nanargmax(spreads))], words, tuple(zip(levels, spreads, strict=True)))
 
 
 def _has(schedule: Schedule, sigma: float) -> bool:

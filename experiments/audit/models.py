@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 from experiments.report import MANIFEST
 from experiments.schema import Target
 from plap_jax.checkpoints import read_about
+from plap_jax.data import fingerprint
 from plap_jax.diffusion import Diffusion
 from plap_jax.parallel import map_points
 from plap_jax.pretrained import Pretrained, as_pretrained, load_diffusers, load_function
@@ -52,10 +54,17 @@ class Subject:
 
     @cached_property
     def key(self) -> str:
-        """A hash of what the model answers to a few fixed questions: other weights or other code answer otherwise."""
+        """A hash of the arrays that the model computes with, and of what it answers to a few fixed questions.
+
+        The arrays alone do not tell other code, nor a few answers a change far away from the questions.
+        """
         model, digest = self.model, hashlib.sha256(self.words.encode())
         if self.takes_text:
             model = model.with_prompts(["a photograph"])
+        told = jnp.asarray(0) if self.takes_prompts else None
+        first = model.diffusion.eps_at(jnp.asarray(model.diffusion.schedule.t_max), told)
+        for array in jax.make_jaxpr(first)(jnp.zeros(model.shape)).consts:
+            digest.update(fingerprint(array).encode())
         rng = np.random.default_rng(0)
         points = rng.normal(size=(PROBES, *model.shape)).astype(np.float32)
         schedule = model.diffusion.schedule

@@ -117,6 +117,7 @@ def page(
     title: str,
     words: Mapping[str, str],
     settings: Settings,
+    level: Level,
     verdict: Verdict,
     audited: Scored,
     source: Source,
@@ -157,10 +158,20 @@ def page(
             "model's own generations" if generations else "reference",
         ),
         claims=claims(verdict.fdr, n_reference, own_generations=generations, **of_training),
+        summary=_tiles(settings, verdict, level),
         n_images=len(audited),
         score_name=score_name(verdict, settings),
         **({} if verdict.name == "kappa" else {"score_meaning": "Higher = more memorized."}),
     )
+
+
+def _tiles(settings: Settings, verdict: Verdict, level: Level) -> dict[str, str]:
+    """The few numbers at the top."""
+    n_reference = 0 if verdict.reference is None else len(verdict.reference)
+    tiles = {"images": f"{len(verdict.score):,}"}
+    if verdict.flagged is not None:
+        tiles |= {"flagged": f"{int(verdict.flagged.sum()):,}", "false-discovery rate": f"{settings.fdr:g}"}
+    return tiles | {"reference": f"{n_reference:,}" if n_reference else "none", "noise level σ": f"{level.sigma:g}"}
 
 
 def _nearest(training: Training, audited: Scored, i: int) -> Nearest:

@@ -20,6 +20,7 @@ from plap_jax.typing import require
 
 DIGEST, INDEX = "digest", "index"
 SKIPPED, REASON = "skipped", "reason"
+NOT_FINITE = "the model's score is not finite here"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def score_all(
         ValueError: no image can be read.
     """
     n, size = len(source.names), scorer.settings.chunk
-    modules = target_modules(scorer.how["settings"]["detector"] or {})
+    modules = [sys.modules[Training.__module__], *target_modules(scorer.how["settings"]["detector"] or {})]
     shared = {
         "how": scorer.how,
         "training": None if training is None else training.key,
@@ -105,15 +106,20 @@ class _Chunk:
             except UnusableImage as reason:
                 skipped.append(index)
                 reasons.append(str(reason))
-        told = {SKIPPED: np.asarray(skipped, int), REASON: np.asarray(reasons, str)}
         if not kept:
+            told = {SKIPPED: np.asarray(skipped, int), REASON: np.asarray(reasons, str)}
             return {INDEX: np.zeros(0, int), **told}
         stacked = np.stack(pictures)
         columns = self.scorer(stacked, None if self.prompts is None else [self.prompts[k] for k in kept])
         if self.training is not None:
             columns |= self.training.columns(stacked)
         columns |= {DIGEST: digests_of(pictures), INDEX: np.asarray(self.indices)[kept]}
-        return columns | told
+        scores = [column for name, column in columns.items() if f"{name}/stderr" in columns or name.endswith("/stderr")]
+        finite = np.all(np.isfinite(scores), axis=0)
+        skipped += columns[INDEX][~finite].tolist()
+        reasons += [NOT_FINITE] * int((~finite).sum())
+        told = {SKIPPED: np.asarray(skipped, int), REASON: np.asarray(reasons, str)}
+        return {name: column[finite] for name, column in columns.items()} | told
 
 
 def _joined(source: Source, chunks: list[Columns], key: str, report: Report) -> Scored:
@@ -122,7 +128,7 @@ def _joined(source: Source, chunks: list[Columns], key: str, report: Report) -> 
     for chunk in chunks:
         skipped += [(source.names[i], str(why)) for i, why in zip(chunk[SKIPPED].tolist(), chunk[REASON], strict=True)]
     first = f": {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-    require(bool(full), key, f"{len(source.names)} files", f"must hold an image that can be read{first}")
+    require(bool(full), key, f"{len(source.names)} files", f"must hold an image that can be read and scored{first}")
     names = [name for name in full[0] if name not in (SKIPPED, REASON)]
     columns = {name: np.concatenate([chunk[name] for chunk in full]) for name in names}
     report.fingerprint(key, columns[DIGEST])

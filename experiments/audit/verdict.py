@@ -60,7 +60,7 @@ class Verdict:
 
     @property
     def fewest(self) -> int | None:
-        """How many images must exceed the whole reference before any can be flagged."""
+        """Either none is flagged, or at least so many are."""
         return None if self.fdr is None else fewest_discoveries(len(self.score), len(self.reference), self.fdr)
 
     @property
@@ -80,11 +80,14 @@ class Verdict:
         lines = [f"{int(self.flagged.sum())} of {n} images flagged ({held})"]
         if self.fewest > n:
             at_all = smallest_reference(n, n, self.fdr)
-            lines.append(f"the reference is too small to reject anything: it needs at least {at_all} images")
-        if self.fewest > 1:
             lines.append(
-                f"with {n_ref} reference images at least {self.fewest} of {n} must exceed all of them before any is "
-                f"flagged; for a single one it takes {self.needed}"
+                f"the reference is too small to reject anything: it needs at least {at_all} images, and {self.needed} "
+                "to flag a single one"
+            )
+        elif self.fewest > 1:
+            lines.append(
+                f"with {n_ref} reference images either none or at least {self.fewest} of {n} are flagged; "
+                f"to flag a single one takes {self.needed}"
             )
         return lines
 

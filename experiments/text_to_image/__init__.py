@@ -70,7 +70,10 @@ def _scored(
             level = choose_level(subject, config, [made], seed=config.seed, **common)
             scorer = Scorer(subject, config, level.sigma, config.seed)
             report.metric("scoring/sigma", level.sigma)
-        columns = score_all(scorer, made, prompts, None, key=name, **common).columns
+        scored = score_all(scorer, made, prompts, None, key=name, **common)
+        missing = f"{len(chosen) - len(scored)} of {len(chosen)} images have no finite score; try model.dtype=float32"
+        require(len(scored) == len(chosen), "model", subject.words, missing)
+        columns = scored.columns
         images = [made.read(i) for i in range(len(chosen))]
         columns["distance"] = distances(images, [listed.images.get(int(row)) for row in chosen])
         found.append(columns)

@@ -52,6 +52,7 @@ def load_function(target: str) -> UserModel:
     try:
         factory = pkgutil.resolve_name(target)
     except (ImportError, AttributeError, ValueError) as error:
+        allowed += ", found from where Python is started or on PYTHONPATH"
         raise ValueError(f"target={shown(target)}: cannot be imported ({error}); {allowed}") from error
     require(callable(factory), "target", target, allowed)
     made = factory()
