@@ -65,7 +65,7 @@ def _within_group(f: Array, field: Array, n: Array) -> tuple[Array, Array]:
     """eᵢ ``(m,)`` and Σ_{i≠j} Cov(eᵢ, eⱼ) of m units that are each other's control."""
     m = f.shape[0]
     others = 1 - jnp.eye(m, dtype=f.dtype)
-    products = field @ n.T * others  # [i, j] = ⟨F̄ᵢ, n̄ⱼ⟩, i ≠ j
+    products = jnp.matmul(field, n.T, precision="highest") * others  # [i, j] = ⟨F̄ᵢ, n̄ⱼ⟩, i ≠ j
     sums = jnp.sum(products, axis=0)
     control = sums / (m - 1)
     without = (sums - products) / (m - 2) * others  # [i, j]: the control of j without i
