@@ -356,7 +356,8 @@ def test_what_does_not_fit_together_is_one_line(data, tmp_path):
     (tmp_path / "small").mkdir()
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "small" / "a.png")
     line = refusal(tmp_path, *MODEL, f"images={tmp_path}/small")
-    assert line.startswith("images='1 files': must hold an image that can be read and scored: ") and "smaller than 4×4" in line
+    assert line.startswith("images='1 files': must hold an image that can be read and scored: ")
+    assert "smaller than 4×4" in line
 
 
 def test_flags_come_at_least_so_many_at_a_time_but_need_not_exceed_the_whole_reference():
