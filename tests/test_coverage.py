@@ -51,25 +51,30 @@ def truth(case, p):
     return quadrature(twin.score, np.pad(case.centre, rest[1]), case.radius, p)
 
 
-@partial(jax.jit, static_argnames=("n_samples", "kind"))
-def repeated(mixture, x, radius, orders, n_samples, kind):
+@partial(jax.jit, static_argnames=("n_samples", "kind", "control"))
+def repeated(mixture, x, radius, orders, n_samples, kind, control):
     """Estimates of κ_p ``(n_orders, REPETITIONS)``."""
     keys = jax.random.split(jax.random.key(0), REPETITIONS)
 
     def at_order(p):
-        one = partial(flux, mixture.score, x, radius=radius, p=p, n_samples=n_samples, directions=kind)
+        how = {"n_samples": n_samples, "directions": kind, "control": control}
+        one = partial(flux, mixture.score, x, radius=radius, p=p, **how)
         return jax.vmap(lambda key: one(key=key))(keys)
 
     return lax.map(at_order, orders)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# Pairs have nothing to subtract: with a control or without they are the same.
+WAYS = [*((kind, True) for kind in KINDS), *((kind, False) for kind in KINDS if not kind.startswith("antithetic"))]
+
+
+@pytest.mark.parametrize(("kind", "control"), WAYS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"d{case.dim}-{case.centre[0]}")
-def test_intervals_cover_the_truth(case, kind):
+def test_intervals_cover_the_truth(case, kind, control):
     rest = ((0, 0), (0, case.dim - 2))
     mixture = GaussianMixture(WEIGHTS, np.pad(MEANS, rest), VARIANCES, "spherical")
     x = jnp.asarray(np.pad(case.centre, rest[1]), jnp.float32)
-    estimates = repeated(mixture, x, case.radius, jnp.array(case.orders), case.n_samples, kind)
+    estimates = repeated(mixture, x, case.radius, jnp.array(case.orders), case.n_samples, kind, control)
     assert estimates.n_units.min() >= (8 if kind == "quasi" else 16)
     low, high = Estimate(*map(np.asarray, jax.tree.leaves(estimates))).interval(0.95)
     for p, lower, upper in zip(case.orders, low, high, strict=True):
