@@ -56,8 +56,8 @@ ENTRIES = (
         "gmm_memorization",
         "Gaussian mixtures",
         "The published mixture example (Brokman et al., SSVM 2025): three components on a triangle, "
-        "means, midpoints and "
-        "centre, boundary and volume, analytic and learned score; then maps of κ_p, and planted points.",
+        "means, midpoints and centre, boundary and volume, analytic and learned score; then maps of κ_p, and "
+        "planted points.",
         ("critical",),
     ),
     Entry(
@@ -70,8 +70,7 @@ ENTRIES = (
         "detection_benchmark",
         "Every detector on one footing",
         "With and without the prompt; the protocol of the published comparison with 500 prompts, on "
-        "a network that can be "
-        "trained here.",
+        "a network that can be trained here.",
     ),
     Entry(
         "memorization_trajectory",

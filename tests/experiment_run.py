@@ -5,6 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
+
+from experiments.cache import Cache
+from experiments.catalogue import CONF
+from experiments.report import Report
+from experiments.schema import check
+from experiments.tracker import Tracker
+
 ROOT = Path(__file__).parents[1]
 # After so few steps a network that predicts x0 copies already, and with 0.5 for 1/3 enough to measure.
 FIXED = ("scale=smoke", "tracking=disabled", "prediction=x0", "labels.max_ratio=0.5")
@@ -44,3 +52,13 @@ def _finished(words, cache, code):
     )
     assert done.returncode == code, done.stderr[-3000:]
     return done
+
+
+def here(exp, directory, *overrides):
+    """Runs at scale=smoke in this process; its report."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config, module = check(compose("config", [f"+exp={exp}", "scale=smoke", "tracking=disabled", *overrides]))
+    report = Report(directory, config.model_dump(mode="json"))
+    module.run(config, report=report, cache=Cache(directory.parent / "cache"), tracker=Tracker())
+    report.write_metrics()
+    return report

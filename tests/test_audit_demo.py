@@ -5,35 +5,24 @@ import json
 import re
 from pathlib import Path
 
+import experiment_run
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.audit.level_study import study
 from experiments.audit.models import user_function
-from experiments.cache import Cache
 from experiments.catalogue import CONF
 from experiments.errors import UserError
-from experiments.report import Report
 from experiments.schema import check
-from experiments.tracker import Tracker
 from plap_jax.calibration import conformal_p_values
 from plap_jax.metrics import auc
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "audit.md"
 
 
-def run(exp, directory, *overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config, module = check(compose("config", [f"+exp={exp}", "scale=smoke", "tracking=disabled", *overrides]))
-    report = Report(directory, config.model_dump(mode="json"))
-    module.run(config, report=report, cache=Cache(directory.parent / "cache"), tracker=Tracker())
-    report.write_metrics()
-    return report
-
-
 def test_the_demonstration_tells_what_its_tables_hold(tmp_path):
-    report = run("audit_demo", tmp_path / "run")
+    report = experiment_run.here("audit_demo", tmp_path / "run")
     with (tmp_path / "run" / "tables" / "audit.csv").open(newline="") as handle:
         rows = list(csv.DictReader(handle))
     planted = np.asarray([row["file"].startswith("planted_") for row in rows])
@@ -77,7 +66,7 @@ def test_the_example_of_the_document_is_audited(tmp_path, monkeypatch):
     images[3] = 0  # the mode: the score points home from everywhere
     np.save(tmp_path / "images.npy", images)
     where = ("model=callable", "model.target=my_model:factory", f"images={tmp_path}/images.npy", "sigma=0.3")
-    run("audit", tmp_path / "run", *where)
+    experiment_run.here("audit", tmp_path / "run", *where)
     with (tmp_path / "run" / "tables" / "audit.csv").open(newline="") as handle:
         first, second, *_ = csv.DictReader(handle)
     assert first["file"] == "3" and float(first["kappa"]) == pytest.approx(1, abs=1e-5)

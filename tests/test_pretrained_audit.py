@@ -3,16 +3,10 @@
 import csv
 import json
 
+import experiment_run
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from PIL import Image
-
-from experiments.cache import Cache
-from experiments.catalogue import CONF
-from experiments.report import Report
-from experiments.schema import check
-from experiments.tracker import Tracker
 
 tiny = pytest.importorskip("tiny_diffusers", reason="needs the extra diffusers: make test-diffusers")
 
@@ -25,15 +19,6 @@ def folders(tmp_path_factory):
     return base
 
 
-def run(exp, directory, *overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config, module = check(compose("config", [f"+exp={exp}", "scale=smoke", "tracking=disabled", *overrides]))
-    report = Report(directory, config.model_dump(mode="json"))
-    module.run(config, report=report, cache=Cache(directory.parent / "cache"), tracker=Tracker())
-    report.write_metrics()
-    return report
-
-
 def rows(directory, name):
     with (directory / "tables" / f"{name}.csv").open(newline="") as handle:
         return list(csv.DictReader(handle))
@@ -43,7 +28,7 @@ def test_a_pipeline_of_pixels_is_audited(folders, tmp_path):
     np.save(tmp_path / "images.npy", np.random.default_rng(0).uniform(-1, 1, (6, 8, 8, 1)))
     np.save(tmp_path / "others.npy", np.random.default_rng(1).uniform(-1, 1, (9, 8, 8, 1)))
     paths = (f"model.folder={folders}/pixels", f"images={tmp_path}/images.npy", f"reference={tmp_path}/others.npy")
-    report = run("audit", tmp_path / "run", "model=diffusers", "sigma=0.3", *paths)
+    report = experiment_run.here("audit", tmp_path / "run", "model=diffusers", "sigma=0.3", *paths)
     assert report.metrics["audit/reference_images"] == 9 and len(rows(tmp_path / "run", "audit")) == 6
     assert "scored as pixels" in (tmp_path / "run" / "report.html").read_text()
 
@@ -55,7 +40,7 @@ def test_a_pipeline_of_latents_is_audited_with_prompts(folders, tmp_path):
         Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
     (tmp_path / "prompts.csv").write_text("file,prompt\n" + "".join(f"{i}.png,a cat {'ab' * i}\n" for i in range(5)))
     paths = (f"model.folder={folders}/latents", f"images={tmp_path}/images", f"prompts={tmp_path}/prompts.csv")
-    run("audit", tmp_path / "run", "model=diffusers", "sigma=0.3", "chunk=3", *paths)
+    experiment_run.here("audit", tmp_path / "run", "model=diffusers", "sigma=0.3", "chunk=3", *paths)
     found = rows(tmp_path / "run", "audit")
     assert len(found) == 5
     for name in ("kappa", "kappa_given", "kappa_gap"):
@@ -70,7 +55,7 @@ def test_the_text_to_image_experiment_runs_end_to_end(folders, tmp_path):
     lines = ["a cat,1,a.png", "a dog,1,", "no cat,0,", "no dog,0,"]
     (tmp_path / "prompts.csv").write_text("prompt,memorized,image\n" + "\n".join(lines) + "\n")
     words = (f"model.folder={folders}/latents", f"prompts={tmp_path}/prompts.csv", "per_prompt=2", "sigma=0.3")
-    run("text_to_image_memorization", tmp_path / "run", *words, "generation.guidance=2.0")
+    experiment_run.here("text_to_image_memorization", tmp_path / "run", *words, "generation.guidance=2.0")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["data/images"] == 8
     assert {f"by_prompt/{name}/auc" for name in ("kappa", "kappa_given", "kappa_gap")} <= set(metrics)

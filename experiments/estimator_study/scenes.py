@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 from pydantic import Field
 
 from experiments.cache import Cache
-from experiments.image_memorization.study import NETWORK, Planting, planted_images
+from experiments.image_memorization.study import NETWORK, Planting, planted_images, snapshot_steps
 from experiments.networks import Trained, named_key, trained
 from experiments.report import Report
 from experiments.schema import RunConfig, Section, Target
@@ -59,11 +59,6 @@ class Scene:
         """d, the coordinates of a point."""
         return int(np.prod(self.points.shape[1:]))
 
-    @property
-    def has_modes(self) -> bool:
-        """Whether its kinds are those of a mixture."""
-        return MODE in self.kinds
-
     def of_kind(self, kind: str, most: int) -> np.ndarray:
         """The first ``most`` points of one kind."""
         return self.points[self.kinds == kind][:most]
@@ -79,10 +74,10 @@ def mixtures(dims: list[int], variance: float, seed: int, n_away: int) -> Iterat
 
 
 def in_dimension(dim: int, variance: float) -> GaussianMixture:
-    """The triangle of the plane in the first two of ``dim`` coordinates; at the corners (μ, −μ) · ½ in one."""
+    """The triangle of the plane in the first two of ``dim`` ≥ 2 coordinates."""
     plane = triangle(variance=variance)
     means = np.asarray(plane.means, float)
-    means = np.pad(means, ((0, 0), (0, max(0, dim - 2))))[:, :dim]
+    means = np.pad(means, ((0, 0), (0, dim - 2)))
     return GaussianMixture(np.asarray(plane.weights), means, np.full(3, variance), "spherical")
 
 
@@ -125,9 +120,8 @@ def learned(config: RunConfig, part: Plane, variance: float, **common: Report | 
     own = config.model_copy(update={"model": part.model, "train": part.train, "diffusion": part.diffusion})
     mixture = in_dimension(2, variance)
     sample = np.asarray(mixture.sample(named_key(config.seed, "plane/data"), part.n_train))
-    n_steps = part.train.make().n_steps
-    steps = np.unique(np.geomspace(max(1, n_steps // 100), n_steps, part.n_snapshots).round().astype(int)).tolist()
-    found = trained(own, sample, name="plane", snapshot_steps=tuple(steps), **common)
+    steps = snapshot_steps(part.n_snapshots, part.train.make().n_steps)
+    found = trained(own, sample, name="plane", snapshot_steps=steps, **common)
     schedule = found.network.schedule
     t = schedule.time_at(part.sigma)
     return Learned(mixture.noised(schedule.alpha(t), schedule.sigma(t)), found, t)

@@ -28,19 +28,14 @@ FAMILIES = {"boundary": "κ$_1$, flux", "volume": "κ$_1$, volume", "pointwise":
 OFF_MODES = ("away", "held out")
 # What a page of figures says below each.
 CAPTIONS = {
-    "convergence": "Relative error at points off the modes against evaluations, p = 1: flux, volume, and the "
-    "operator at the point.",
+    "convergence": "Relative error off the modes against evaluations, p = 1: flux, volume, operator at the point.",
     "orders": "Relative error of the flux for every order p, plain directions and with the control variate.",
-    "bounds": "The error that 5 % of estimates exceed (lines) and the bound that promises it (dashed), plain "
-    "directions, p = 1.",
+    "bounds": "The error that 5 % of estimates exceed, and its bound (dashed), plain directions, p = 1.",
     "coverage": "Coverage of nominal 95 % intervals against the number of independent units.",
     "gains": "How many times fewer evaluations than plain directions at equal error, 16 directions, by kind of point.",
-    "radius": "Ball average as an estimate of Δ_p u at the point: bias, spread (lines) and total error "
-    "(points) against the radius.",
-    "score_error": "The error of κ_p that a learned score brings along its training, and the bound from the error "
-    "of the score.",
-    "breakdown": "The volume estimator about a mode: where its variance is infinite the error falls slower than "
-    "n^(−1/2) and intervals miss.",
+    "radius": "Ball average for Δ_p u at the point: bias, spread (lines), total error (points) against the radius.",
+    "score_error": "The error of κ_p that a learned score brings along its training, and its bound.",
+    "breakdown": "The volume estimator about a mode, where its variance is finite and where it is infinite.",
     "cost": "Time and memory of the exact operator against dimension.",
 }
 
