@@ -94,4 +94,5 @@ def merged(a: Estimate, b: Estimate) -> Estimate:
     squares = sum(m * (m - 1) * e.stderr**2 for m, e in ((n_a, a), (n_b, b)))
     squares += (a.value - b.value) ** 2 * (n_a * n_b / n)
     stderr = jnp.sqrt(squares / (n * (n - 1)))
-    return Estimate(value, stderr, a.n_evals + b.n_evals, a.n_units + b.n_units, a.n_zero + b.n_zero)
+    plain_mean = a.plain_mean and b.plain_mean
+    return Estimate(value, stderr, a.n_evals + b.n_evals, a.n_units + b.n_units, a.n_zero + b.n_zero, plain_mean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -92,5 +93,4 @@ def positive_radius(radius: ArrayLike) -> Array:
 
 
 def _scaled(estimate: Estimate, factor: Array) -> Estimate:
-    stderr = abs(factor) * estimate.stderr
-    return Estimate(factor * estimate.value, stderr, estimate.n_evals, estimate.n_units, estimate.n_zero)
+    return replace(estimate, value=factor * estimate.value, stderr=abs(factor) * estimate.stderr)

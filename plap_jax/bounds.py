@@ -60,16 +60,17 @@ def sampling_bound(kappa: Estimate, delta: float) -> Array:
 
     Args:
         kappa: a flux estimate with p = 1 and ``control=False``, whose units lie in [−1, 1] and are independent. Those
-            that the control variate leaves are neither, which the estimate does not tell: nothing is refused.
+            that the control variate leaves are neither.
         delta: allowed failure probability, in (0, 1).
 
     Returns:
         The bound, shape of ``kappa.value``, dimensionless.
 
     Raises:
-        ValueError: δ outside (0, 1), fewer than two units, or a value beyond ±1, which is of another order than p = 1.
-            A traced one gives NaN instead.
+        ValueError: δ outside (0, 1), fewer than two units, an estimate with a control variate, or a value beyond ±1,
+            which is of another order than p = 1. A traced value gives NaN instead.
     """
+    require(kappa.plain_mean, "kappa.plain_mean", kappa.plain_mean, "the bound needs an estimate with control=False")
     variance = jnp.asarray(kappa.stderr) ** 2 * kappa.n_units
     first = hoeffding(kappa.n_units, delta / 2)
     bound = jnp.minimum(first, empirical_bernstein(variance, kappa.n_units, delta / 2))

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from plap_jax.balls import positive_radius
-from plap_jax.control import subtract_mean_field
+from plap_jax.control import FEWEST, subtract_mean_field
 from plap_jax.directions import Directions, circle, sample_directions, uniform_in_ball
 from plap_jax.operators import p_field, p_laplacian
 from plap_jax.typing import (
@@ -95,7 +95,8 @@ def flux(
     if not control or directions == "antithetic" or directions == "antithetic-orthogonal":  # pairs have mean 0
         return _estimate(-outward * good, n_samples, jnp.sum(vanishes))
     rest, stderr = subtract_mean_field(outward, jnp.mean(field, axis=1), jnp.mean(units, axis=1))
-    return Estimate(-jnp.mean(rest) * good, stderr * good, n_samples, len(rest), jnp.sum(vanishes))
+    plain_mean = len(rest) < FEWEST
+    return Estimate(-jnp.mean(rest) * good, stderr * good, n_samples, len(rest), jnp.sum(vanishes), plain_mean)
 
 
 @jax.tree_util.register_pytree_with_keys_class

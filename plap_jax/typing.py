@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Protocol
 
@@ -38,12 +38,15 @@ class ScoreFn(Protocol):
 class Estimate:
     """value ± stderr, where stderr = (sample standard deviation of the independent units) / √n_units.
 
+    Where a control variate was subtracted, stderr also counts what the units then share: see ``plap_jax.control``.
+
     Attributes:
         value: the estimate, ``(*batch,)``, in the units of the quantity estimated.
         stderr: its standard error, same shape and units.
         n_evals: score evaluations spent per point; a Jacobian-vector product counts as one.
         n_units: independent units behind ``stderr`` (single directions, pairs, blocks, replicates).
         n_zero: directions on which the score vanished exactly while p < 2. They contribute 0.
+        plain_mean: whether value is the mean of the units as they were drawn, nothing subtracted; not traced.
     """
 
     value: Any
@@ -51,6 +54,7 @@ class Estimate:
     n_evals: Any
     n_units: Any
     n_zero: Any = 0
+    plain_mean: bool = field(default=True, metadata={"static": True})
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """value ± t_{(1+level)/2, n_units−1} · stderr: Student's interval, computed on the host.

@@ -1,5 +1,7 @@
 """Error bounds: they fail no more often than they may, hold where they are certain, and are attained somewhere."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,8 @@ from hypothesis.extra import numpy as hnp
 from jax.tree_util import Partial
 
 from plap_jax import Estimate, GaussianMixture, flux
+from plap_jax.adaptive import merged
+from plap_jax.balls import ball_average
 from plap_jax.bounds import (
     empirical_bernstein,
     field_difference_bound,
@@ -92,6 +96,16 @@ def test_sampling_bound_fails_sometimes_where_the_variance_is_largest():
     estimate = jax.vmap(lambda k: flux(uphill, jnp.zeros(1), radius=1.0, key=k, n_samples=32, control=False))(keys)
     share = np.mean(np.abs(estimate.value) > sampling_bound(estimate, 0.1))
     assert 1e-4 < share <= 0.1
+
+
+@pytest.mark.parametrize(
+    ("how", "taken"), [({}, False), ({"n_samples": 7}, True), ({"directions": "antithetic"}, True)]
+)
+def test_sampling_bound_takes_plain_means_only(how, taken):
+    """A control variate needs eight units and subtracts nothing from pairs; rounds, scaling and jit keep the mark."""
+    estimate = jax.jit(partial(flux, Partial(jnp.negative), radius=1.0, key=KEY, **how))(jnp.ones(2))
+    for found in (estimate, merged(estimate, estimate), jax.tree.map(np.asarray, ball_average(estimate, 1.0, 2))):
+        assert found.plain_mean == taken
 
 
 def test_sampling_bound_takes_cosines_only():
@@ -232,6 +246,10 @@ def test_scores_of_mixed_precision_are_compared_in_the_wider_one(x64):
             r"kappa.value=.*: must be an est",
         ),
         (lambda: sampling_bound(Estimate(0.1, 0.1, 16, 16), float("nan")), r"delta=nan: must lie in \(0, 1\)"),
+        (
+            lambda: sampling_bound(flux(Partial(jnp.negative), jnp.ones(2), radius=1.0, key=KEY), 0.1),
+            "kappa.plain_mean=False: the bound needs an estimate with control=False",
+        ),
     ],
 )
 def test_bad_levels_are_refused(call, message):

@@ -1,7 +1,7 @@
 """κ₁ without and with the prompt, κ^Δ, or any detector: every image with its standard error."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -53,7 +53,7 @@ class Kappa:
         if prompt is not None:
             gap = flux(gap_at(self.model, self.t, prompt))
             found["kappa_given"] = flux(self.model.score_at(self.t, prompt))
-            found["kappa_gap"] = Estimate(gap.value, gap.stderr, 2 * gap.n_evals, gap.n_units, gap.n_zero)
+            found["kappa_gap"] = replace(gap, n_evals=2 * gap.n_evals)
         return found
 
 

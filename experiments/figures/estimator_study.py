@@ -28,10 +28,10 @@ FAMILIES = {"boundary": "κ$_1$, flux", "volume": "κ$_1$, volume", "pointwise":
 OFF_MODES = ("away", "held out")
 # What a page of figures says below each.
 CAPTIONS = {
-    "convergence": "Relative error off the modes against evaluations, p = 1: flux, volume, operator at the point.",
-    "orders": "Relative error of the flux for every order p, plain directions and with the control variate.",
-    "bounds": "The error that 5 % of estimates exceed, and its bound (dashed), plain directions, p = 1.",
-    "coverage": "Coverage of nominal 95 % intervals against the number of independent units.",
+    "convergence": "Relative error at one point off the modes against evaluations, p = 1: flux, volume, operator.",
+    "orders": "Relative error of the flux at the same point for every order p, without and with the control variate.",
+    "bounds": "The error that 5 % of estimates exceed, and its bound (dashed), one point of each kind, p = 1.",
+    "coverage": "Coverage of nominal 95 % intervals against independent units, one point of each kind, p = 1.",
     "gains": "How many times fewer evaluations than plain directions at equal error, 16 directions, by kind of point.",
     "radius": "Ball average for Δ_p u at the point: bias, spread (lines), total error (points) against the radius.",
     "score_error": "The error of κ_p that a learned score brings along its training, and its bound.",
