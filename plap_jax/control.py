@@ -2,8 +2,9 @@
 
 κ_p = −E_n⟨F(n), n⟩ with F(n) = |s|^{p−2} s at x + r n. For any vector c, ⟨c, n⟩ has mean 0, and away from modes most of
 the variance of ⟨F(n), n⟩ is that of ⟨E F, n⟩: the score points the same way all over the ball. Direction i is given
-the mean of the others, F̄₋ᵢ, and the coefficient bᵢ that the others regress on, so that
-E[ bᵢ ⟨F̄₋ᵢ, nᵢ⟩ | others ] = 0 and nothing is biased.
+the mean of the others, C₋ᵢ = F̄₋ᵢ − f̄₋ᵢ n̄₋ᵢ, and the coefficient bᵢ that the others regress on, so that
+E[ bᵢ ⟨C₋ᵢ, nᵢ⟩ | others ] = 0 and nothing is biased. What every F has along its own n, f̄ on average, says nothing of
+E F and is noise in F̄: it is taken out.
 """
 
 from __future__ import annotations
@@ -18,20 +19,29 @@ from plap_jax.typing import Array, standard_error
 FEWEST = 8
 # Units that are each other's control, at most; the products of all pairs are kept, so this bounds the memory.
 GROUP = 64
-# Squared t of the regression that is shrunk to nothing: noise alone exceeds it in one case of seventy.
-INSIGNIFICANT = 6.0
+# Squared t of the regression that is shrunk to nothing.
+INSIGNIFICANT = 2.0
+# Of the coefficient. Were E F known, ⟨E F, n⟩ would be subtracted as it is; more comes of a few unlike directions.
+LARGEST = 1.0
+# Share of the noise taken out of the mean field that the regression counts as the control's. Where the integrand is
+# nearly constant, at a sharp mode, what is left of the field explains nothing and is smaller than that.
+NOISE = 0.1
 
 
 def subtract_mean_field(along: Array, field: Array, directions: Array) -> tuple[Array, Array]:
-    """eᵢ = fᵢ − bᵢ zᵢ, zᵢ = ⟨F̄₋ᵢ, nᵢ⟩, and the standard error of their mean: E eᵢ = E fᵢ exactly.
+    """eᵢ = fᵢ − bᵢ zᵢ, zᵢ = ⟨C₋ᵢ, nᵢ⟩, and the standard error of their mean: E eᵢ = E fᵢ exactly.
 
-    bᵢ is the least-squares slope of f_j on ⟨F̄₋ᵢⱼ, n_j⟩ over j ≠ i, beside an intercept, times max(0, 1 − 6/t²), t its
+    C₋ᵢ = F̄₋ᵢ − f̄₋ᵢ n̄₋ᵢ, means over the units but i. bᵢ is the slope of f_j on z_j = ⟨C₋ᵢⱼ, n_j⟩ over j ≠ i,
+    Σ (f_j − f̄) (z_j − z̄) / [ Σ (z_j − z̄)² + Σ (f̄₋ᵢⱼ ⟨n̄₋ᵢⱼ, n_j⟩)² / 10 ], at most 1, times max(0, 1 − 2/t²), t its
     significance: where the mean explains nothing, as at a mode, nothing is subtracted. Gradients take bᵢ as given,
     which biases nothing.
 
-    eᵢ and eⱼ share F̄ and b, which their spread does not show. The variance is [ Σ(eᵢ − ē)² + Σ_{i≠j} Dᵢⱼ Dⱼᵢ ] / m(m−1)
-    with Dᵢⱼ = bⱼ ⟨F̄₋ᵢⱼ, nᵢ⟩ − b̄ zᵢ, by how much unit j moves eᵢ; the second sum, m(m−1) Cov(eᵢ, eⱼ), is taken as 0
-    where chance makes it negative.
+    eᵢ and eⱼ share C and b, which their spread does not show. The variance is
+    [ Σ(eᵢ − ē)² + Σ_{i≠j} Dᵢⱼ Dⱼᵢ + s²(f − e) ] / m(m−1) with Dᵢⱼ = bⱼ ⟨C₋ᵢⱼ, nᵢ⟩ − b̄ zᵢ, by how much unit j moves eᵢ;
+    the second sum, m(m−1) Cov(eᵢ, eⱼ), is taken as 0 where chance makes it negative. The last term, the sample variance
+    of what was subtracted, stands for one unit more which the control misses altogether: where few directions differ
+    from all others and none of them was drawn, nothing else would tell. It makes the standard error too large where
+    the control leaves less than 1/m of the variance.
 
     With fewer than 8 units nothing is subtracted; more than 64 are taken in groups as equal as can be.
 
@@ -57,7 +67,8 @@ def subtract_mean_field(along: Array, field: Array, directions: Array) -> tuple[
             groups = tuple(a[members].reshape(-1, of_size, *a.shape[1:]) for a in parts)
             found.append(jax.tree.map(jnp.ravel, jax.vmap(_within_group)(*groups)))
     residuals, shared = (jnp.concatenate(part) for part in zip(*found, strict=True))
-    variance = (jnp.sum((residuals - jnp.mean(residuals)) ** 2) + jnp.sum(shared)) / (m * (m - 1))
+    unseen = jnp.var(parts[0] - residuals, ddof=1)
+    variance = (jnp.sum((residuals - jnp.mean(residuals)) ** 2) + jnp.sum(shared) + unseen) / (m * (m - 1))
     return scale * residuals, scale * jnp.sqrt(variance)
 
 
@@ -65,16 +76,19 @@ def _within_group(f: Array, field: Array, n: Array) -> tuple[Array, Array]:
     """eᵢ ``(m,)`` and Σ_{i≠j} Cov(eᵢ, eⱼ) of m units that are each other's control."""
     m = f.shape[0]
     others = 1 - jnp.eye(m, dtype=f.dtype)
-    products = jnp.matmul(field, n.T, precision="highest") * others  # [i, j] = ⟨F̄ᵢ, n̄ⱼ⟩, i ≠ j
-    sums = jnp.sum(products, axis=0)
-    control = sums / (m - 1)
-    without = (sums - products) / (m - 2) * others  # [i, j]: the control of j without i
+    # [i, j], i ≠ j: ⟨F̄ᵢ, n̄ⱼ⟩ and ⟨n̄ᵢ, n̄ⱼ⟩
+    products, overlaps = (jnp.matmul(a, n.T, precision="highest") * others for a in (field, n))
+    of_field, of_overlaps, total = jnp.sum(products, axis=0), jnp.sum(overlaps, axis=0), jnp.sum(f)
+    control = (of_field - (total - f) / (m - 1) * of_overlaps) / (m - 1)
+    # [i, j]: the control of j without i, and the noise taken out of it
+    noise = (total - f[:, None] - f) / (m - 2) * (of_overlaps - overlaps) / (m - 2) * others
+    without = (of_field - products) / (m - 2) * others - noise
     # [i, j]: f_j and that control, about their means without i
-    values = (f - ((jnp.sum(f) - f) / (m - 1))[:, None]) * others
+    values = (f - ((total - f) / (m - 1))[:, None]) * others
     about = (without - jnp.sum(without, axis=1, keepdims=True) / (m - 1)) * others
-    slope = _shrunk_slope(
-        *(_dot(*ab) for ab in ((values, about), (about, about), (without, without), (values, values)))
-    )
+    ridge = NOISE * _dot(noise, noise)
+    squares = _dot(about, about) + ridge, _dot(without, without) + ridge, _dot(values, values)
+    slope = _shrunk_slope(_dot(values, about), *squares)
     slope = lax.stop_gradient(slope)
     moved = (slope[:, None] * without - jnp.mean(slope) * control) * others  # [i, j]: e_j by i
     return f - slope * control, jnp.maximum(jnp.sum(moved * moved.T), 0)
@@ -86,7 +100,7 @@ def _dot(a: Array, b: Array) -> Array:
 
 
 def _shrunk_slope(covariance: Array, spread: Array, square: Array, of_values: Array) -> Array:
-    """b max(0, 1 − 6/t²) of m regressions on m − 1 others; 0 where control or values are constant, or b < 0.
+    """min(b, 1) max(0, 1 − 2/t²) of m regressions on m − 1 others; 0 where control or values are constant, or b < 0.
 
     b = covariance / spread, the control's squares about its mean. t² is from its squares about 0: a chance mean of the
     control counts as noise, which is what keeps a few units from trusting a slope that is none.
@@ -96,5 +110,5 @@ def _shrunk_slope(covariance: Array, spread: Array, square: Array, of_values: Ar
     explained = covariance**2 / jnp.where(explains, square, 1)
     left = jnp.maximum(of_values - explained, 0)
     t_squared_inverse = left / (freedom * jnp.where(explains, explained, 1))
-    slope = covariance / jnp.where(explains, spread, 1)
+    slope = jnp.minimum(covariance / jnp.where(explains, spread, 1), LARGEST)
     return jnp.where(explains, slope * jnp.maximum(0, 1 - INSIGNIFICANT * t_squared_inverse), 0)

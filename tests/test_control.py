@@ -99,18 +99,24 @@ def twin_of_a_group(f, field, n):
     """eᵢ and Σ_{i≠j} Dᵢⱼ Dⱼᵢ one by one."""
     m = len(f)
 
+    def parts(i, without):
+        others = [k for k in range(m) if k != i and k not in without]
+        noise = np.mean(f[others]) * np.mean(n[others], axis=0)
+        return (np.mean(field[others], axis=0) - noise) @ n[i], noise @ n[i]
+
     def control(i, without):
-        return sum(field[k] @ n[i] for k in range(m) if k != i and k not in without) / (m - 1 - len(without))
+        return parts(i, without)[0]
 
     slopes = np.zeros(m)
     for i in range(m):
-        z = np.array([control(j, {i}) for j in range(m) if j != i])
+        z, noise = np.array([parts(j, {i}) for j in range(m) if j != i]).T
         y = np.array([f[j] for j in range(m) if j != i])
         y = y - y.mean()
-        slope = y @ z / np.sum((z - z.mean()) ** 2)
-        explained = (y @ z) ** 2 / (z @ z)
+        ridge = 0.1 * noise @ noise
+        slope = y @ (z - z.mean()) / (np.sum((z - z.mean()) ** 2) + ridge)
+        explained = (y @ z) ** 2 / (z @ z + ridge)
         t_squared = explained / ((y @ y - explained) / (m - 3))
-        slopes[i] = slope * max(0, 1 - 6 / t_squared) if slope > 0 else 0
+        slopes[i] = min(slope, 1) * max(0, 1 - 2 / t_squared) if slope > 0 else 0
     z = np.array([control(i, set()) for i in range(m)])
     shared = 0.0
     for i in range(m):
@@ -132,7 +138,8 @@ def test_against_a_slow_twin(m, x64):
     residuals, shared = zip(*(twin_of_a_group(*group) for group in groups), strict=True)
     residuals = np.concatenate(residuals)
     np.testing.assert_allclose(found, residuals, rtol=1e-9, atol=1e-12)
-    variance = (np.sum((residuals - residuals.mean()) ** 2) + sum(shared)) / (m * (m - 1))
+    unseen = np.var(parts[0] - residuals, ddof=1)
+    variance = (np.sum((residuals - residuals.mean()) ** 2) + sum(shared) + unseen) / (m * (m - 1))
     np.testing.assert_allclose(stderr, variance**0.5, rtol=1e-9)
     assert sum(shared) > 0 and np.std(residuals) < 0.7 * np.std(parts[0])
 
@@ -141,20 +148,15 @@ def affine(c, slope, x):
     return c + slope * x
 
 
-def test_of_an_affine_field_pairs_are_left_and_of_a_constant_one_hardly_anything(x64):
-    """F = c − n, d = 16: with b → 1 what is left is Σ_{i≠j} ⟨nᵢ, nⱼ⟩ / m(m−1), variance 2 / m(m−1)d.
-
-    F = c: f = ⟨c, n⟩ is the control itself; what is left is what the shrinkage leaves, t² being of the order of m².
-    """
+@pytest.mark.parametrize("slope", [-1.0, 0.0])
+def test_of_an_affine_field_hardly_anything_is_left(slope, x64):
+    """F = c + k n, d = 16: f is ⟨c, n⟩ and a constant. The standard error is that of the unit that might be missed."""
     m, dim = 32, 16
     c, centre = -5.0 * jnp.eye(dim)[0], jnp.zeros((1, dim))
-    variance, stderr = moments(repeated(Partial(affine, c, -1.0), centre, 2.0, n_samples=m))[2:]
-    assert 0.85 < variance[0, 0] / (2 / (m * (m - 1) * dim)) < 1.25
-    assert 0.93 < stderr[0, 0] / variance[0, 0] ** 0.5 < 1.1
+    variance, stderr = moments(repeated(Partial(affine, c, slope), centre, 2.0, n_samples=m))[2:]
     np.testing.assert_allclose(variance[1, 0], 5**2 / dim / m, rtol=0.1)
-    constant = moments(repeated(Partial(affine, c, 0.0), centre, 2.0, n_samples=m))[2]
-    assert constant[0, 0] < 5e-3 * constant[1, 0]
-    np.testing.assert_allclose(constant[1, 0], 5**2 / dim / m, rtol=0.1)
+    assert variance[0, 0] < 1e-3 * variance[1, 0]
+    np.testing.assert_allclose(stderr[0, 0] ** 2, variance[1, 0] / (m - 1), rtol=0.1)
 
 
 def test_few_units_keep_their_plain_mean():
@@ -189,20 +191,25 @@ def test_it_costs_little_at_modes_and_saves_much_away_from_them(dim):
     # The mode of two components so near to each other that directions differ there: x = 1.5 tanh 1.5 x.
     modes = jnp.stack([at((x, 0.0), dim) for x in (1.4287, -1.4287, 0.0, 1.4287)])
     ratio = np.divide(*moments(repeated(score_of(dim, apart=1.5), modes, 1.0))[2])
-    assert np.all((ratio > 0.9) & (ratio < 1.05)), ratio
+    assert np.all(ratio < 1.05), ratio
 
 
 @pytest.mark.parametrize(("dim", "n_samples"), [(2, 71), (16, 32), (16, 64)])
 def test_the_standard_error_is_that_of_the_mean(dim, n_samples):
-    """Root mean square stderr / standard deviation, and coverage of the 95 % interval, in 2,000 repetitions."""
+    """Mean square of stderr, and coverage of the 95 % interval, in 2,000 repetitions.
+
+    To the variance comes that of one unit in m which the control misses, as large as what it takes from the others.
+    """
     where = (MIDPOINT, SLOPE, TAIL)
     found = repeated(score_of(dim), jnp.stack([at(point, dim) for point in where]), 1.0, n_samples=n_samples)
     _, _, (variance, plain), (stderr, _) = moments(found)
-    assert np.all((stderr / variance**0.5 > 0.95) & (stderr / variance**0.5 < 1.08))
+    ratio = stderr**2 / (variance + np.maximum(plain - variance, 0) / (n_samples - 1))
+    assert np.all((ratio > 0.9) & (ratio < 1.15)), ratio
     low, high = Estimate(*(np.asarray(a)[0] for a in jax.tree.leaves(found))).interval(0.95)
     truth = reference(dim, where)
     covered = np.mean((low <= truth[:, None]) & (truth[:, None] <= high), axis=1)
-    assert np.all((covered > 0.92) & (covered < 0.97)), covered
+    assert 0.92 < covered[0] < 0.97  # between modes, where nothing is subtracted
+    assert np.all(covered > 0.94), covered
     # The last 7 of 71 are not left without a control, which alone would leave a tenth.
     assert variance[2] < 0.08 * plain[2]
 

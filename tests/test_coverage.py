@@ -1,7 +1,9 @@
 """95 % intervals of κ_p cover the truth in 93–97 % of 2,000 repetitions, for every kind of directions.
 
-The cases are points off the modes of mixtures, where the integrand is neither nearly constant nor even, with at least
-16 independent units (quasi-random blocks: 8). What happens elsewhere is measured by ``python -m benchmarks.coverage``.
+With the control variate in 93 % at least: its standard error counts a direction that might have been missed. The cases
+are points off the modes of mixtures, where the integrand is neither nearly constant nor even, with at least 16
+independent units (quasi-random blocks: 8). What happens elsewhere is measured by ``python -m benchmarks.coverage`` and
+``benchmarks.coverage_control``.
 """
 
 from functools import partial
@@ -76,7 +78,8 @@ def test_intervals_cover_the_truth(case, kind, control):
     x = jnp.asarray(np.pad(case.centre, rest[1]), jnp.float32)
     estimates = repeated(mixture, x, case.radius, jnp.array(case.orders), case.n_samples, kind, control)
     assert estimates.n_units.min() >= (8 if kind == "quasi" else 16)
+    most = 0.97 if estimates.plain_mean else 1
     low, high = Estimate(*map(np.asarray, jax.tree.leaves(estimates))).interval(0.95)
     for p, lower, upper in zip(case.orders, low, high, strict=True):
         covered = np.mean((lower <= truth(case, p)) & (truth(case, p) <= upper))
-        assert 0.93 <= covered <= 0.97, f"p={p}: {covered:.3f}"
+        assert 0.93 <= covered <= most, f"p={p}: {covered:.3f}"
