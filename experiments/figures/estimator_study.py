@@ -79,7 +79,7 @@ def _distinct(column: np.ndarray) -> list:
 def draw_convergence(a: Columns, figures: Path) -> None:
     """Relative error at points off the modes, p = 1, against evaluations: rows are families, columns are scores."""
     scores = _distinct(a["score"])
-    figure, axes = grid(len(FAMILIES), len(scores), width=PAGE, height=5.2, sharex=True, sharey=True)
+    figure, axes = grid(len(FAMILIES), len(scores), width=PAGE, height=5.2, sharex=True, sharey="row")
     for column, score in enumerate(scores):
         axes[0, column].set_title(score.replace(", ", "\n"), fontsize=7)
         for row, family in enumerate(FAMILIES):
@@ -150,18 +150,19 @@ def draw_orders(a: Columns, figures: Path) -> None:
 def draw_bounds(a: Columns, figures: Path) -> None:
     """What the error exceeds in 5 % of cases, and the bound that promises it, plain directions, p = 1."""
     of = _where(a, family="boundary", method="iid", p=1.0)
-    scores = _distinct(of["score"])
+    scores, kinds, handles = _distinct(of["score"]), _distinct(of["kind"]), {}
     figure, axes = grid(1, len(scores), width=PAGE, height=2.2, sharex=True, sharey=True)
     for panel, score in zip(axes[0], scores, strict=True):
-        mine = _where(of, score=score)
-        for i, kind in enumerate(_distinct(mine["kind"])):
-            line = _where(mine, kind=kind)
-            panel.plot(line["evaluations"], line["quantile"], marker=MARKERS[i], ms=3, color=COLOURS[i], label=kind)
+        for i, kind in enumerate(kinds):
+            line = _where(of, score=score, kind=kind)
+            (handles[kind],) = panel.plot(
+                line["evaluations"], line["quantile"], marker=MARKERS[i], ms=3, color=COLOURS[i]
+            )
             panel.plot(line["evaluations"], line["bound"], "--", color=COLOURS[i], lw=0.9)
         panel.set(xscale="log", yscale="log", xlabel="evaluations", ylim=(1e-4, 3))
         panel.set_title(score.replace(", ", "\n"), fontsize=7)
-        panel.legend(loc="lower left", handlelength=1.2)
     axes[0, 0].set_ylabel("95 % quantile of\n|error| (bound dashed)")
+    figure.legend(handles.values(), handles, loc="outside right center")
     save(figure, figures, "bounds")
 
 
@@ -172,11 +173,13 @@ def draw_coverage(a: Columns, figures: Path) -> None:
     figure, axes = grid(1, len(kinds), width=PAGE, height=2.3, sharey=True)
     for panel, kind in zip(axes[0], kinds, strict=True):
         mine = _where(of, kind=kind)
-        for method in _distinct(mine["method"]):
+        methods = _distinct(mine["method"])
+        for i, method in enumerate(methods):
             line = _where(mine, method=method)
             label, colour, marker = LOOK[method]
-            panel.vlines(line["n_units"], line["coverage_low"], line["coverage_high"], color=colour, lw=0.5)
-            panel.plot(line["n_units"], line["coverage"], marker, ms=3, color=colour, label=label)
+            units = line["n_units"] * 1.1 ** (i - (len(methods) - 1) / 2)  # side by side
+            panel.vlines(units, line["coverage_low"], line["coverage_high"], color=colour, lw=0.5)
+            panel.plot(units, line["coverage"], marker, ms=2.5, color=colour, label=label)
         panel.axhline(0.95, color="grey", lw=0.8)
         panel.set(xscale="log", xlabel="independent units", ylim=(0.6, 1.01))
         panel.set_title(kind)
@@ -186,8 +189,12 @@ def draw_coverage(a: Columns, figures: Path) -> None:
 
 
 def draw_gains(a: Columns, figures: Path) -> None:
-    """Evaluations saved over plain directions at equal error, p = 1, with the fewest directions."""
+    """Evaluations saved over plain directions at equal error, p = 1, with the fewest directions.
+
+    Where plain directions have no error there is nothing to save: such groups are left out.
+    """
     of = _where(a, n=int(a["n"].min()))
+    of = {name: column[of["points"] > 0] for name, column in of.items()}
     groups = _distinct(np.char.add(np.char.add(of["score"], ": "), of["kind"]))
     methods = [method for method in _distinct(of["method"]) if method != "iid"]
     figure, axes = grid(1, 1, height=0.35 * len(groups) + 1.3)
@@ -267,7 +274,7 @@ def draw_breakdown(a: Columns, figures: Path) -> None:
     axes[0, 0].plot(x, a["rmse"].max() * (x / x[0]) ** -0.5, ":", color="grey", label="slope −½")
     axes[0, 0].set(xscale="log", yscale="log", xlabel="ball points", ylabel="error of κ$_p$")
     axes[0, 1].axhline(0.95, color="grey", lw=0.8)
-    axes[0, 1].set(xscale="log", xlabel="ball points", ylabel="coverage", ylim=(0.6, 1.01))
+    axes[0, 1].set(xscale="log", xlabel="ball points", ylabel="coverage", ylim=(0.3, 1.02))
     figure.legend(loc="outside upper center", ncols=2, title="variance finite unless said")
     save(figure, figures, "breakdown")
 
@@ -275,7 +282,7 @@ def draw_breakdown(a: Columns, figures: Path) -> None:
 def draw_cost(a: Columns, figures: Path) -> None:
     """Time and memory of the exact operator against dimension, beside jacfwd and as many evaluations."""
     figure, axes = grid(1, 2, height=2.4)
-    lines: dict[str, Columns] = {}
+    dims, lines = _distinct(a["d"]), dict[str, Columns]()
     for method in _distinct(a["method"]):
         of = _where(a, method=method)
         whole = of["chunk"] == of["d"]
@@ -284,6 +291,9 @@ def draw_cost(a: Columns, figures: Path) -> None:
             lines["p_laplacian, 64 at once"] = _where(of, chunk=64)
     for i, (label, line) in enumerate(lines.items()):
         _cost_line(axes[0], line, label, i)
+    for panel in axes[0]:
+        panel.set_xticks(dims, [str(dim) for dim in dims])
+        panel.minorticks_off()
     axes[0, 0].set_ylabel("time (ms)")
     axes[0, 1].set_ylabel("memory (MiB)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
