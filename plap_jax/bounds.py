@@ -60,7 +60,8 @@ def sampling_bound(kappa: Estimate, delta: float) -> Array:
 
     Args:
         kappa: a flux estimate with p = 1 and ``control=False``, whose units lie in [−1, 1] and are independent. Those
-            that the control variate leaves are neither.
+            that the control variate leaves are neither. Not of ``adaptive_flux``: the number of units must not
+            depend on their values.
         delta: allowed failure probability, in (0, 1).
 
     Returns:

@@ -32,8 +32,8 @@ def subtract_mean_field(along: Array, field: Array, directions: Array) -> tuple[
     """eᵢ = fᵢ − bᵢ zᵢ, zᵢ = ⟨C₋ᵢ, nᵢ⟩, and the standard error of their mean: E eᵢ = E fᵢ exactly.
 
     C₋ᵢ = F̄₋ᵢ − f̄₋ᵢ n̄₋ᵢ, means over the units but i. bᵢ is the slope of f_j on z_j = ⟨C₋ᵢⱼ, n_j⟩ over j ≠ i,
-    Σ (f_j − f̄) (z_j − z̄) / [ Σ (z_j − z̄)² + Σ (f̄₋ᵢⱼ ⟨n̄₋ᵢⱼ, n_j⟩)² / 10 ], at most 1, times max(0, 1 − 2/t²), t its
-    significance: where the mean explains nothing, as at a mode, nothing is subtracted. Gradients take bᵢ as given,
+    Σ (f_j − f̄) (z_j − z̄) / [ Σ (z_j − z̄)² + Σ (f̄₋ᵢⱼ ⟨n̄₋ᵢⱼ, n_j⟩)² / 10 ], between 0 and 1, times max(0, 1 − 2/t²), t
+    its significance: where the mean explains nothing, as at a mode, nothing is subtracted. Gradients take bᵢ as given,
     which biases nothing.
 
     eᵢ and eⱼ share C and b, which their spread does not show. The variance is

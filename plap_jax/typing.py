@@ -47,6 +47,7 @@ class Estimate:
         n_units: independent units behind ``stderr`` (single directions, pairs, blocks, replicates).
         n_zero: directions on which the score vanished exactly while p < 2. They contribute 0.
         plain_mean: whether value is the mean of the units as they were drawn, nothing subtracted; not traced.
+            Estimates of both kinds are different pytrees: ``dataclasses.replace`` makes them one, to be stacked.
     """
 
     value: Any
