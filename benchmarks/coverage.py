@@ -91,11 +91,16 @@ def volume_table(keys: jax.Array) -> str:
     return tabulate(rows, ["d", "D/r", "p", "points", "variance", "covered (%)"], "github")
 
 
+def asked_keys(description: str, repetitions: int) -> jax.Array:
+    """One key per repetition, of as many as the command line asks for."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--repetitions", type=int, default=repetitions)
+    return jax.random.split(jax.random.key(0), parser.parse_args().repetitions)
+
+
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=10_000)
-    keys = jax.random.split(jax.random.key(0), parser.parse_args().repetitions)
+    keys = asked_keys(__doc__, 10_000)
     print(f"flux: percent covered (units), {len(keys)} repetitions\n\n{flux_table(keys)}\n")
     print(f"volume, exact divergence\n\n{volume_table(keys)}")
 

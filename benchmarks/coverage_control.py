@@ -1,11 +1,11 @@
 """What the control variate saves and what its intervals are worth: ``python -m benchmarks.coverage_control``.
 
 Two equal components N(±3 e₁, I) in d dimensions, κ_1 in balls of radius 1 about points x e₁: the middle (x = 0), before
-it (x = −0.5: few directions reach the half of the other component), and 1 and 2.5 beyond a mode (x = 4, 5.5). Prints
-two tables: fixed numbers of directions, and ``adaptive_flux``. ``--repetitions N`` for more than 2,000.
+it (x = −0.5: in many dimensions few directions reach the half of the other component), and 1 and 2.5 beyond a mode
+(x = 4, 5.5). Prints three tables: fixed numbers of directions, the same where intervals are hardest, and
+``adaptive_flux``. ``--repetitions N`` for another number than 4,000.
 """
 
-import argparse
 from functools import partial
 
 import jax
@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from scipy import special
 from tabulate import tabulate
 
-from benchmarks.coverage import share_covered
+from benchmarks.coverage import asked_keys, share_covered
 from plap_jax import Estimate, flux
 from plap_jax.adaptive import adaptive_flux
 from plap_jax.typing import Array, PRNGKey
@@ -24,6 +24,9 @@ from plap_jax.typing import Array, PRNGKey
 APART = 3.0
 WHERE = {"middle": 0.0, "before the middle": -0.5, "1 from a mode": 4.0, "2.5 from a mode": 5.5}
 FIXED = [(d, n) for d in (2, 16, 64) for n in (8, 16, 32, 64)]
+# Where one to five directions in m are unlike the others.
+RARE = [(d, n) for d in (3, 4, 6, 8, 12) for n in (16, 64)]
+RARE_WHERE = {f"x = {x}": x for x in (-0.5, -0.6, -0.7, -0.8)}
 # dimension, directions per round
 ADAPTIVE = [(2, 8), (2, 16), (2, 32), (16, 16), (16, 32)]
 TARGETS = (0.1, 0.05, 0.02)
@@ -60,12 +63,12 @@ def repeated(estimator, d: int, x, keys: PRNGKey, options: tuple, **traced) -> E
     return lax.map(one, keys, batch_size=500)
 
 
-def fixed_table(keys: PRNGKey) -> str:
+def fixed_table(cases: list[tuple[int, int]], where: dict[str, float], keys: PRNGKey) -> str:
     """For every point: variance relative to the plain mean; percent covered with the control variate, and without."""
     rows = []
-    for d, n in FIXED:
+    for d, n in cases:
         cells = []
-        for x in WHERE.values():
+        for x in where.values():
             with_control, without = (
                 repeated(flux, d, x, keys, (("n_samples", n), ("control", control))) for control in (True, False)
             )
@@ -73,7 +76,7 @@ def fixed_table(keys: PRNGKey) -> str:
             covered = [share_covered(found, truth(d, x)) for found in (with_control, without)]
             cells.append(f"{ratio:.2g}; {covered[0]:.1f}, {covered[1]:.1f}")
         rows.append([d, n, *cells])
-    return tabulate(rows, ["d", "directions", *WHERE], "github")
+    return tabulate(rows, ["d", "directions", *where], "github")
 
 
 def adaptive_table(keys: PRNGKey) -> str:
@@ -94,11 +97,10 @@ def adaptive_table(keys: PRNGKey) -> str:
 
 
 def main() -> None:
-    """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=2000)
-    keys = jax.random.split(jax.random.key(0), parser.parse_args().repetitions)
-    print(f"variance; percent covered with control, without; {len(keys)} repetitions\n\n{fixed_table(keys)}\n")
+    """Print the tables."""
+    keys = asked_keys(__doc__, 4000)
+    print(f"variance; percent covered with control, without; {len(keys)} repetitions\n")
+    print(f"{fixed_table(FIXED, WHERE, keys)}\n\n{fixed_table(RARE, RARE_WHERE, keys)}\n")
     print(f"adaptive: percent covered (directions)\n\n{adaptive_table(keys)}")
 
 

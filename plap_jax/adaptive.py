@@ -82,7 +82,7 @@ FEWEST = 8
 def merged(a: Estimate, b: Estimate) -> Estimate:
     """Two independent estimates of one quantity as a single sample: the mean of all units and its standard error.
 
-    With n_a, n_b units and s² = n (n−1) stderr² the sums of squares about the means (Chan et al. 1983):
+    With n_a, n_b units and s² = n (n−1) stderr², for plain means the sums of squares about them (Chan et al. 1983):
     value = (n_a v_a + n_b v_b)/n, s² = s_a² + s_b² + (v_a − v_b)² n_a n_b/n, n = n_a + n_b.
 
     Args:

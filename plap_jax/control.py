@@ -40,8 +40,9 @@ def subtract_mean_field(along: Array, field: Array, directions: Array) -> tuple[
     [ Σ(eᵢ − ē)² + Σ_{i≠j} Dᵢⱼ Dⱼᵢ + s²(f − e) ] / m(m−1) with Dᵢⱼ = bⱼ ⟨C₋ᵢⱼ, nᵢ⟩ − b̄ zᵢ, by how much unit j moves eᵢ;
     the second sum, m(m−1) Cov(eᵢ, eⱼ), is taken as 0 where chance makes it negative. The last term, the sample variance
     of what was subtracted, stands for one unit more which the control misses altogether: where few directions differ
-    from all others and none of them was drawn, nothing else would tell. It makes the standard error too large where
-    the control leaves less than 1/m of the variance.
+    from all others and none of them was drawn, nothing else would tell. One is too few beside a
+    saddle in 3 to 12 dimensions. It makes the standard error too large where the control leaves less than 1/m of the
+    variance.
 
     With fewer than 8 units nothing is subtracted; more than 64 are taken in groups as equal as can be.
 

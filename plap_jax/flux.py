@@ -71,7 +71,8 @@ def flux(
         n_samples: directions, each one score evaluation.
         directions: "iid", "antithetic", "orthogonal", "antithetic-orthogonal" or "quasi"; see ``plap_jax.directions``.
         control: subtract what the mean of the field explains, see ``plap_jax.control``: the same expectation from the
-            same evaluations, far from modes with a fraction of the variance; needs eight units. False for the plain
+            same evaluations, where the score points one way all over the ball with a fraction of the variance; needs
+            eight units. Its intervals can cover too little beside saddles (docs/estimators.md). False for the plain
             mean, which the bounds of ``plap_jax.bounds`` are about.
 
     Returns:

@@ -104,8 +104,14 @@ def test_sampling_bound_fails_sometimes_where_the_variance_is_largest():
 def test_sampling_bound_takes_plain_means_only(how, taken):
     """A control variate needs eight units and subtracts nothing from pairs; rounds, scaling and jit keep the mark."""
     estimate = jax.jit(partial(flux, Partial(jnp.negative), radius=1.0, key=KEY, **how))(jnp.ones(2))
-    for found in (estimate, merged(estimate, estimate), jax.tree.map(np.asarray, ball_average(estimate, 1.0, 2))):
-        assert found.plain_mean == taken
+    plain = flux(Partial(jnp.negative), jnp.ones(2), radius=1.0, key=KEY, control=False)
+    for found in (estimate, merged(estimate, plain), merged(plain, estimate), jax.tree.map(np.asarray, estimate)):
+        if taken:
+            assert np.isfinite(sampling_bound(found, 0.1))
+        else:
+            with pytest.raises(ValueError, match="control=False"):
+                sampling_bound(found, 0.1)
+    assert ball_average(estimate, 1.0, 2).plain_mean == taken
 
 
 def test_sampling_bound_takes_cosines_only():

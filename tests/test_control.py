@@ -189,7 +189,7 @@ def test_it_costs_little_at_modes_and_saves_much_away_from_them(dim):
     assert 0.9 < ratio[0] < 1.05
     assert np.all(ratio[1:] < 1 / 4), ratio
     # The mode of two components so near to each other that directions differ there: x = 1.5 tanh 1.5 x.
-    modes = jnp.stack([at((x, 0.0), dim) for x in (1.4287, -1.4287, 0.0, 1.4287)])
+    modes = jnp.stack([at((x, 0.0), dim) for x in (1.46324, -1.46324, 0.0)])
     ratio = np.divide(*moments(repeated(score_of(dim, apart=1.5), modes, 1.0))[2])
     assert np.all(ratio < 1.05), ratio
 
@@ -208,7 +208,7 @@ def test_the_standard_error_is_that_of_the_mean(dim, n_samples):
     low, high = Estimate(*(np.asarray(a)[0] for a in jax.tree.leaves(found))).interval(0.95)
     truth = reference(dim, where)
     covered = np.mean((low <= truth[:, None]) & (truth[:, None] <= high), axis=1)
-    assert 0.92 < covered[0] < 0.97  # between modes, where nothing is subtracted
+    assert covered[0] < 0.97  # between modes, where nothing is subtracted
     assert np.all(covered > 0.94), covered
     # The last 7 of 71 are not left without a control, which alone would leave a tenth.
     assert variance[2] < 0.08 * plain[2]

@@ -12,7 +12,6 @@ from scipy import stats
 
 from experiments.estimator_study.methods import (
     BOUNDARY,
-    KINDS,
     PLAIN,
     POINTWISE,
     VOLUME,
@@ -99,7 +98,7 @@ def _of_scene(config: Any, scene: Scene, report: Report) -> Iterator[dict[str, A
                 found = repeated(method, scene, points, orders, key, n, part.repeats)
                 common = {"score": scene.name, "d": scene.dim, "family": method.family, "method": method.name, "n": n}
                 for (i, p), (j, kind) in ((a, b) for a in enumerate(orders) for b in enumerate(kinds)):
-                    one = Estimate(*(np.broadcast_to(a, found.value.shape)[:, i, j] for a in _fields(found)))
+                    one = jax.tree.map(lambda a, i=i, j=j, s=found.value.shape: np.broadcast_to(a, s)[:, i, j], found)
                     if method.family == "pointwise" and kind not in (AWAY, HELDOUT):
                         continue  # Δ_p u is singular at critical points for p < 2
                     yield (
@@ -107,10 +106,6 @@ def _of_scene(config: Any, scene: Scene, report: Report) -> Iterator[dict[str, A
                         | {"kind": kind, "p": p, "evaluations": cost}
                         | _row(method, one, of[i, j], uncertain[i, j] if of is truth else 0.0, p)
                     )
-
-
-def _fields(found: Estimate) -> tuple:
-    return found.value, found.stderr, found.n_evals, found.n_units, found.n_zero
 
 
 def _row(method: Method, found: Estimate, truth: float, uncertain: float, p: float) -> dict[str, Any]:
@@ -125,7 +120,7 @@ def _row(method: Method, found: Estimate, truth: float, uncertain: float, p: flo
     lower, upper = found.interval(0.95)
     covered = proportion_interval(int(np.sum((lower <= truth) & (truth <= upper))), m)
     # The theorem is about independent units in [−1, 1], which the control variate does not leave.
-    bounded = method.family == "boundary" and p == 1 and not KINDS[method.name][1]
+    bounded = method.family == "boundary" and p == 1 and found.plain_mean
     bound = float(np.median(sampling_bound(found, DELTA))) if bounded else np.nan
     return {
         "truth": float(truth),
