@@ -34,6 +34,7 @@ _SUBMODULES = frozenset(
         "labels",
         "metrics",
         "mixtures",
+        "moments",
         "neighbours",
         "networks",
         "operators",

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from plap_jax.directions import Directions, unit_size
-from plap_jax.flux import flux
+from plap_jax.flux import flux_moments
+from plap_jax.moments import Moments
 from plap_jax.typing import Array, ArrayLike, Estimate, PRNGKey, ScoreFn, require, require_scalar
 
 
@@ -59,40 +60,22 @@ def adaptive_flux(
     require(enough, "max_samples", max_samples, f"must be an integer >= n_samples={n_samples}")
     most = -(-max_samples // n_samples)
 
-    def one_round(i: Array) -> Estimate:
+    def one_round(i: ArrayLike) -> tuple[Moments, Array]:
         how = {"n_samples": n_samples, "directions": directions, "control": control}
-        found = flux(score_fn, x, radius=radius, p=p, key=jax.random.fold_in(key, i), **how)
-        return jax.tree.map(jnp.asarray, found)
+        return flux_moments(score_fn, x, radius=radius, p=p, key=jax.random.fold_in(key, i), **how)[:2]
 
-    def unfinished(state: tuple[Array, Estimate]) -> Array:
-        i, found = state
+    def unfinished(state: tuple[Array, Moments, Array]) -> Array:
+        i, found, _ = state
         return (i < most) & (found.stderr > until_stderr)
 
-    def another(state: tuple[Array, Estimate]) -> tuple[Array, Estimate]:
-        i, found = state
-        return i + 1, merged(found, one_round(i))
+    def another(state: tuple[Array, Moments, Array]) -> tuple[Array, Moments, Array]:
+        i, found, n_zero = state
+        one, zeros = one_round(i)
+        return i + 1, found.merged(one), n_zero + zeros
 
-    return jax.lax.while_loop(unfinished, another, (jnp.asarray(1), one_round(jnp.asarray(0))))[1]
+    n_rounds, found, n_zero = jax.lax.while_loop(unfinished, another, (jnp.asarray(1), *one_round(0)))
+    return Estimate(found.mean, found.stderr, n_rounds * n_samples, n_rounds * units, n_zero, plain_mean=False)
 
 
 # Units of a round: from fewer the standard error itself is too uncertain to stop by.
 FEWEST = 8
-
-
-def merged(a: Estimate, b: Estimate) -> Estimate:
-    """Two independent estimates of one quantity as a single sample: the mean of all units and its standard error.
-
-    With n_a, n_b units and s² = n (n−1) stderr², for plain means the sums of squares about them (Chan et al. 1983):
-    value = (n_a v_a + n_b v_b)/n, s² = s_a² + s_b² + (v_a − v_b)² n_a n_b/n, n = n_a + n_b.
-
-    Args:
-        a, b: from units of the same kind; at least two units each.
-    """
-    n_a, n_b = (jnp.asarray(e.n_units, jnp.result_type(e.value)) for e in (a, b))
-    n = n_a + n_b
-    value = a.value + (b.value - a.value) * (n_b / n)
-    squares = sum(m * (m - 1) * e.stderr**2 for m, e in ((n_a, a), (n_b, b)))
-    squares += (a.value - b.value) ** 2 * (n_a * n_b / n)
-    stderr = jnp.sqrt(squares / (n * (n - 1)))
-    plain_mean = a.plain_mean and b.plain_mean
-    return Estimate(value, stderr, a.n_evals + b.n_evals, a.n_units + b.n_units, a.n_zero + b.n_zero, plain_mean)

@@ -59,19 +59,19 @@ def sampling_bound(kappa: Estimate, delta: float) -> Array:
     """min(Hoeffding, empirical Bernstein), each at δ/2: |κ̂_1 − κ_1| exceeds it in at most a share δ of cases.
 
     Args:
-        kappa: a flux estimate with p = 1 and ``control=False``, whose units lie in [−1, 1] and are independent. Those
-            that the control variate leaves are neither. Not of ``adaptive_flux``: the number of units must not
-            depend on their values.
+        kappa: by ``flux`` with p = 1 and ``control=False``, whose units lie in [−1, 1] and are independent. Those
+            that the control variate leaves are neither, and the number of those that ``adaptive_flux`` takes depends
+            on their values.
         delta: allowed failure probability, in (0, 1).
 
     Returns:
         The bound, shape of ``kappa.value``, dimensionless.
 
     Raises:
-        ValueError: δ outside (0, 1), fewer than two units, an estimate with a control variate, or a value beyond ±1,
-            which is of another order than p = 1. A traced value gives NaN instead.
+        ValueError: δ outside (0, 1), fewer than two units, an estimate that is no ``plain_mean``, or a value beyond
+            ±1, which is of another order than p = 1. A traced value gives NaN instead.
     """
-    require(kappa.plain_mean, "kappa.plain_mean", kappa.plain_mean, "the bound needs an estimate with control=False")
+    require(kappa.plain_mean, "kappa.plain_mean", kappa.plain_mean, "the bound needs flux with control=False")
     variance = jnp.asarray(kappa.stderr) ** 2 * kappa.n_units
     first = hoeffding(kappa.n_units, delta / 2)
     bound = jnp.minimum(first, empirical_bernstein(variance, kappa.n_units, delta / 2))

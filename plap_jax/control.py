@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from plap_jax.typing import Array, standard_error
+from plap_jax.typing import Array
 
 # With fewer units a coefficient would cost more than it saves.
 FEWEST = 8
@@ -29,20 +29,16 @@ NOISE = 0.1
 
 
 def subtract_mean_field(along: Array, field: Array, directions: Array) -> tuple[Array, Array]:
-    """eᵢ = fᵢ − bᵢ zᵢ, zᵢ = ⟨C₋ᵢ, nᵢ⟩, and the standard error of their mean: E eᵢ = E fᵢ exactly.
+    """eᵢ = fᵢ − bᵢ zᵢ, zᵢ = ⟨C₋ᵢ, nᵢ⟩, and what the eᵢ share: E eᵢ = E fᵢ exactly.
 
     C₋ᵢ = F̄₋ᵢ − f̄₋ᵢ n̄₋ᵢ, means over the units but i. bᵢ is the slope of f_j on z_j = ⟨C₋ᵢⱼ, n_j⟩ over j ≠ i,
     Σ (f_j − f̄) (z_j − z̄) / [ Σ (z_j − z̄)² + Σ (f̄₋ᵢⱼ ⟨n̄₋ᵢⱼ, n_j⟩)² / 10 ], between 0 and 1, times max(0, 1 − 2/t²), t
     its significance: where the mean explains nothing, as at a mode, nothing is subtracted. Gradients take bᵢ as given,
     which biases nothing.
 
-    eᵢ and eⱼ share C and b, which their spread does not show. The variance is
-    [ Σ(eᵢ − ē)² + Σ_{i≠j} Dᵢⱼ Dⱼᵢ + s²(f − e) ] / m(m−1) with Dᵢⱼ = bⱼ ⟨C₋ᵢⱼ, nᵢ⟩ − b̄ zᵢ, by how much unit j moves eᵢ;
-    the second sum, m(m−1) Cov(eᵢ, eⱼ), is taken as 0 where chance makes it negative. The last term, the sample variance
-    of what was subtracted, stands for one unit more which the control misses altogether: where few directions differ
-    from all others and none of them was drawn, nothing else would tell. One is too few beside a
-    saddle in 3 to 12 dimensions. It makes the standard error too large where the control leaves less than 1/m of the
-    variance.
+    eᵢ and eⱼ share C and b, which their spread does not show: m(m−1) Cov(eᵢ, eⱼ) = E Σ_{i≠j} Dᵢⱼ Dⱼᵢ with
+    Dᵢⱼ = bⱼ ⟨C₋ᵢⱼ, nᵢ⟩ − b̄ zᵢ, by how much unit j moves eᵢ, taken as 0 where chance makes it negative. What a control
+    may miss altogether is counted in ``plap_jax.moments``.
 
     With fewer than 8 units nothing is subtracted; more than 64 are taken in groups as equal as can be.
 
@@ -52,11 +48,11 @@ def subtract_mean_field(along: Array, field: Array, directions: Array) -> tuple[
         directions: n̄ᵢ ``(m, d)``, the mean direction of unit i; units are independent.
 
     Returns:
-        eᵢ ``(m,)`` and the standard error of their mean, a scalar, in the units of f.
+        eᵢ ``(m,)`` and √(Σ_{i≠j} Dᵢⱼ Dⱼᵢ), a scalar, both in the units of f.
     """
     m = along.shape[0]
     if m < FEWEST:
-        return along, standard_error(along)
+        return along, jnp.zeros((), along.dtype)
     largest = lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(along)), jnp.max(jnp.abs(field))))
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)  # so that squares stay in range
     parts = (along / scale, field / scale, directions)
@@ -68,9 +64,7 @@ def subtract_mean_field(along: Array, field: Array, directions: Array) -> tuple[
             groups = tuple(a[members].reshape(-1, of_size, *a.shape[1:]) for a in parts)
             found.append(jax.tree.map(jnp.ravel, jax.vmap(_within_group)(*groups)))
     residuals, shared = (jnp.concatenate(part) for part in zip(*found, strict=True))
-    unseen = jnp.var(parts[0] - residuals, ddof=1)
-    variance = (jnp.sum((residuals - jnp.mean(residuals)) ** 2) + jnp.sum(shared) + unseen) / (m * (m - 1))
-    return scale * residuals, scale * jnp.sqrt(variance)
+    return scale * residuals, scale * jnp.sqrt(jnp.sum(shared))
 
 
 def _within_group(f: Array, field: Array, n: Array) -> tuple[Array, Array]:

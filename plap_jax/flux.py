@@ -21,7 +21,8 @@ from jax import lax
 
 from plap_jax.balls import positive_radius
 from plap_jax.control import FEWEST, subtract_mean_field
-from plap_jax.directions import Directions, circle, sample_directions, uniform_in_ball
+from plap_jax.directions import Directions, circle, sample_directions, uniform_in_ball, unit_size
+from plap_jax.moments import Moments, moments
 from plap_jax.operators import p_field, p_laplacian
 from plap_jax.typing import (
     Array,
@@ -72,8 +73,8 @@ def flux(
         directions: "iid", "antithetic", "orthogonal", "antithetic-orthogonal" or "quasi"; see ``plap_jax.directions``.
         control: subtract what the mean of the field explains, see ``plap_jax.control``: the same expectation from the
             same evaluations, where the score points one way all over the ball with a fraction of the variance; needs
-            eight units. Its intervals can cover too little beside saddles (docs/estimators.md). False for the plain
-            mean, which the bounds of ``plap_jax.bounds`` are about.
+            eight units. Its standard error counts what a control can miss, see ``plap_jax.moments``. False for the
+            plain mean, which the bounds of ``plap_jax.bounds`` are about.
 
     Returns:
         ``Estimate`` of κ_p in the units of |s|^{p−1}, higher = sharper. n_units counts independent directions, pairs or
@@ -83,6 +84,25 @@ def flux(
         ValueError: p < 1, radius not positive, x not finite or not floating, a score of another shape, an unknown kind
             of directions or a number that does not fit it. A traced p or radius gives NaN instead.
     """
+    found, n_zero, plain_mean = flux_moments(
+        score_fn, x, radius=radius, p=p, key=key, n_samples=n_samples, directions=directions, control=control
+    )
+    n_units = n_samples // unit_size(directions, n_samples, jnp.size(x))
+    return Estimate(found.mean, found.stderr, n_samples, n_units, n_zero, plain_mean)
+
+
+def flux_moments(
+    score_fn: ScoreFn,
+    x: Array,
+    *,
+    radius: ArrayLike,
+    p: ArrayLike,
+    key: PRNGKey,
+    n_samples: int,
+    directions: Directions,
+    control: bool,
+) -> tuple[Moments, Array, bool]:
+    """What ``flux`` is made of: the moments of its units, n_zero, and whether nothing was subtracted; as ``flux``."""
     x = jnp.asarray(x)
     require_ball(x, radius, p)
     vectors = sample_directions(key, n_samples, x.shape, directions, x.dtype)
@@ -91,13 +111,14 @@ def flux(
     # Not jnp.sum(field * units, -1): with units of one, XLA takes several times as long for it on a CPU.
     outward = jnp.einsum("nd,nd->n", field, units.reshape(field.shape), precision="highest")
     outward = jnp.mean(outward.reshape(units.shape[:2]), axis=1)
-    field = field.reshape(units.shape)
-    good = jnp.asarray(one_or_nan(p, radius), field.dtype)
-    if not control or directions == "antithetic" or directions == "antithetic-orthogonal":  # pairs have mean 0
-        return _estimate(-outward * good, n_samples, jnp.sum(vanishes))
-    rest, stderr = subtract_mean_field(outward, jnp.mean(field, axis=1), jnp.mean(units, axis=1))
-    plain_mean = len(rest) < FEWEST
-    return Estimate(-jnp.mean(rest) * good, stderr * good, n_samples, len(rest), jnp.sum(vanishes), plain_mean)
+    inward = -jnp.asarray(one_or_nan(p, radius), field.dtype)
+    # The directions of a pair have mean 0, and so has what would be subtracted from it.
+    plain_mean = not control or directions in ("antithetic", "antithetic-orthogonal") or len(outward) < FEWEST
+    if plain_mean:
+        return moments(inward * outward, inward * outward), jnp.sum(vanishes), True
+    mean_field = jnp.mean(field.reshape(units.shape), axis=1)
+    left, shared = subtract_mean_field(outward, mean_field, jnp.mean(units, axis=1))
+    return moments(inward * outward, inward * left, shared), jnp.sum(vanishes), False
 
 
 @jax.tree_util.register_pytree_with_keys_class

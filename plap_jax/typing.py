@@ -38,7 +38,8 @@ class ScoreFn(Protocol):
 class Estimate:
     """value ± stderr, where stderr = (sample standard deviation of the independent units) / √n_units.
 
-    Where a control variate was subtracted, stderr also counts what the units then share: see ``plap_jax.control``.
+    Where a control variate was subtracted, stderr also counts what the units then share and what the control may have
+    missed: see ``plap_jax.control`` and ``plap_jax.moments``.
 
     Attributes:
         value: the estimate, ``(*batch,)``, in the units of the quantity estimated.
@@ -46,7 +47,7 @@ class Estimate:
         n_evals: score evaluations spent per point; a Jacobian-vector product counts as one.
         n_units: independent units behind ``stderr`` (single directions, pairs, blocks, replicates).
         n_zero: directions on which the score vanished exactly while p < 2. They contribute 0.
-        plain_mean: whether value is the mean of the units as they were drawn, nothing subtracted; not traced.
+        plain_mean: whether value is the mean of a given number of units, nothing subtracted; not traced.
             Estimates of both kinds are different pytrees: ``dataclasses.replace`` makes them one, to be stacked.
     """
 
@@ -82,11 +83,17 @@ class Estimate:
         return value - half, value + half
 
 
-def standard_error(units: Array) -> Array:
-    """(sample standard deviation over axis 0) / √n, computed relative to the largest so that squares stay in range."""
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(units), axis=0))
+def root_sum_of_squares(a: Array) -> Array:
+    """√Σ a² over axis 0, computed relative to the largest so that squares stay in range."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(a), axis=0))
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    return scale * jnp.std(units / scale, axis=0, ddof=1) / units.shape[0] ** 0.5
+    return scale * jnp.sqrt(jnp.sum((a / scale) ** 2, axis=0))
+
+
+def standard_error(units: Array) -> Array:
+    """(sample standard deviation over axis 0) / √n, in range however large or small the units are."""
+    n = units.shape[0]
+    return root_sum_of_squares(units - jnp.mean(units, axis=0)) / (n * (n - 1)) ** 0.5
 
 
 def require(condition: bool, name: str, value: object, allowed: str) -> None:

@@ -1,6 +1,7 @@
 """The flux until its standard error is small enough."""
 
 from functools import partial
+from itertools import accumulate
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from plap_jax import GaussianMixture, flux
-from plap_jax.adaptive import adaptive_flux, merged
+from plap_jax import GaussianMixture
+from plap_jax.adaptive import adaptive_flux
 from plap_jax.directions import sample_directions
-from plap_jax.flux import circle_flux
+from plap_jax.flux import circle_flux, flux_moments
+from plap_jax.moments import Moments
 
 KEY = jax.random.key(1)
 TWO = GaussianMixture([0.5, 0.5], [[-2.0, 0.0], [2.0, 0.0]], [0.3, 0.3], "spherical")
@@ -25,32 +27,35 @@ def to(target, key, x, control=True):
     return adaptive_flux(SCORE, x, key=key, until_stderr=target, max_samples=2048, control=control, **HOW)
 
 
+def moments_of(i, control=True):
+    key = jax.random.fold_in(KEY, i)
+    return flux_moments(SCORE, BESIDE, key=key, p=1.0, directions="iid", control=control, **HOW)[0]
+
+
 def test_rounds_are_merged_as_one_sample():
-    keys = [jax.random.fold_in(KEY, i) for i in range(2)]
-    parts = [flux(SCORE, BESIDE, key=key, control=False, **HOW) for key in keys]
-    both = merged(*parts)
+    both = moments_of(0, control=False).merged(moments_of(1, control=False))
     # the units themselves, by asking for the integrand of every direction
     units = []
-    for key in keys:
-        n = sample_directions(key, 16, (2,), "iid", BESIDE.dtype)[:, 0]
+    for i in range(2):
+        n = sample_directions(jax.random.fold_in(KEY, i), 16, (2,), "iid", BESIDE.dtype)[:, 0]
         s = jax.vmap(SCORE)(BESIDE + 0.5 * n)
         units.append(-np.sum(np.asarray(s * n), axis=1) / np.linalg.norm(s, axis=1))
     units = np.concatenate(units)
-    np.testing.assert_allclose(both.value, units.mean(), rtol=1e-5)
+    np.testing.assert_allclose(both.mean, units.mean(), rtol=1e-5)
     np.testing.assert_allclose(both.stderr, units.std(ddof=1) / np.sqrt(32), rtol=1e-5)
-    assert (both.n_evals, both.n_units) == (32, 32)
+    assert both.n == 32
 
 
 def test_it_stops_at_the_first_round_that_is_good_enough():
-    rounds = [flux(SCORE, BESIDE, key=jax.random.fold_in(KEY, i), **HOW) for i in range(20)]
-    so_far = [rounds[0]]
-    for one in rounds[1:]:
-        so_far.append(merged(so_far[-1], one))
+    so_far = list(accumulate(map(moments_of, range(20)), Moments.merged))
+    taken = []
     for target in (0.3, 0.1, 0.06):
-        first = next(e for e in so_far if e.stderr <= target)
+        first = next(m for m in so_far if m.stderr <= target)
         found = to(target, KEY, BESIDE)
-        assert found.n_evals == first.n_evals
-        np.testing.assert_allclose(found.value, first.value, rtol=1e-4)
+        taken.append(int(found.n_evals))
+        assert found.n_evals == found.n_units == first.n
+        np.testing.assert_allclose((found.value, found.stderr), (first.mean, first.stderr), rtol=1e-4)
+    assert taken[0] < taken[1] < taken[2]
     easy, hard = to(0.01, KEY, MODE), to(0.01, KEY, BESIDE)
     assert easy.n_evals == 16
     assert hard.n_evals > 4 * easy.n_evals

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from jax.tree_util import Partial
 
 from plap_jax import Estimate, GaussianMixture, flux
-from plap_jax.adaptive import merged
+from plap_jax.adaptive import adaptive_flux
 from plap_jax.balls import ball_average
 from plap_jax.bounds import (
     empirical_bernstein,
@@ -102,16 +102,21 @@ def test_sampling_bound_fails_sometimes_where_the_variance_is_largest():
     ("how", "taken"), [({}, False), ({"n_samples": 7}, True), ({"directions": "antithetic"}, True)]
 )
 def test_sampling_bound_takes_plain_means_only(how, taken):
-    """A control variate needs eight units and subtracts nothing from pairs; rounds, scaling and jit keep the mark."""
+    """A control variate needs eight units and subtracts nothing from pairs; scaling and jit keep the mark."""
     estimate = jax.jit(partial(flux, Partial(jnp.negative), radius=1.0, key=KEY, **how))(jnp.ones(2))
-    plain = flux(Partial(jnp.negative), jnp.ones(2), radius=1.0, key=KEY, control=False)
-    for found in (estimate, merged(estimate, plain), merged(plain, estimate), jax.tree.map(np.asarray, estimate)):
+    for found in (estimate, jax.tree.map(np.asarray, estimate)):
         if taken:
             assert np.isfinite(sampling_bound(found, 0.1))
         else:
             with pytest.raises(ValueError, match="control=False"):
                 sampling_bound(found, 0.1)
     assert ball_average(estimate, 1.0, 2).plain_mean == taken
+
+
+def test_sampling_bound_takes_no_number_of_units_that_depends_on_them():
+    how = {"radius": 1.0, "key": KEY, "until_stderr": 0.1, "control": False}
+    with pytest.raises(ValueError, match="control=False"):
+        sampling_bound(adaptive_flux(Partial(jnp.negative), jnp.ones(2), **how), 0.1)
 
 
 def test_sampling_bound_takes_cosines_only():
@@ -254,7 +259,7 @@ def test_scores_of_mixed_precision_are_compared_in_the_wider_one(x64):
         (lambda: sampling_bound(Estimate(0.1, 0.1, 16, 16), float("nan")), r"delta=nan: must lie in \(0, 1\)"),
         (
             lambda: sampling_bound(flux(Partial(jnp.negative), jnp.ones(2), radius=1.0, key=KEY), 0.1),
-            "kappa.plain_mean=False: the bound needs an estimate with control=False",
+            "kappa.plain_mean=False: the bound needs flux with control=False",
         ),
     ],
 )

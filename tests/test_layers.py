@@ -16,6 +16,7 @@ LAYERS = {
     "neighbours": 1,
     "metrics": 1,
     "calibration": 1,
+    "moments": 1,
     "bootstrap": 2,
     "control": 2,
     "balls": 2,
