@@ -44,8 +44,9 @@ def adaptive_flux(
         max_samples: the budget, ≥ n_samples; the last round is the one that reaches it.
 
     Returns:
-        ``Estimate``; n_evals, n_units and n_zero are those of this point, arrays. Where the budget did not suffice,
-        stderr is above the target.
+        ``Estimate``; n_evals, n_units and n_zero are those of this point, arrays, and plain_mean is False, with a
+        control or without: the number of units is not fixed beforehand. Where the budget did not suffice, stderr is
+        above the target.
 
     Raises:
         ValueError: as ``flux``, a target that is not positive, fewer than eight units per round, or a budget below one

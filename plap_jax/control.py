@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from plap_jax.typing import Array
+from plap_jax.typing import Array, safe_root
 
 # With fewer units a coefficient would cost more than it saves.
 FEWEST = 8
@@ -64,7 +64,7 @@ def subtract_mean_field(along: Array, field: Array, directions: Array) -> tuple[
             groups = tuple(a[members].reshape(-1, of_size, *a.shape[1:]) for a in parts)
             found.append(jax.tree.map(jnp.ravel, jax.vmap(_within_group)(*groups)))
     residuals, shared = (jnp.concatenate(part) for part in zip(*found, strict=True))
-    return scale * residuals, scale * jnp.sqrt(jnp.sum(shared))
+    return scale * residuals, scale * safe_root(jnp.sum(shared))
 
 
 def _within_group(f: Array, field: Array, n: Array) -> tuple[Array, Array]:

@@ -73,7 +73,8 @@ def flux(
         directions: "iid", "antithetic", "orthogonal", "antithetic-orthogonal" or "quasi"; see ``plap_jax.directions``.
         control: subtract what the mean of the field explains, see ``plap_jax.control``: the same expectation from the
             same evaluations, where the score points one way all over the ball with a fraction of the variance; needs
-            eight units. Its standard error counts what a control can miss, see ``plap_jax.moments``. False for the
+            eight units. Its standard error counts what a control can miss, so that with few units it is much larger
+            than the error, and hardly smaller than that of the plain mean; see ``plap_jax.moments``. False for the
             plain mean, which the bounds of ``plap_jax.bounds`` are about.
 
     Returns:

@@ -47,7 +47,7 @@ class Estimate:
         n_evals: score evaluations spent per point; a Jacobian-vector product counts as one.
         n_units: independent units behind ``stderr`` (single directions, pairs, blocks, replicates).
         n_zero: directions on which the score vanished exactly while p < 2. They contribute 0.
-        plain_mean: whether value is the mean of a given number of units, nothing subtracted; not traced.
+        plain_mean: whether value is the mean of a number of units fixed beforehand, nothing subtracted; not traced.
             Estimates of both kinds are different pytrees: ``dataclasses.replace`` makes them one, to be stacked.
     """
 
@@ -87,11 +87,17 @@ def root_sum_of_squares(a: Array) -> Array:
     """√Σ a² over axis 0, computed relative to the largest so that squares stay in range."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(a), axis=0))
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    return scale * jnp.sqrt(jnp.sum((a / scale) ** 2, axis=0))
+    return scale * safe_root(jnp.sum((a / scale) ** 2, axis=0))
+
+
+def safe_root(a: Array) -> Array:
+    """√a with derivative 0 where a = 0, not infinity, which makes NaN of every gradient that passes by."""
+    vanishes = a == 0
+    return jnp.where(vanishes, 0, jnp.sqrt(jnp.where(vanishes, 1, a)))
 
 
 def standard_error(units: Array) -> Array:
-    """(sample standard deviation over axis 0) / √n, in range however large or small the units are."""
+    """(sample standard deviation over axis 0) / √n; squares stay in range."""
     n = units.shape[0]
     return root_sum_of_squares(units - jnp.mean(units, axis=0)) / (n * (n - 1)) ** 0.5
 

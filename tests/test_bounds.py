@@ -259,7 +259,7 @@ def test_scores_of_mixed_precision_are_compared_in_the_wider_one(x64):
         (lambda: sampling_bound(Estimate(0.1, 0.1, 16, 16), float("nan")), r"delta=nan: must lie in \(0, 1\)"),
         (
             lambda: sampling_bound(flux(Partial(jnp.negative), jnp.ones(2), radius=1.0, key=KEY), 0.1),
-            "kappa.plain_mean=False: the bound needs flux with control=False",
+            "kappa.plain_mean=False: the bound needs flux, not adaptive_flux, with control=False",
         ),
     ],
 )

@@ -262,6 +262,24 @@ def test_gradients_are_those_of_the_expectation(x64):
         assert error < 0.02
 
 
+@pytest.mark.parametrize("how", [{"control": False}, {"control": True}, {"directions": "antithetic"}])
+def test_the_standard_error_has_gradients_where_nothing_is_subtracted(how, x64):
+    """In the radius, against differences: at the modes and between them what is subtracted is exactly 0."""
+    score_fn, key, h = score_of(3), jax.random.key(3), 1e-6
+
+    @jax.jit
+    def stderr(radius, x):
+        return flux(score_fn, x, radius=radius, p=1.0, key=key, **how).stderr
+
+    slopes = jax.jit(jax.grad(stderr))
+    for point in (MODE, MIDPOINT, (-0.5, 0.0), SLOPE):
+        x = at(point, 3)
+        by_differences = (stderr(1 + h, x) - stderr(1 - h, x)) / (2 * h)
+        if not how.get("control"):  # else gradients take the coefficients as given, and differences do not
+            np.testing.assert_allclose(slopes(1.0, x), by_differences, rtol=1e-5, atol=1e-8)
+        assert np.isfinite(slopes(1.0, x))
+
+
 @pytest.mark.parametrize("scale", [1e25, 1e-25])
 def test_any_scale(scale):
     along, field, n = units(16, 3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from plap_jax.moments import Moments, moments
+from plap_jax.moments import MISSED, Moments, moments
 from plap_jax.typing import standard_error
 
 RANDOM = np.random.default_rng(0)
@@ -70,19 +70,24 @@ def test_squares_stay_in_range(scale):
     np.testing.assert_allclose(found.stderr, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("m", "rate"), [(16, 0.5), (16, 2.0), (64, 1.0), (64, 3.0), (256, 3.0)])
-def test_classes_of_reversed_directions_are_covered(m, rate):
-    """Units ±1 with what is subtracted ±1 too, but of ``rate`` in m the reverse: e = 0, or 2 with the sign of the unit.
+@pytest.mark.parametrize(("m", "rate"), [(16, 2.0), (64, 1.0), (64, 2.5), (256, 2.9)])
+def test_directions_with_the_reverse_field_are_covered(m, rate):
+    """z = ±1 is subtracted, and f = z but for ``rate`` in m units, one-sided, of which f = 1, z = −1 and e = 2.
 
-    The worst of its kind: nothing is seen of them in e^−rate of all samples. Of rates up to 3 intervals cover.
+    The sample has none of them in e^−rate of all cases, more than 5 %. What is counted for them is just enough: with
+    two thirds of it (``MISSED`` = 8 for 12) those cases are lost where the rate is near 3.
     """
     random = np.random.default_rng(1)
-    sign = np.where(random.random((20_000, m)) < 0.5, 1.0, -1.0)
-    reverse = random.random((20_000, m)) < rate / m
-    # e is one-sided: the reversed ones lie on the side of a half space, as beyond a saddle.
-    drawn, left = np.where(reverse, 1.0, sign), np.where(reverse, 2.0, 0.0)
-    found = jax.jit(jax.vmap(moments))(jnp.asarray(drawn), jnp.asarray(left))
-    truth = 2 * rate / m
+    z = np.where(random.random((20_000, m)) < 0.5, 1.0, -1.0)
+    reverse = (z < 0) & (random.random((20_000, m)) < 2 * rate / m)
+    drawn = jnp.asarray(np.where(reverse, 1.0, z))
+    found = jax.jit(jax.vmap(moments))(drawn, drawn - z)
+    truth = 2 * rate / m  # of E f and of E e alike
+    np.testing.assert_allclose((found.mean.mean(), found.drawn_mean.mean()), truth, rtol=0.05)
     half = stats.t.ppf(0.975, m - 1) * np.asarray(found.stderr)
-    covered = np.mean(np.abs(np.asarray(found.mean) - truth) <= half)
-    assert covered > 0.95, covered
+    none = ~reverse.any(axis=1)
+    assert none.mean() > 0.05
+    assert np.all(truth < half[none])
+    assert np.mean(np.abs(np.asarray(found.mean) - truth) <= half) > 0.95
+    if rate > 2.5 and m > 100:
+        assert np.all(truth > (8 / MISSED) ** 0.5 * half[none])
