@@ -87,7 +87,7 @@ def test_directions_with_the_reverse_field_are_covered(m, rate):
     half = stats.t.ppf(0.975, m - 1) * np.asarray(found.stderr)
     none = ~reverse.any(axis=1)
     assert none.mean() > 0.05
-    assert np.all(truth < half[none])
+    assert np.mean(truth < half[none]) > 0.99  # but where all z are the same
     assert np.mean(np.abs(np.asarray(found.mean) - truth) <= half) > 0.95
     if rate > 2.5 and m > 100:
         assert np.all(truth > (8 / MISSED) ** 0.5 * half[none])
