@@ -179,8 +179,8 @@ def level_scores(
     points, flux, schedule = subject.model.encode(images), settings.flux, subject.model.diffusion.schedule
     model, key = subject.model.diffusion, named_key(seed, "audit/levels")
     size = batch_size(settings, points[0].size, flux.n_samples)
-    # One round, whatever its standard error, of plain means: with a control variate that is larger than the error, which
-    # is what the rule takes off the spread.
+    # One round, whatever its standard error, of plain means: the rule takes the standard error off the spread, and with
+    # a control variate it is larger than the error.
     once = (np.float32(1), flux.n_samples, flux.n_samples, flux.directions, False)
     found = [
         map_points(Kappa(model, schedule.time_at(sigma), key, *once), points, batch_size=size)["kappa"]
