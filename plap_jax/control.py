@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from plap_jax.typing import Array, safe_root
+from plap_jax.typing import Array, largest, safe_root
 
 # With fewer units a coefficient would cost more than it saves.
 FEWEST = 8
@@ -53,8 +53,7 @@ def subtract_mean_field(along: Array, field: Array, directions: Array) -> tuple[
     m = along.shape[0]
     if m < FEWEST:
         return along, jnp.zeros((), along.dtype)
-    largest = lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(along)), jnp.max(jnp.abs(field))))
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)  # so that squares stay in range
+    scale = largest(along, field.ravel())
     parts = (along / scale, field / scale, directions)
     n_groups = -(-m // GROUP)
     size, n_larger = divmod(m, n_groups)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from plap_jax.typing import Array, root_sum_of_squares
+from plap_jax.typing import Array, largest, safe_root
 
 # Variance that directions like none of those drawn may add, in units of the mean square of what was subtracted, over m:
 # 3/m is the highest rate at which m directions would still miss them in 5 % of all samples, and each of them is off by
@@ -78,13 +78,12 @@ def moments(drawn: Array, left: Array, shared: Array | float = 0.0) -> Moments:
         drawn, left: fᵢ and eᵢ.
         shared: ≥ 0, its square is added to the squares of e: what its units have in common and their spread hides.
     """
-    mean, drawn_mean = jnp.mean(left), jnp.mean(drawn)
-    taken = drawn - left
+    scale = largest(drawn, left)
+    values = jnp.stack([left, drawn, drawn - left]) / scale
+    means = jnp.mean(values, axis=1)
+    spreads = safe_root(jnp.sum((values - means[:, None]) ** 2, axis=1))
+    mean, drawn_mean = scale * means[:2]
+    spread, drawn_spread, taken_spread = scale * spreads
     return Moments(
-        jnp.asarray(len(drawn), drawn.dtype),
-        mean,
-        jnp.hypot(root_sum_of_squares(left - mean), shared),
-        drawn_mean,
-        root_sum_of_squares(drawn - drawn_mean),
-        root_sum_of_squares(taken - jnp.mean(taken)),
+        jnp.asarray(len(drawn), drawn.dtype), mean, jnp.hypot(spread, shared), drawn_mean, drawn_spread, taken_spread
     )

@@ -83,11 +83,13 @@ class Estimate:
         return value - half, value + half
 
 
-def root_sum_of_squares(a: Array) -> Array:
-    """√Σ a² over axis 0, computed relative to the largest so that squares stay in range."""
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(a), axis=0))
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    return scale * safe_root(jnp.sum((a / scale) ** 2, axis=0))
+def largest(*arrays: Array) -> Array:
+    """The largest |entry| over axis 0 of all arrays, for dividing by it so that squares stay in range.
+
+    1 where everything is 0 or something is not finite; no gradient passes through it.
+    """
+    found = jnp.max(jnp.stack([jnp.max(jnp.abs(a), axis=0) for a in arrays]), axis=0)
+    return jax.lax.stop_gradient(jnp.where((found > 0) & jnp.isfinite(found), found, 1))
 
 
 def safe_root(a: Array) -> Array:
@@ -98,8 +100,9 @@ def safe_root(a: Array) -> Array:
 
 def standard_error(units: Array) -> Array:
     """(sample standard deviation over axis 0) / √n; squares stay in range."""
-    n = units.shape[0]
-    return root_sum_of_squares(units - jnp.mean(units, axis=0)) / (n * (n - 1)) ** 0.5
+    n, scale = units.shape[0], largest(units)
+    within = units / scale
+    return scale * safe_root(jnp.sum((within - jnp.mean(within, axis=0)) ** 2, axis=0) / (n * (n - 1)))
 
 
 def require(condition: bool, name: str, value: object, allowed: str) -> None:
