@@ -32,7 +32,7 @@ class Scene(NamedTuple):
 
 
 FIRST = Scene((-3.0, 3.0), (1.0, 1.0), 1.0)
-WHERE = {"middle": 0.0, "before the middle": -0.5, "1 from a mode": 4.0, "2.5 from a mode": 5.5}
+WHERE = {f"x = {x:g}": x for x in (0.0, -0.5, 4.0, 5.5)}
 FIXED = [(d, n) for d in (2, 16, 64) for n in (8, 16, 32, 64)]
 # Where one to five directions in m are unlike the others.
 RARE = [(d, n) for d in (3, 4, 6, 8, 12) for n in (16, 64)]

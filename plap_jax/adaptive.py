@@ -34,14 +34,17 @@ def adaptive_flux(
     rounds as its hardest point, of which each point keeps only those that it asked for, so that its result and
     ``n_evals`` do not depend on the batch.
 
+    Derivatives are forward mode only (``jax.jacfwd``), as of every loop whose length is found on the way; for
+    ``jax.grad`` take ``flux``.
+
     A rule that stops when the standard error looks small stops a little too early: intervals cover less than their
     level, and the less the fewer units there are in a round (docs/estimators.md).
 
     Args:
         score_fn, x, radius, p, key, directions, control: as for ``plap_jax.flux.flux``.
-        until_stderr: > 0, in the units of κ_p; may be traced.
+        until_stderr: > 0, in the units of κ_p; may be traced, and a traced one that is not gives NaN.
         n_samples: directions per round, at least eight independent units.
-        max_samples: the budget, ≥ n_samples; the last round is the one that reaches it.
+        max_samples: the budget, ≥ n_samples, rounded up to whole rounds.
 
     Returns:
         ``Estimate``; n_evals, n_units and n_zero are those of this point, arrays, and plain_mean is False, with a
@@ -75,7 +78,9 @@ def adaptive_flux(
         return i + 1, found.merged(one), n_zero + zeros
 
     n_rounds, found, n_zero = jax.lax.while_loop(unfinished, another, (jnp.asarray(1), *one_round(0)))
-    return Estimate(found.mean, found.stderr, n_rounds * n_samples, n_rounds * units, n_zero, plain_mean=False)
+    good = jnp.where(jnp.isfinite(until_stderr) & jnp.greater(until_stderr, 0), 1, jnp.nan).astype(found.mean.dtype)
+    value, stderr = good * found.mean, good * found.stderr
+    return Estimate(value, stderr, n_rounds * n_samples, n_rounds * units, n_zero, plain_mean=False)
 
 
 # Units of a round: from fewer the standard error itself is too uncertain to stop by.

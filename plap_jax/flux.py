@@ -17,6 +17,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from plap_jax.balls import positive_radius
@@ -106,6 +107,7 @@ def flux_moments(
     """What ``flux`` is made of: the moments of its units, n_zero, and whether nothing was subtracted; as ``flux``."""
     x = jnp.asarray(x)
     require_ball(x, radius, p)
+    require(isinstance(control, bool | np.bool_), "control", control, "must be True or False")
     vectors = sample_directions(key, n_samples, x.shape, directions, x.dtype)
     field, vanishes = _field_on_sphere(score_fn, x, radius, p, vectors.reshape(n_samples, *x.shape))
     units = vectors.reshape(*vectors.shape[:2], -1).astype(field.dtype)

@@ -67,6 +67,28 @@ def test_the_budget_is_kept_and_told():
     assert found.stderr > 1e-6
 
 
+def test_derivatives_are_forward_mode():
+    how = {"p": 1.0, "n_samples": 16, "directions": "iid", "control": True}
+
+    def value(radius):
+        return adaptive_flux(SCORE, BESIDE, key=KEY, until_stderr=1.0, radius=radius).value
+
+    def of_one_round(radius):
+        return flux_moments(SCORE, BESIDE, key=jax.random.fold_in(KEY, 0), radius=radius, **how)[0].mean
+
+    slope = jax.grad(of_one_round)(0.5)
+    assert abs(slope) > 0.01
+    np.testing.assert_allclose(jax.jacfwd(value)(0.5), slope, rtol=1e-4)
+    with pytest.raises(ValueError, match="Reverse-mode"):
+        jax.grad(value)(0.5)
+
+
+@pytest.mark.parametrize("target", [0.0, -1.0, np.nan, np.inf])
+def test_a_traced_target_that_is_none_gives_nan(target):
+    found = to(jnp.float32(target), KEY, MODE)
+    assert np.isnan(found.value) and np.isnan(found.stderr)
+
+
 def test_a_point_does_not_depend_on_its_batch():
     both = jax.vmap(lambda x: to(0.05, KEY, x))(jnp.stack([MODE, BESIDE]))
     for i, x in enumerate((MODE, BESIDE)):
@@ -91,6 +113,7 @@ def test_intervals_cover_nearly_what_they_say(control, most):
     [
         ({"until_stderr": 0.0}, r"^until_stderr=0\.0: must be a single finite number > 0"),
         ({"until_stderr": float("nan")}, r"^until_stderr=nan"),
+        ({"control": "no"}, r"^control='no': must be True or False"),
         ({"n_samples": 4}, r"^n_samples=4: must hold at least 8 independent units; it holds 4"),
         ({"n_samples": 14, "directions": "antithetic"}, r"^n_samples=14: must hold at least 8 .* it holds 7"),
         ({"max_samples": 8}, r"^max_samples=8: must be an integer >= n_samples=16"),
