@@ -42,7 +42,7 @@ def run(config: Any, *, report: Report) -> None:
     for d, p in ((case.d, case.p) for case in part.cases):
         normal = GaussianMixture([1.0], np.zeros((1, d)), np.ones(1), "spherical")
         scene = Scene(f"normal, d = {d}", normal.score, np.zeros((1, d), np.float32), np.array([MODE]), 1.0)
-        with report.stage("breakdown"):
+        with report.stage(f"breakdown/d{d}_p{p:g}"):
             for n in part.n_points:
                 key = named_key(config.seed, f"breakdown/{d}/{n}")
                 found = repeated(exact, scene, scene.points, (p,), key, n, part.repeats)

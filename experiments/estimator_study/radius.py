@@ -39,7 +39,7 @@ def run(config: Any, *, report: Report) -> None:
         exact = np.asarray(pointwise_exact(Partial(scene.score_fn), points, jnp.asarray(orders, jnp.float64)))[:, 0]
     for radius in part.radii:
         ball = replace(scene, radius=radius)
-        with report.stage("radius"):
+        with report.stage(f"radius/{radius:g}"):
             truth, _ = references(ball, point, orders, named_key(config.seed, "radius/reference"))
             of_method = {}
             for method in (m for m in BOUNDARY if m.name in METHODS):
