@@ -68,15 +68,12 @@ def sampling_bound(kappa: Estimate, delta: float) -> Array:
         The bound, shape of ``kappa.value``, dimensionless.
 
     Raises:
-        ValueError: δ outside (0, 1), fewer than two units, an estimate that is no ``plain_mean``, or a value beyond
+        ValueError: δ outside (0, 1), fewer than two units, no estimate or one that is no ``plain_mean``, or a value beyond
             ±1, which is of another order than p = 1. A traced value gives NaN instead.
     """
-    require(
-        kappa.plain_mean,
-        "kappa.plain_mean",
-        kappa.plain_mean,
-        "the bound needs flux, not adaptive_flux, with control=False",
-    )
+    require(isinstance(kappa, Estimate), "kappa", kappa, "must be an Estimate, as flux returns it")
+    allowed = "the bound needs flux, not adaptive_flux, with control=False"
+    require(kappa.plain_mean, "kappa.plain_mean", kappa.plain_mean, allowed)
     variance = jnp.asarray(kappa.stderr) ** 2 * kappa.n_units
     first = hoeffding(kappa.n_units, delta / 2)
     bound = jnp.minimum(first, empirical_bernstein(variance, kappa.n_units, delta / 2))

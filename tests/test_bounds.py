@@ -256,6 +256,7 @@ def test_scores_of_mixed_precision_are_compared_in_the_wider_one(x64):
             lambda: sampling_bound(Estimate(np.array([0.5, -1.001]), 0.1, 16, 16), 0.1),
             r"kappa.value=.*: must be an est",
         ),
+        (lambda: sampling_bound(0.3, 0.1), "kappa=0.3: must be an Estimate, as flux returns it"),
         (lambda: sampling_bound(Estimate(0.1, 0.1, 16, 16), float("nan")), r"delta=nan: must lie in \(0, 1\)"),
         (
             lambda: sampling_bound(flux(Partial(jnp.negative), jnp.ones(2), radius=1.0, key=KEY), 0.1),
