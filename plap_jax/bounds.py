@@ -68,8 +68,8 @@ def sampling_bound(kappa: Estimate, delta: float) -> Array:
         The bound, shape of ``kappa.value``, dimensionless.
 
     Raises:
-        ValueError: δ outside (0, 1), fewer than two units, no estimate or one that is no ``plain_mean``, or a value beyond
-            ±1, which is of another order than p = 1. A traced value gives NaN instead.
+        ValueError: δ outside (0, 1), fewer than two units, no estimate or one that is no ``plain_mean``, or a value
+            beyond ±1, which is of another order than p = 1. A traced value gives NaN instead.
     """
     require(isinstance(kappa, Estimate), "kappa", kappa, "must be an Estimate, as flux returns it")
     allowed = "the bound needs flux, not adaptive_flux, with control=False"
