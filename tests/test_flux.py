@@ -17,12 +17,9 @@ from scipy import integrate, special
 from plap_jax import Estimate, GaussianMixture, flux, p_laplacian, volume
 from plap_jax.balls import ball_average, flux_density, log_sphere_area, log_total_flux, total_flux
 from plap_jax.directions import KINDS
-from plap_jax.flux import (
-    FluxEstimator,
-    InfiniteVarianceWarning,
-    circle_flux,
-)
+from plap_jax.flux import FluxEstimator, circle_flux
 from plap_jax.parallel import map_points
+from plap_jax.volume import InfiniteVarianceWarning
 
 ORDERS = np.array([1.0, 1.5, 2.0, 3.0, 4.0])
 WEIGHTS = np.array([0.5, 0.3, 0.2])

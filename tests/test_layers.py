@@ -27,6 +27,7 @@ LAYERS = {
     "data": 2,
     "labels": 2,
     "flux": 3,
+    "volume": 3,
     "bounds": 3,
     "sampling": 3,
     "adaptive": 4,

@@ -8,7 +8,8 @@ import pytest
 
 import plap_jax
 
-SUBMODULES = sorted({module.name for module in pkgutil.iter_modules(plap_jax.__path__)} - {"flux"})
+FUNCTIONS = ("flux", "volume")  # whose modules have their names
+SUBMODULES = sorted({module.name for module in pkgutil.iter_modules(plap_jax.__path__)} - {*FUNCTIONS})
 
 
 def in_a_new_process(code):
@@ -21,8 +22,9 @@ def test_every_submodule_is_an_attribute_after_one_import():
     assert set(SUBMODULES) <= set(dir(plap_jax)) and set(plap_jax.__all__) <= set(dir(plap_jax))
 
 
-def test_flux_is_the_function():
-    code = "import plap_jax, plap_jax.flux, plap_jax.bounds; print(type(plap_jax.flux).__name__)"
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_name_of_a_function_is_not_its_module(name):
+    code = f"import plap_jax, plap_jax.{name}, plap_jax.bounds; print(type(plap_jax.{name}).__name__)"
     assert in_a_new_process(code) == ["function"]
 
 

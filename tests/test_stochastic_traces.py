@@ -39,7 +39,9 @@ def of_matfree(matrix, method):
         return lambda key: trace(partial(product, matrix), key)
     sphere = stochtrace.sampler_sphere(jnp.ones(DIM), num=of_replicate)
     trace = stochtrace.estimator_leave_one_out(stochtrace.leave_one_out_xtrace(), sampler=sphere)
-    return lambda key: jnp.mean(jax.lax.map(lambda k: trace(partial(product, matrix), k), jax.random.split(key, 8)))
+    return lambda key: jnp.mean(
+        jax.lax.map(lambda k: trace(partial(product, matrix), k), jax.random.split(key, N_REPLICATES))
+    )
 
 
 def of_traceax(matrix, method):

@@ -10,8 +10,8 @@ import jax
 from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.detectors.flipd import PRODUCTS
 from plap_jax.diffusion import Diffusion
-from plap_jax.flux import volume
 from plap_jax.typing import Array, PRNGKey
+from plap_jax.volume import volume
 
 
 @jax.tree_util.register_dataclass
