@@ -66,7 +66,7 @@ sweep: $(DEV) ## the main experiment over seeds and p, collected in one table
 	$(PY) -m experiments.run -m +exp=gmm_memorization $(ARGS)
 
 figures: $(DEV) ## every figure, into figures/ with a page; runs what is not there yet (about an hour at first)
-	$(PY) -m experiments.gallery $(ARGS)
+	$(PY) -m experiments.publish.gallery $(ARGS)
 
 SEEDS ?= 1,2,3,4,5
 OVER_SEEDS = $(PY) -m experiments.run -m tracking=disabled seed=$(SEEDS)
@@ -75,8 +75,8 @@ results: $(DEV) ## the experiments on images over five seeds, and the tables of 
 	$(OVER_SEEDS) +exp=image_memorization_patches hydra.sweep.dir=outputs/results/patches $(ARGS)
 	$(OVER_SEEDS) +exp=detection_benchmark hydra.sweep.dir=outputs/results/detection $(ARGS)
 	$(OVER_SEEDS) +exp=memorization_trajectory hydra.sweep.dir=outputs/results/trajectory $(ARGS)
-	$(PY) -m experiments.pooled outputs/results/detection
-	$(PY) -m experiments.results outputs/results
+	$(PY) -m experiments.publish.pooled outputs/results/detection
+	$(PY) -m experiments.publish.results outputs/results
 
 clean: ## remove the environment and what the tools cache (results in outputs/ stay)
 	rm -rf $(VENV) $(DIFFUSERS_VENV) build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from jax.tree_util import Partial
 
-from benchmarks.networks import random_diffusion
 from benchmarks.pytorch.fluxes import DRAWS, STYLES, Score
 from benchmarks.pytorch.twin import require_agreement, twin
 from benchmarks.settings import part_1
 from benchmarks.table import Row
-from benchmarks.timing import fastest, ratios, take_turns, thread_numbers
+from benchmarks.timing import fastest, ratios, thread_numbers
 from benchmarks.topic import publish
+from experiments.shared.random_networks import random_diffusion
+from experiments.shared.timing import take_turns
 from plap_jax import flux, volume
 from plap_jax.balls import flux_density
 from plap_jax.parallel import map_points

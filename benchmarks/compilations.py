@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from benchmarks.networks import random_diffusion
 from benchmarks.table import Row
 from benchmarks.topic import publish
+from experiments.shared.random_networks import random_diffusion
 from plap_jax import p_laplacian
+from plap_jax._flux import FluxEstimator
 from plap_jax.diffusion import Diffusion
-from plap_jax.flux import FluxEstimator
 from plap_jax.parallel import map_points
 from plap_jax.typing import Array, ScoreFn
 

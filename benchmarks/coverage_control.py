@@ -120,8 +120,8 @@ def adaptive_table(keys: PRNGKey) -> str:
                 how = {"radius": FIRST.radius, "options": options}
                 cells = []
                 for target in TARGETS:
-                    found = repeated(adaptive_flux, score(FIRST, d), centre, keys, until_stderr=target, **how)
-                    cells.append(f"{share_covered(found, expected):.1f} ({np.mean(found.n_evals):.0f})")
+                    found = repeated(adaptive_flux, score(FIRST, d), centre, keys, target_stderr=target, **how)
+                    cells.append(f"{share_covered(found, expected):.1f} ({np.mean(found.nfe):.0f})")
                 rows.append([d, n, name, "yes" if control else "no", *cells])
     return tabulate(
         rows, ["d", "per round", "point", "control", *(f"target {target:g}" for target in TARGETS)], "github"

@@ -1,9 +1,18 @@
 """The exact p-Laplacian by dimension and chunk: memory against a batch of evaluations, time against jacfwd."""
 
-from benchmarks.operator_cost import EVALUATIONS, EXACT, EXACT_OF_U, FOLX_OF_U, JACFWD, Program, programs, timed
 from benchmarks.table import Row
 from benchmarks.timing import ratios
 from benchmarks.topic import publish
+from experiments.estimator_study.operator_cost import (
+    EVALUATIONS,
+    EXACT,
+    EXACT_OF_U,
+    FOLX_OF_U,
+    JACFWD,
+    Program,
+    programs,
+    timed,
+)
 
 DIMS = (16, 64, 256, 784)
 CHUNKS = (None, 392, 196, 64, 16)

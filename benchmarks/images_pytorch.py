@@ -16,16 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.networks import IMAGES, PATCH_SHAPE, PATCHES, random_diffusion, random_unet
 from benchmarks.pytorch.fluxes import boundary_by_batch, unit_directions
 from benchmarks.pytorch.network import Predictor
 from benchmarks.pytorch.training import train as train_torch
 from benchmarks.pytorch.twin import images_first, require_agreement, twin
 from benchmarks.table import Row
-from benchmarks.timing import fastest, ratios, take_turns, thread_numbers
+from benchmarks.timing import fastest, ratios, thread_numbers
 from benchmarks.topic import publish
+from experiments.shared.random_networks import IMAGES, PATCH_SHAPE, PATCHES, random_diffusion, random_unet
+from experiments.shared.timing import take_turns
+from plap_jax._flux import FluxEstimator
 from plap_jax.diffusion import Diffusion
-from plap_jax.flux import FluxEstimator
 from plap_jax.parallel import map_points
 from plap_jax.training import TrainConfig, train
 

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.networks import MLPS, evaluate, random_diffusion
 from benchmarks.table import Row
-from benchmarks.timing import fastest, ratios, take_turns
+from benchmarks.timing import fastest, ratios
 from benchmarks.topic import publish
-from plap_jax.flux import FluxEstimator
+from experiments.shared.random_networks import MLPS, evaluate, random_diffusion
+from experiments.shared.timing import take_turns
+from plap_jax._flux import FluxEstimator
 from plap_jax.parallel import map_points
 from plap_jax.typing import ScoreFn
 

@@ -10,10 +10,11 @@ import jax
 import numpy as np
 
 from benchmarks.many_points import DIM, EVALUATIONS_AT_ONCE, TIME, bare
-from benchmarks.networks import MLPS, evaluate, random_diffusion
 from benchmarks.table import Row
-from benchmarks.timing import fastest, ratios, take_turns
+from benchmarks.timing import fastest, ratios
 from benchmarks.topic import publish
+from experiments.shared.random_networks import MLPS, evaluate, random_diffusion
+from experiments.shared.timing import take_turns
 from plap_jax.typing import Array, ScoreFn
 
 GOAL = 0.75

@@ -6,7 +6,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from experiments.catalogue import CONF
+from experiments.core.catalogue import CONF
 
 
 @dataclass(frozen=True)

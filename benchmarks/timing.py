@@ -1,6 +1,5 @@
-"""Timing on machines that are shared: contestants take turns, and are compared turn by turn."""
+"""Ratios of times, and processes timed from start to end."""
 
-import gc
 import os
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.shared.timing import take_turns
+
 ROOT = Path(__file__).resolve().parents[1]
 # Caches of compiled code that a user's environment may name: "from process start" means without them.
 CACHES = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE", "TORCHINDUCTOR_CACHE_DIR")
@@ -19,25 +20,6 @@ CACHES = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE", "TORCHIND
 def n_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def take_turns(contestants: Mapping[str, Callable[[], Any]], runs: int, warm_up: bool = True) -> dict[str, list[float]]:
-    """Seconds of each contestant in each of ``runs`` rounds; in a round each runs once, in turn.
-
-    Args:
-        contestants: functions that return when their work is done (``jax.block_until_ready``).
-        runs: rounds.
-        warm_up: one round beforehand that is not counted, which compiles.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for i in range(-1 if warm_up else 0, runs):
-        for name, contestant in contestants.items():
-            gc.collect()
-            start = time.perf_counter()
-            contestant()
-            if i >= 0:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def fastest(contestants: Mapping[Any, Callable[[], Any]]) -> Any:

@@ -7,10 +7,10 @@ import traceback
 import hydra
 from omegaconf import DictConfig
 
-from experiments.catalogue import CONF
-from experiments.collect import SweepWatch, collect, runs_in, tell
-from experiments.errors import JobFailed, Refused, one_line
-from experiments.job import execute
+from experiments.core.catalogue import CONF
+from experiments.core.errors import JobFailed, Refused, one_line
+from experiments.core.job import execute
+from experiments.publish.collect import SweepWatch, collect, runs_in, tell
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")

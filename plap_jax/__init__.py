@@ -3,21 +3,28 @@
 The operator Δ_p u = ∇·(|s|^{p−2} s), s = ∇ log q, pointwise (``p_laplacian``) and averaged over balls (``flux``,
 ``volume``), computed from a score function alone.
 
-Every submodule is an attribute, loaded when it is first used: ``plap_jax.bounds``, ``plap_jax.training``, … . The names
-``plap_jax.flux`` and ``plap_jax.volume`` are the functions; what else their modules hold is imported by
-``from plap_jax.flux import …``.
+Every submodule is an attribute, loaded when it is first used: ``plap_jax.bounds``, ``plap_jax.training``, … .
 """
 
 import importlib
 from types import ModuleType
 
-from plap_jax.flux import flux
+from plap_jax._flux import FluxEstimator, flux
+from plap_jax._volume import volume
 from plap_jax.mixtures import GaussianMixture
 from plap_jax.operators import p_laplacian, p_laplacian_estimate
 from plap_jax.typing import Estimate, ScoreFn
-from plap_jax.volume import volume
 
-__all__ = ["Estimate", "GaussianMixture", "ScoreFn", "flux", "p_laplacian", "p_laplacian_estimate", "volume"]
+__all__ = [
+    "Estimate",
+    "FluxEstimator",
+    "GaussianMixture",
+    "ScoreFn",
+    "flux",
+    "p_laplacian",
+    "p_laplacian_estimate",
+    "volume",
+]
 
 # Loaded on first use: scikit-learn, Flax and Orbax would make the import of the core several times as slow.
 _SUBMODULES = frozenset(

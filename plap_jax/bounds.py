@@ -109,7 +109,7 @@ def score_error_bound(
         x, radius, p, key, n_samples, directions: as for ``flux``.
 
     Returns:
-        ``Estimate`` of E_n[b_p], a scalar in the units of |s|^{p−1}; never negative. n_evals counts both scores; the
+        ``Estimate`` of E_n[b_p], a scalar in the units of |s|^{p−1}; never negative. nfe counts both scores; the
         independent units are those of ``flux``.
 
     Raises:

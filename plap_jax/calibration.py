@@ -59,7 +59,7 @@ def adjusted_p_values(p_values: ArrayLike) -> np.ndarray:
     return stats.false_discovery_control(p_values, method="bh") if len(p_values) else p_values
 
 
-def discoveries(p_values: ArrayLike, fdr: float) -> np.ndarray:
+def benjamini_hochberg(p_values: ArrayLike, fdr: float) -> np.ndarray:
     """q_i ≤ fdr: which images are flagged, so that at most the share ``fdr`` of the flagged are nulls, on average.
 
     Args:

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from plap_jax.typing import Array, largest, safe_root
+from plap_jax.typing import Array, max_abs, safe_sqrt
 
 # With fewer units a coefficient would cost more than it saves.
-FEWEST = 8
+MIN_UNITS = 8
 # Units that are each other's control, at most; the products of all pairs are kept, so this bounds the memory.
 GROUP = 64
 # Squared t of the regression that is shrunk to nothing.
@@ -51,9 +51,9 @@ def subtract_mean_field(along: Array, field: Array, directions: Array) -> tuple[
         eᵢ ``(m,)`` and √(Σ_{i≠j} Dᵢⱼ Dⱼᵢ), a scalar, both in the units of f.
     """
     m = along.shape[0]
-    if m < FEWEST:
+    if m < MIN_UNITS:
         return along, jnp.zeros((), along.dtype)
-    scale = largest(along, field.ravel())
+    scale = max_abs(along, field.ravel())
     parts = (along / scale, field / scale, directions)
     n_groups = -(-m // GROUP)
     size, n_larger = divmod(m, n_groups)
@@ -63,7 +63,7 @@ def subtract_mean_field(along: Array, field: Array, directions: Array) -> tuple[
             groups = tuple(a[members].reshape(-1, of_size, *a.shape[1:]) for a in parts)
             found.append(jax.tree.map(jnp.ravel, jax.vmap(_within_group)(*groups)))
     residuals, shared = (jnp.concatenate(part) for part in zip(*found, strict=True))
-    return scale * residuals, scale * safe_root(jnp.sum(shared))
+    return scale * residuals, scale * safe_sqrt(jnp.sum(shared))
 
 
 def _within_group(f: Array, field: Array, n: Array) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from plap_jax.typing import Array, largest, safe_root
+from plap_jax.typing import Array, max_abs, safe_sqrt
 
 # Variance that directions like none of those drawn may add, in units of the mean square of what was subtracted, over m:
 # 3/m is the highest rate at which m directions would still miss them in 5 % of all samples, and each of them is off by
@@ -78,10 +78,10 @@ def moments(drawn: Array, left: Array, shared: Array | float = 0.0) -> Moments:
         drawn, left: fᵢ and eᵢ.
         shared: ≥ 0, its square is added to the squares of e: what its units have in common and their spread hides.
     """
-    scale = largest(drawn, left)
+    scale = max_abs(drawn, left)
     values = jnp.stack([left, drawn, drawn - left]) / scale
     means = jnp.mean(values, axis=1)
-    spreads = safe_root(jnp.sum((values - means[:, None]) ** 2, axis=1))
+    spreads = safe_sqrt(jnp.sum((values - means[:, None]) ** 2, axis=1))
     mean, drawn_mean = scale * means[:2]
     spread, drawn_spread, taken_spread = scale * spreads
     return Moments(

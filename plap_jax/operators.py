@@ -125,7 +125,7 @@ def p_laplacian_estimate(
         eps: as for ``p_laplacian``.
 
     Returns:
-        ``Estimate`` of Δ_p u, same units and sign; n_evals = n_probes + 2 (the score and the product with ŝ).
+        ``Estimate`` of Δ_p u, same units and sign; nfe = n_probes + 2 (the score and the product with ŝ).
 
     Raises:
         ValueError: as ``p_laplacian``, and for an unknown method or an n_probes that does not fit it.

@@ -21,13 +21,13 @@ class FluxAlong:
     """κ_p at every step of one generation, noisiest first; ``(N,)`` each, higher = more memorized.
 
     Attributes:
-        without: of the score that is told nothing, s_∅.
-        given: of the score that is told the prompt, s_c.
+        unconditional: of the score that is told nothing, s_∅.
+        conditional: of the score that is told the prompt, s_c.
         gap: κ^Δ_p, of s_c − s_∅ = ∇ log q(c | x).
     """
 
-    without: Estimate
-    given: Estimate
+    unconditional: Estimate
+    conditional: Estimate
     gap: Estimate
 
 
@@ -72,8 +72,8 @@ def flux_along(
     prompts = jnp.stack([jnp.full_like(prompt, NO_CONDITION), prompt])
 
     def scores(x: Array, t: Array) -> Array:
-        without, given = jax.vmap(diffusion.score, in_axes=(None, None, 0))(x, t, prompts)
-        return jnp.stack([without, given, given - without])
+        unconditional, conditional = jax.vmap(diffusion.score, in_axes=(None, None, 0))(x, t, prompts)
+        return jnp.stack([unconditional, conditional, conditional - unconditional])
 
     def at_step(step: tuple[Array, Array]) -> tuple[Array, Array]:
         t, x0 = step

@@ -44,7 +44,7 @@ class Estimate:
     Attributes:
         value: the estimate, ``(*batch,)``, in the units of the quantity estimated.
         stderr: its standard error, same shape and units.
-        n_evals: score evaluations spent per point; a Jacobian-vector product counts as one.
+        nfe: score evaluations spent per point; a Jacobian-vector product counts as one.
         n_units: independent units behind ``stderr`` (single directions, pairs, blocks, replicates).
         n_zero: directions on which the score vanished exactly while p < 2. They contribute 0.
         plain_mean: whether value is the mean of a number of units fixed beforehand, nothing subtracted; not traced.
@@ -53,7 +53,7 @@ class Estimate:
 
     value: Any
     stderr: Any
-    n_evals: Any
+    nfe: Any
     n_units: Any
     n_zero: Any = 0
     plain_mean: bool = field(default=True, metadata={"static": True})
@@ -83,7 +83,7 @@ class Estimate:
         return value - half, value + half
 
 
-def largest(*arrays: Array) -> Array:
+def max_abs(*arrays: Array) -> Array:
     """The largest |entry| over axis 0 of all arrays, for dividing by it so that squares stay in range.
 
     1 where everything is 0 or something is not finite; no gradient passes through it.
@@ -92,7 +92,7 @@ def largest(*arrays: Array) -> Array:
     return jax.lax.stop_gradient(jnp.where((found > 0) & jnp.isfinite(found), found, 1))
 
 
-def safe_root(a: Array) -> Array:
+def safe_sqrt(a: Array) -> Array:
     """√a with derivative 0 where a = 0, not infinity, which makes NaN of every gradient that passes by."""
     vanishes = a == 0
     return jnp.where(vanishes, 0, jnp.sqrt(jnp.where(vanishes, 1, a)))
@@ -100,9 +100,9 @@ def safe_root(a: Array) -> Array:
 
 def standard_error(units: Array) -> Array:
     """(sample standard deviation over axis 0) / √n; squares stay in range."""
-    n, scale = units.shape[0], largest(units)
+    n, scale = units.shape[0], max_abs(units)
     within = units / scale
-    return scale * safe_root(jnp.sum((within - jnp.mean(within, axis=0)) ** 2, axis=0) / (n * (n - 1)))
+    return scale * safe_sqrt(jnp.sum((within - jnp.mean(within, axis=0)) ** 2, axis=0) / (n * (n - 1)))
 
 
 def require(condition: bool, name: str, value: object, allowed: str) -> None:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from benchmarks.pytorch.fluxes import unit_directions
 from benchmarks.pytorch.training import train
+from plap_jax._flux import FluxEstimator
 from plap_jax.data import Planted, digits, plant
 from plap_jax.detectors import FluxDensity, Query
 from plap_jax.directions import sample_directions
-from plap_jax.flux import FluxEstimator
 from plap_jax.metrics import auc
 from plap_jax.parallel import map_points
 from plap_jax.pretrained import Pretrained, load_diffusers

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.networks import evaluate
 from benchmarks.pytorch.network import NoisePredictor, Predictor
 from benchmarks.pytorch.unet import UNetPredictor
+from experiments.shared.random_networks import evaluate
 from plap_jax.diffusion import Diffusion
 from plap_jax.networks.mlp import ResidualMLP
 from plap_jax.networks.unet import UNet

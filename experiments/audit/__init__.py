@@ -6,10 +6,10 @@ docs/audit.md is the page for users.
 from experiments.audit.audit import audit
 from experiments.audit.models import load
 from experiments.audit.settings import Request
-from experiments.cache import Cache
-from experiments.report import Report
-from experiments.schema import BaseConfig
-from experiments.tracker import Tracker
+from experiments.core.cache import Cache
+from experiments.core.report import Report
+from experiments.core.schema import BaseConfig
+from experiments.core.tracker import Tracker
 
 __all__ = ["Config", "run"]
 

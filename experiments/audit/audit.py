@@ -18,8 +18,8 @@ from experiments.audit.settings import WITH_PROMPT, Request, Score
 from experiments.audit.stream import Scored, score_all
 from experiments.audit.training import Training
 from experiments.audit.verdict import Verdict, judge
-from experiments.cache import Cache
-from experiments.report import PAGE, Report
+from experiments.core.cache import Cache
+from experiments.core.report import PAGE, Report
 from plap_jax.typing import require
 
 log = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ def in_words(
     control = "with" if flux.control else "without"
     directions = (
         f"rounds of {flux.n_samples} ({flux.directions}), {control} control variate, until stderr ≤ "
-        f"{config.until_stderr:g}, at most {config.max_samples} for an image"
+        f"{config.target_stderr:g}, at most {config.max_samples} for an image"
     )
     repeated = f"mean of {config.repeats} draws of its randomness"
     held = f"{config.fdr:g}, Benjamini–Hochberg"

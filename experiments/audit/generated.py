@@ -9,10 +9,10 @@ import plap_jax
 from experiments.audit.images import Memory
 from experiments.audit.models import Subject
 from experiments.audit.prompts import Prompts
-from experiments.cache import Cache, code_tag, target_modules
-from experiments.networks import named_key
-from experiments.report import Report
-from experiments.schema import Section, Target
+from experiments.core.cache import Cache, code_tag, target_modules
+from experiments.core.report import Report
+from experiments.core.schema import Section, Target
+from experiments.shared.networks import named_key
 from plap_jax.sampling import guided, sample
 
 BATCH = 256  # small images at a time

@@ -48,7 +48,7 @@ class Source(Protocol):
         ...
 
 
-class Folder:
+class FolderSource:
     """The PNG, JPEG and WebP files of a folder and its sub-folders, in the order of their names.
 
     Args:
@@ -188,7 +188,7 @@ def open_source(key: str, path: str, shape: tuple[int, ...], resize: Resize, cro
     """
     place = Path(path)
     if place.is_dir():
-        return Folder(key, place, shape, resize, crop)
+        return FolderSource(key, place, shape, resize, crop)
     is_array = place.suffix.lower() in ARRAYS and place.is_file()
     require(is_array, key, path, "must be a folder of images, an .npz or an .npy file that is there")
     return ArrayFile(key, place, shape)

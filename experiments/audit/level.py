@@ -12,8 +12,8 @@ from experiments.audit.images import Source
 from experiments.audit.models import Subject
 from experiments.audit.scores import level_scores
 from experiments.audit.settings import Settings
-from experiments.cache import Cache, code_tag
-from experiments.report import Report
+from experiments.core.cache import Cache, code_tag
+from experiments.core.report import Report
 from plap_jax.calibration import spread_beyond_noise
 from plap_jax.data.images import UnusableImage
 from plap_jax.diffusion import Schedule

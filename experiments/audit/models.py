@@ -14,8 +14,8 @@ import numpy as np
 from flax import nnx
 from omegaconf import OmegaConf
 
-from experiments.report import MANIFEST
-from experiments.schema import Target
+from experiments.core.report import MANIFEST
+from experiments.core.schema import Target
 from plap_jax.checkpoints import read_about
 from plap_jax.data import fingerprint
 from plap_jax.diffusion import Diffusion

@@ -14,7 +14,7 @@ from experiments.audit.settings import Settings
 from experiments.audit.stream import Scored
 from experiments.audit.training import Training
 from experiments.audit.verdict import Verdict, agreement
-from experiments.report import Report
+from experiments.core.report import Report
 
 NAMES = {
     "kappa": "κ₁ without a prompt",
@@ -44,7 +44,7 @@ def _row(rank: int, i: int, verdict: Verdict, audited: Scored, training: Trainin
     row: dict[str, Any] = {"rank": rank, "file": audited.names[i]}
     for name in [name for name in columns if f"{name}/stderr" in columns]:
         row |= {name: float(columns[name][i]), f"{name}_stderr": float(columns[f"{name}/stderr"][i])}
-    row |= {"low": float(verdict.low[i]), "high": float(verdict.high[i]), "n_evals": int(columns["n_evals"][i])}
+    row |= {"low": float(verdict.low[i]), "high": float(verdict.high[i]), "nfe": int(columns["nfe"][i])}
     if verdict.flagged is not None:
         row |= {"p_value": float(verdict.p_value[i]), "q_value": float(verdict.q_value[i])}
         row |= {"flagged": int(verdict.flagged[i])}
@@ -62,7 +62,7 @@ def write_metrics(
     report.metric("audit/images", len(audited))
     report.metric("audit/skipped", n_skipped)
     report.metric("audit/sigma", level.sigma)
-    report.metric("audit/evaluations_per_image", float(audited.columns["n_evals"].mean()))
+    report.metric("audit/evaluations_per_image", float(audited.columns["nfe"].mean()))
     report.metric("audit/score_median", float(np.median(verdict.score)))
     report.metric("audit/score_highest", float(verdict.score.max()))
     report.metric("audit/stderr_median", float(np.median(verdict.stderr)))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from experiments.audit.claims import Claims
 from experiments.audit.histogram import Histogram, drawing
-from experiments.files import write_text
+from experiments.core.files import write_text
 from plap_jax.typing import require
 
 MAX_ROWS = 2000  # with thumbnails, some 10 MB; the rest stands in the table of the run

@@ -10,8 +10,8 @@ import numpy as np
 
 from experiments.audit.models import Subject
 from experiments.audit.settings import Settings
-from experiments.detection_benchmark.scoring import Method
-from experiments.networks import named_key
+from experiments.shared.methods import Method
+from experiments.shared.networks import named_key
 from plap_jax.adaptive import adaptive_flux
 from plap_jax.detectors import Detector, Query
 from plap_jax.detectors.base import gap_at
@@ -34,26 +34,26 @@ class Kappa:
     model: Diffusion
     t: ArrayLike
     key: PRNGKey
-    until_stderr: ArrayLike
+    target_stderr: ArrayLike
     n_samples: int = field(metadata={"static": True})
     max_samples: int = field(metadata={"static": True})
     directions: Directions = field(metadata={"static": True})
     control: bool = field(metadata={"static": True})
 
     def __call__(self, image: Array, prompt: Array | None = None) -> dict[str, Estimate]:
-        """``{"kappa"}``, or with a prompt also ``{"kappa_given", "kappa_gap"}``; n_evals counts evaluations."""
+        """``{"kappa"}``, or with a prompt also ``{"kappa_given", "kappa_gap"}``; nfe counts evaluations."""
         centre, radius = self.model.ball(image, self.t)
         how = {"n_samples": self.n_samples, "max_samples": self.max_samples}
         how |= {"directions": self.directions, "control": self.control}
 
         def flux(score: Callable[[Array], Array]) -> Estimate:
-            return adaptive_flux(score, centre, radius=radius, key=self.key, until_stderr=self.until_stderr, **how)
+            return adaptive_flux(score, centre, radius=radius, key=self.key, target_stderr=self.target_stderr, **how)
 
         found = {"kappa": flux(self.model.score_at(self.t))}
         if prompt is not None:
             gap = flux(gap_at(self.model, self.t, prompt))
             found["kappa_given"] = flux(self.model.score_at(self.t, prompt))
-            found["kappa_gap"] = replace(gap, n_evals=2 * gap.n_evals)
+            found["kappa_gap"] = replace(gap, nfe=2 * gap.nfe)
         return found
 
 
@@ -85,12 +85,12 @@ class Scorer:
     @property
     def how(self) -> Mapping[str, Any]:
         """All that the scores depend on beside images, prompts and code; JSON-able."""
-        keys = {"flux", "until_stderr", "max_samples", "detector", "repeats"}
+        keys = {"flux", "target_stderr", "max_samples", "detector", "repeats"}
         settings = self.settings.model_dump(mode="json", include=keys)
         return {"model": self.subject.key, "sigma": self.sigma, "seed": self.seed, "settings": settings}
 
     def __call__(self, images: np.ndarray, prompts: list[str] | list[int] | None) -> Columns:
-        """Columns of n numbers: for each score its name, ``…/stderr``, ``…/n_units``, and n_evals of all together.
+        """Columns of n numbers: for each score its name, ``…/stderr``, ``…/n_units``, and nfe of all together.
 
         Args:
             images: ``(n, *image_shape)``.
@@ -103,14 +103,14 @@ class Scorer:
         points = self.subject.model.encode(images[rows], batch_size=min(ENCODED, unit))
         model, numbers = self._told(prompts and [prompts[row] for row in rows])
         found = self._kappa(model, points, numbers) if self.method is None else self._detector(model, points, numbers)
-        columns = {"n_evals": sum(np.broadcast_to(e.n_evals, len(points)) for e in found.values()).astype(int)}
+        columns = {"nfe": sum(np.broadcast_to(e.nfe, len(points)) for e in found.values()).astype(int)}
         for name, one in found.items():
             columns |= {name: one.value, f"{name}/stderr": one.stderr, f"{name}/n_units": one.n_units}
         return {name: np.asarray(column)[:n] for name, column in columns.items()}
 
     def _batch(self, dim: int) -> int:
         """Images at a time."""
-        of_method = self.method and self._made().evaluations(dim)
+        of_method = self.method and self._made().nfe(dim)
         return batch_size(self.settings, dim, of_method or self.settings.flux.n_samples)
 
     def _made(self) -> Detector:
@@ -131,7 +131,7 @@ class Scorer:
     def _kappa(self, model: Diffusion, points: np.ndarray, numbers: np.ndarray | None) -> dict[str, Estimate]:
         flux = self.settings.flux
         counts = (flux.n_samples, self.settings.max_samples, flux.directions, flux.control)
-        one = Kappa(model, self.time, named_key(self.seed, "audit"), np.float32(self.settings.until_stderr), *counts)
+        one = Kappa(model, self.time, named_key(self.seed, "audit"), np.float32(self.settings.target_stderr), *counts)
         columns = () if numbers is None else (numbers,)
         return map_points(one, points, *columns, batch_size=self._batch(points[0].size))
 
@@ -141,7 +141,7 @@ class Scorer:
         keys = [named_key(self.seed, f"audit/{i}") for i in range(n)]
         values = np.stack([detector.scores(model, Query(points, numbers), key=k, batch_size=size) for k in keys])
         stderr = values.std(axis=0, ddof=1) / n**0.5
-        evaluations = np.full(len(points), n * detector.evaluations(points[0].size))
+        evaluations = np.full(len(points), n * detector.nfe(points[0].size))
         return {"detector": Estimate(values.mean(axis=0), stderr, evaluations, np.full(len(points), n))}
 
 

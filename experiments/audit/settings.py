@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from experiments.audit.generated import Generation
-from experiments.detection_benchmark.scoring import Method
-from experiments.generation import Labels
-from experiments.schema import STRICT, Flux, checked_as
+from experiments.core.schema import STRICT, Flux, checked_as
+from experiments.shared.generation import Labels
+from experiments.shared.methods import Method
 from plap_jax.data.decoding import Resize
 from plap_jax.directions import unit_size
 from plap_jax.typing import require
@@ -15,7 +15,7 @@ from plap_jax.typing import require
 Score = Literal["kappa", "kappa_given", "kappa_gap", "detector"]
 WITH_PROMPT: tuple[Score, ...] = ("kappa_given", "kappa_gap")
 # Independent units of a round, of which the standard error is taken.
-FEWEST_UNITS = 8
+MIN_UNITS = 8
 
 
 class Settings(BaseModel):
@@ -27,7 +27,7 @@ class Settings(BaseModel):
     score: Score | None = Field(description="what images are ranked by; null: what there is most of to go by")
     sigma: Annotated[float, Field(gt=0)] | None = Field(description="noise level; null: chosen by its rule")
     noise_levels: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="the rule chooses among them")
-    until_stderr: float = Field(gt=0, description="directions are added until the standard error is as small")
+    target_stderr: float = Field(gt=0, description="directions are added until the standard error is as small")
     max_samples: int = Field(ge=1, description="but no more than so many for an image")
     detector: dict[str, Method] | None = Field(None, description="detector=NAME of conf/detector, instead of κ₁")
     repeats: int = Field(ge=2, description="of a detector with other randomness, for its standard error")
@@ -51,8 +51,8 @@ class Settings(BaseModel):
         require(flux.p == 1, "flux.p", flux.p, "must be 1 here; other orders are detectors, as detector=flux_p2")
         require(flux.radius is None, "flux.radius", flux.radius, "must be null here: the noise shell σ√d")
         size = checked_as("flux.n_samples", flux.n_samples, unit_size, flux.directions, flux.n_samples, 2**30)
-        allowed = f"must hold at least {FEWEST_UNITS} independent units, {FEWEST_UNITS * size} directions here"
-        require(flux.n_samples >= FEWEST_UNITS * size, "flux.n_samples", flux.n_samples, allowed)
+        allowed = f"must hold at least {MIN_UNITS} independent units, {MIN_UNITS * size} directions here"
+        require(flux.n_samples >= MIN_UNITS * size, "flux.n_samples", flux.n_samples, allowed)
         allowed = f"must be at least flux.n_samples={flux.n_samples}"
         require(self.max_samples >= flux.n_samples, "max_samples", self.max_samples, allowed)
         fits = (self.score == "detector") <= (self.detector is not None)

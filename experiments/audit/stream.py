@@ -12,9 +12,9 @@ from experiments.audit.images import Source, digests_of
 from experiments.audit.prompts import Prompts
 from experiments.audit.scores import Columns, Scorer
 from experiments.audit.training import Training
-from experiments.cache import Cache, code_tag, target_modules
-from experiments.files import sha256_json
-from experiments.report import Report
+from experiments.core.cache import Cache, code_tag, target_modules
+from experiments.core.files import sha256_json
+from experiments.core.report import Report
 from plap_jax.data.images import UnusableImage
 from plap_jax.typing import require
 

@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from experiments.audit.images import Source, digests_of, read_all
-from experiments.generation import Labels
+from experiments.shared.generation import Labels
 from plap_jax.data import fingerprint
 from plap_jax.data.duplicates import distinct
 from plap_jax.typing import require

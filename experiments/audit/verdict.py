@@ -9,8 +9,8 @@ from experiments.audit.settings import Score
 from experiments.audit.stream import Scored
 from plap_jax.calibration import (
     adjusted_p_values,
+    benjamini_hochberg,
     conformal_p_values,
-    discoveries,
     fewest_discoveries,
     robust_z,
     smallest_reference,
@@ -103,14 +103,14 @@ def judge(name: Score, audited: Scored, reference: Scored | None, fdr: float | N
     """
     columns = audited.columns
     score, stderr = (np.asarray(columns[key], np.float64) for key in (name, f"{name}/stderr"))
-    low, high = Estimate(score, stderr, columns["n_evals"], columns[f"{name}/n_units"]).interval()
+    low, high = Estimate(score, stderr, columns["nfe"], columns[f"{name}/n_units"]).interval()
     compared = None if reference is None else np.asarray(reference.columns[name], np.float64)
     z = robust_z(score, score if compared is None else compared)
     common = (name, score, stderr, low, high, z, compared, fdr)
     if fdr is None:
         return Verdict(*common)
     p_value = conformal_p_values(score, compared)
-    return Verdict(*common, p_value, adjusted_p_values(p_value), discoveries(p_value, fdr))
+    return Verdict(*common, p_value, adjusted_p_values(p_value), benjamini_hochberg(p_value, fdr))
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,13 @@ from experiments.audit.models import Subject
 from experiments.audit.output import pixels
 from experiments.audit.settings import Request, Settings
 from experiments.audit.stream import score_all
-from experiments.cache import Cache
-from experiments.image_memorization.learning import Learning
-from experiments.image_memorization.study import NETWORK, Planting, planted_images, snapshot_steps
-from experiments.networks import Trained, trained
-from experiments.report import Report
-from experiments.schema import RunConfig, Section
-from experiments.tracker import Tracker
-from plap_jax.calibration import conformal_p_values, discoveries
+from experiments.core.cache import Cache
+from experiments.core.report import Report
+from experiments.core.schema import RunConfig, Section
+from experiments.core.tracker import Tracker
+from experiments.shared.networks import MAIN, Learning, Trained, snapshot_steps, trained
+from experiments.shared.planting import Planting, planted_images
+from plap_jax.calibration import benjamini_hochberg, conformal_p_values
 from plap_jax.data import Planted, fingerprint
 from plap_jax.metrics import auc, proportion_interval
 from plap_jax.pretrained import Pretrained
@@ -67,7 +66,7 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
     # The steps of image_memorization, which finds this network in the cache, and this experiment that one's.
     steps = snapshot_steps(config.learning.n_snapshots, config.train.make().n_steps)
     common = {"report": report, "cache": cache}
-    network = trained(config, images.train, name=NETWORK, snapshot_steps=steps, tracker=tracker, **common)
+    network = trained(config, images.train, name=MAIN, snapshot_steps=steps, tracker=tracker, **common)
     with report.stage("files"):
         folder = _files(config, images, cache)
     subject = _subject(network, images)
@@ -145,7 +144,7 @@ def resplit(planted: np.ndarray, heldout: np.ndarray, config: Config) -> dict[st
     shares, power = [], []
     for _ in range(N_RESPLITS):
         nulls, reference = np.split(rng.permutation(heldout), [n])
-        flagged = discoveries(conformal_p_values(np.concatenate([planted, nulls]), reference), config.fdr)
+        flagged = benjamini_hochberg(conformal_p_values(np.concatenate([planted, nulls]), reference), config.fdr)
         shares.append(flagged[len(planted) :].sum() / max(1, flagged.sum()))
         power.append(flagged[: len(planted)].mean())
     return {"false_discovery_rate": float(np.mean(shares)), "power": float(np.mean(power))}

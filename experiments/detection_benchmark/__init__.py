@@ -8,13 +8,14 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from experiments.cache import Cache
-from experiments.captioned import CaptionedConfig, Generated, Study, generated, prepare
+from experiments.core.cache import Cache
+from experiments.core.report import Report
+from experiments.core.tracker import Tracker
 from experiments.detection_benchmark.results import Cell, Results
-from experiments.detection_benchmark.scoring import Method, Prompt, Scored, score
+from experiments.detection_benchmark.scoring import CandidateScores, score
 from experiments.detection_benchmark.tasks import tasks
-from experiments.report import Report
-from experiments.tracker import Tracker
+from experiments.shared.captions import CaptionedConfig, CaptionedImages, CaptionedStudy, generated, prepare
+from experiments.shared.methods import Method, Prompt
 from plap_jax.metrics import proportion_interval
 from plap_jax.typing import require
 
@@ -59,8 +60,8 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
 
 
 def _scores(
-    config: Config, study: Study, made: Generated, prompt: Prompt, *, report: Report, cache: Cache
-) -> dict[str, Scored]:
+    config: Config, study: CaptionedStudy, made: CaptionedImages, prompt: Prompt, *, report: Report, cache: Cache
+) -> dict[str, CandidateScores]:
     return {
         name: score(
             method,
@@ -77,7 +78,7 @@ def _scores(
     }
 
 
-def _count_copies(config: Config, study: Study, made: Generated, report: Report) -> None:
+def _count_copies(config: Config, study: CaptionedStudy, made: CaptionedImages, report: Report) -> None:
     """Share of images that are copies, by the number of copies behind their caption, and of shared captions."""
     copies, is_copy = study.captions.copies[made.prompts], made.copies.by_ratio
     kinds = study.captions.kind[made.prompts]

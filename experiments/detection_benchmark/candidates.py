@@ -12,10 +12,10 @@ from typing import ClassVar
 import jax
 import numpy as np
 
+from plap_jax._flux import flux
 from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import Directions
-from plap_jax.flux import flux
 from plap_jax.typing import Array, PRNGKey, require
 
 
@@ -71,6 +71,6 @@ class FluxContrast(Detector):
         how = {"n_samples": self.n_samples, "directions": self.directions, "control": False}
         return flux(model.score_at(t, query.prompt), centre, radius=radius, key=key, **how).value
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """One per direction and level."""
         return 2 * self.n_samples

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.detection_benchmark.scoring import Scored
-from experiments.detection_benchmark.tasks import Task
+from experiments.detection_benchmark.scoring import CandidateScores
+from experiments.detection_benchmark.tasks import DetectionTask
 from plap_jax.bootstrap import (
     cluster_weights,
     fewest_clusters,
@@ -19,7 +19,7 @@ from plap_jax.bootstrap import (
 )
 from plap_jax.metrics import Interval, auc, tpr_at_fpr
 
-FEWEST = 2  # units, and captions, of each class
+MIN_PER_CLASS = 2  # units, and captions, of each class
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Measured:
         return paired_percentile_interval(*of_i, *of_j, self.n_clusters, trials=self.trials)
 
 
-def choose(task: Task, scored: Mapping[str, Scored]) -> Chosen | str:
+def choose(task: DetectionTask, scored: Mapping[str, CandidateScores]) -> Chosen | str:
     """Each detector's candidate of highest AUC on the validation half, the first of equals; or why there is none."""
     positive, negative = task.validation & task.positive, task.validation & ~task.positive
     reason = too_few(task, positive, negative, "validation")
@@ -89,7 +89,7 @@ def choose(task: Task, scored: Mapping[str, Scored]) -> Chosen | str:
     return Chosen(tuple(scored), np.asarray(candidate), np.asarray(aucs), np.stack(values))
 
 
-def measure(task: Task, chosen: Chosen, copies: tuple[int, ...] | None, seed: int) -> Measured | str:
+def measure(task: DetectionTask, chosen: Chosen, copies: tuple[int, ...] | None, seed: int) -> Measured | str:
     """AUC and TPR at 1 % FPR on the test half, and on resamples of its captions; or why there is nothing to measure."""
     positive, negative = task.test_classes(copies)
     reason = too_few(task, positive, negative, "test")
@@ -109,10 +109,11 @@ def measure(task: Task, chosen: Chosen, copies: tuple[int, ...] | None, seed: in
     )
 
 
-def too_few(task: Task, positive: np.ndarray, negative: np.ndarray, half: str) -> str | None:
+def too_few(task: DetectionTask, positive: np.ndarray, negative: np.ndarray, half: str) -> str | None:
     """Why nothing can be measured, or None."""
     for name, members in (("memorized", positive), ("other", negative)):
         n, captions = int(members.sum()), len(np.unique(task.clusters[members]))
-        if min(n, captions) < FEWEST:
-            return f"{n} {name} {task.name}(s) of {captions} caption(s) in the {half} half, at least {FEWEST} needed"
+        if min(n, captions) < MIN_PER_CLASS:
+            needed = f"at least {MIN_PER_CLASS} needed"
+            return f"{n} {name} {task.name}(s) of {captions} caption(s) in the {half} half, {needed}"
     return None

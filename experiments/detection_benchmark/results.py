@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments.core.report import Report
 from experiments.detection_benchmark.evaluation import Chosen, Measured, choose, measure
-from experiments.detection_benchmark.scoring import Method, Prompt, Scored
-from experiments.detection_benchmark.tasks import ALL, Task, groups_of
-from experiments.report import Report
+from experiments.detection_benchmark.scoring import CandidateScores
+from experiments.detection_benchmark.tasks import ALL, DetectionTask, groups_of
+from experiments.shared.methods import Method, Prompt
 from plap_jax.metrics import Interval, tpr_at_fpr
 
 FPRS = np.concatenate([[0.0], np.geomspace(1e-3, 1, 61)])  # of the ROC curves
@@ -46,7 +47,7 @@ class Results:
     _resamples: dict[str, Any] = field(default_factory=dict)
     _choices: dict[Cell, tuple[Chosen, Measured | str]] = field(default_factory=dict)
 
-    def add(self, cell: Cell, task: Task, scored: Mapping[str, Scored]) -> None:
+    def add(self, cell: Cell, task: DetectionTask, scored: Mapping[str, CandidateScores]) -> None:
         """Chooses, measures and keeps one cell for every number of copies."""
         chosen = choose(task, scored)
         for copies, members in groups_of(self.copies).items():
@@ -74,7 +75,12 @@ class Results:
         report.arrays("summary", **_columns(self.rows))
 
     def _keep(
-        self, cell: Cell, copies: str, chosen: Chosen | str, measured: Measured | str, scored: Mapping[str, Scored]
+        self,
+        cell: Cell,
+        copies: str,
+        chosen: Chosen | str,
+        measured: Measured | str,
+        scored: Mapping[str, CandidateScores],
     ) -> None:
         for i, (name, one) in enumerate(scored.items()):
             prefix = f"detection/{cell.name}/k{copies}/{name}"
@@ -99,7 +105,7 @@ class Results:
             }
             self.rows.append(row)
 
-    def _keep_arrays(self, cell: Cell, task: Task, chosen: Chosen) -> None:
+    def _keep_arrays(self, cell: Cell, task: DetectionTask, chosen: Chosen) -> None:
         """The chosen statistics of all units, and the ROC curves of the test half."""
         positive, negative = task.test_classes()
         values = {

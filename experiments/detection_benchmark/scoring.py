@@ -1,104 +1,24 @@
 """Every detector at every candidate of its parameters, on the images of one guidance scale."""
 
-import itertools
-import pkgutil
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
-from pydantic import Field, model_validator
 
 import plap_jax
-from experiments.cache import Cache, code_tag, target_modules
-from experiments.captioned import Generated, Study
-from experiments.networks import named_key
-from experiments.report import Report
-from experiments.schema import Section, Target, check_arguments, checked_as
-from plap_jax.detectors import Detector, Query
-from plap_jax.diffusion import Diffusion, Schedule
+from experiments.core.cache import Cache, code_tag, target_modules
+from experiments.core.report import Report
+from experiments.shared.captions import CaptionedImages, CaptionedStudy
+from experiments.shared.methods import Method, Prompt
+from experiments.shared.networks import named_key
+from plap_jax.detectors import Query
 from plap_jax.sampling import NO_CONDITION
-from plap_jax.typing import Array, require
-
-Prompt = Literal["known", "unknown"]
-Family = Literal["p-laplacian", "other", "candidate", "oracle"]
-
-
-class Method(Section):
-    """One detector and the parameters that are tried on the validation half."""
-
-    family: Family = Field(description="p-laplacian, other, candidate (tried, no part of the library), oracle")
-    detector: Target
-    grid: dict[str, list[float | int | None]] = Field(
-        description="parameter of the detector → values; all combinations"
-    )
-
-    @model_validator(mode="after")
-    def _holds_values(self) -> "Method":
-        for name, values in self.grid.items():
-            distinct = len(values) >= 1 and len(set(values)) == len(values)
-            require(distinct, f"grid.{name}", values, "must hold at least one value, none twice")
-        return self
-
-    @property
-    def kind(self) -> type[Detector]:
-        """The class of the detector, which says what it needs."""
-        return pkgutil.resolve_name(self.detector.spec["_target_"])
-
-    @property
-    def candidates(self) -> list[dict[str, Any]]:
-        """Every combination of parameters, those of the grid named."""
-        return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
-
-    def make(self, candidate: dict[str, Any], reference: np.ndarray) -> Detector:
-        """The detector with these parameters."""
-        more = {"reference": reference} if "training data" in self.kind.needs else {}
-        return self.detector.make(**candidate, **more)
-
-    def runs_with(self, prompt: Prompt) -> bool:
-        """Whether it can do without what is not known."""
-        return prompt == "known" or "prompt" not in self.kind.needs
-
-    def check(self, key: str, schedule: Schedule) -> None:
-        """Refuses parameters and noise levels out of range, named by ``key``, before anything is computed.
-
-        Raises:
-            ValueError, UserError: the first that does not fit.
-        """
-        oracle = "training data" in self.kind.needs
-        allowed = "must be oracle, for it sees the training data" if oracle else "must not be oracle: it sees no data"
-        require((self.family == "oracle") == oracle, f"{key}.family", self.family, allowed)
-        reference = np.stack([np.zeros(SHAPE), np.ones(SHAPE)])
-        for candidate in self.candidates:
-            check_arguments({**self.detector.spec, **candidate}, tuple(f"{key}.detector".split(".")))
-            made = checked_as(f"{key}.grid", candidate, self.make, candidate, reference)
-            checked_as(f"{key}.grid", candidate, made.check, schedule)
-        try:
-            _trace(made, schedule)
-        except ValueError as error:
-            raise ValueError(f"{key}.detector: {error}") from error
-
-
-SHAPE = (4, 4, 1)  # of an image to try a detector on
-
-
-def _trace(detector: Detector, schedule: Schedule) -> None:
-    """One statistic, traced; nothing is computed."""
-    model, image = Diffusion(Partial(_nothing), schedule), jnp.zeros(SHAPE)
-    query = Query(image, jnp.asarray(0), image, 1.0)
-    jax.eval_shape(lambda key: detector.statistic(model, query, key), jax.random.key(0))
-
-
-def _nothing(x: Array, level: Array, condition: Array | None = None) -> Array:
-    return x
 
 
 @dataclass(frozen=True)
-class Scored:
+class CandidateScores:
     """One detector's statistics of images, higher = more memorized.
 
     Attributes:
@@ -115,8 +35,16 @@ class Scored:
 
 
 def score(
-    method: Method, study: Study, made: Generated, *, name: str, prompt: Prompt, seed: int, report: Report, cache: Cache
-) -> Scored:
+    method: Method,
+    study: CaptionedStudy,
+    made: CaptionedImages,
+    *,
+    name: str,
+    prompt: Prompt,
+    seed: int,
+    report: Report,
+    cache: Cache,
+) -> CandidateScores:
     """``method`` on the images ``made``, with their prompts or without, the same randomness for all images."""
     uses_prompt = method.kind.takes_prompt or "prompt" in method.kind.needs
     prompts = made.prompts if prompt == "known" else np.full_like(made.prompts, NO_CONDITION)
@@ -149,5 +77,5 @@ def score(
     }
     with report.stage(f"detector/{name}"):
         found = cache.arrays(f"detector/{name}", depends_on, compute)
-    evaluations = np.asarray([detector.evaluations(dim) for detector in detectors])
-    return Scored(found["values"], evaluations, found["milliseconds"], method.candidates)
+    evaluations = np.asarray([detector.nfe(dim) for detector in detectors])
+    return CandidateScores(found["values"], evaluations, found["milliseconds"], method.candidates)

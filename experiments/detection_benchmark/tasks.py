@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.captioned import Generated, Study
+from experiments.shared.captions import CaptionedImages, CaptionedStudy
 
 ALL = "all"
 FEW = 8  # copies: the hard cases are those up to it
@@ -21,7 +21,7 @@ def groups_of(copies: Sequence[int]) -> dict[str, tuple[int, ...] | None]:
 
 
 @dataclass(frozen=True)
-class Task:
+class DetectionTask:
     """Units, each memorized or not, of one guidance scale.
 
     Attributes:
@@ -54,13 +54,13 @@ class Task:
         return ~self.validation & chosen, ~self.validation & ~self.positive
 
 
-def tasks(study: Study, made: Generated, min_share: float) -> Sequence[Task]:
+def tasks(study: CaptionedStudy, made: CaptionedImages, min_share: float) -> Sequence[DetectionTask]:
     """Both tasks; a caption counts as memorized when at least ``min_share`` of its images are copies."""
     captions, prompts, is_copy = study.captions, made.prompts, made.copies.by_ratio
     share = np.bincount(prompts, weights=is_copy) / np.bincount(prompts)
     every = np.arange(len(captions.kind))
     return (
-        Task(
+        DetectionTask(
             name="image",
             groups=np.arange(len(prompts)),
             positive=is_copy,
@@ -68,5 +68,5 @@ def tasks(study: Study, made: Generated, min_share: float) -> Sequence[Task]:
             clusters=prompts,
             validation=captions.validation[prompts],
         ),
-        Task("prompt", prompts, share >= min_share, captions.copies, every, captions.validation),
+        DetectionTask("prompt", prompts, share >= min_share, captions.copies, every, captions.validation),
     )

@@ -10,14 +10,14 @@ from typing import Annotated
 from pydantic import Field, model_validator
 from scipy.stats.qmc import Sobol
 
-from experiments.cache import Cache
+from experiments.core.cache import Cache
+from experiments.core.report import Report
+from experiments.core.schema import RunConfig, checked_as
+from experiments.core.tracker import Tracker
 from experiments.estimator_study import breakdown, convergence, cost, gains, radius, scenes, score_error
 from experiments.estimator_study.convergence import Distinct
 from experiments.estimator_study.methods import BOUNDARY, PLAIN, POINTWISE, VOLUME
-from experiments.image_memorization.study import Planting
-from experiments.report import Report
-from experiments.schema import RunConfig, checked_as
-from experiments.tracker import Tracker
+from experiments.shared.planting import Planting
 from plap_jax.directions import unit_size
 from plap_jax.typing import require
 

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from experiments.core.report import Report
+from experiments.core.schema import Section
 from experiments.estimator_study.convergence import Distinct, columns, log_slope
 from experiments.estimator_study.methods import VOLUME, repeated
 from experiments.estimator_study.scenes import MODE, Scene
-from experiments.networks import named_key
-from experiments.report import Report
-from experiments.schema import Section
+from experiments.shared.networks import named_key
 from plap_jax import GaussianMixture
 from plap_jax.metrics import proportion_interval
 from plap_jax.typing import Estimate

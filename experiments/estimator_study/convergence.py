@@ -10,12 +10,14 @@ from jax.tree_util import Partial
 from pydantic import AfterValidator, Field
 from scipy import stats
 
+from experiments.core.report import Report
+from experiments.core.schema import Section
 from experiments.estimator_study.methods import (
     BOUNDARY,
     PLAIN,
     POINTWISE,
     VOLUME,
-    Method,
+    StudiedEstimator,
     chosen,
     fits,
     pointwise_exact,
@@ -23,9 +25,7 @@ from experiments.estimator_study.methods import (
     repeated,
 )
 from experiments.estimator_study.scenes import AWAY, HELDOUT, Scene
-from experiments.networks import named_key
-from experiments.report import Report
-from experiments.schema import Section
+from experiments.shared.networks import named_key
 from plap_jax.bounds import sampling_bound
 from plap_jax.metrics import proportion_interval
 from plap_jax.typing import Estimate
@@ -108,7 +108,7 @@ def _of_scene(config: Any, scene: Scene, report: Report) -> Iterator[dict[str, A
                     )
 
 
-def _row(method: Method, found: Estimate, truth: float, uncertain: float, p: float) -> dict[str, Any]:
+def _row(method: StudiedEstimator, found: Estimate, truth: float, uncertain: float, p: float) -> dict[str, Any]:
     """Errors of the repeats of one estimate; the interval of their root mean square is that of normal errors (χ²).
 
     It is too narrow where errors have heavy tails: for the volume about modes and between them.

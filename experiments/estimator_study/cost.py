@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from benchmarks.operator_cost import measure_cost
+from experiments.core.report import Report
+from experiments.core.schema import Section
 from experiments.estimator_study.convergence import columns
-from experiments.report import Report
-from experiments.schema import Section
+from experiments.estimator_study.operator_cost import measure_cost
 
 
 class Cost(Section):

@@ -6,14 +6,14 @@ import jax
 import numpy as np
 from pydantic import Field
 
+from experiments.core.report import Report
+from experiments.core.schema import Section
 from experiments.estimator_study.convergence import ROUNDING, Distinct, columns, slug
 from experiments.estimator_study.methods import BOUNDARY, PLAIN, chosen, references, repeated
 from experiments.estimator_study.scenes import Digits, Scene
-from experiments.image_memorization.evaluation import measure, measure_gain
-from experiments.networks import named_key
-from experiments.report import Report
-from experiments.schema import Section
-from plap_jax.flux import FluxEstimator
+from experiments.shared.measuring import measure, measure_gain
+from experiments.shared.networks import named_key
+from plap_jax._flux import FluxEstimator
 from plap_jax.metrics import auc, mean_interval
 from plap_jax.parallel import map_points
 

@@ -12,8 +12,8 @@ from jax.tree_util import Partial
 
 from experiments.estimator_study.scenes import Scene
 from plap_jax import flux, p_laplacian, p_laplacian_estimate, volume
+from plap_jax._flux import circle_flux
 from plap_jax.balls import flux_density
-from plap_jax.flux import circle_flux
 from plap_jax.typing import Array, Estimate, PRNGKey, ScoreFn
 
 # Score evaluations at a time: bounds the memory.
@@ -23,7 +23,7 @@ REFERENCE = 2**16
 
 
 @dataclass(frozen=True)
-class Method:
+class StudiedEstimator:
     """One way to estimate.
 
     Attributes:
@@ -63,27 +63,29 @@ KINDS = {
     "quasi, control": ("quasi", True),
 }
 BOUNDARY = [
-    Method("boundary", name, partial(_boundary, directions=kind, control=control), lambda n, d: n)
+    StudiedEstimator("boundary", name, partial(_boundary, directions=kind, control=control), lambda n, d: n)
     for name, (kind, control) in KINDS.items()
 ]
 VOLUME = [
-    Method("volume", "exact divergence", partial(_volume, divergence="exact"), lambda n, d: n * (d + 2)),
-    Method("volume", "finite differences", partial(_volume, divergence="finite_difference"), lambda n, d: 2 * n * d),
+    StudiedEstimator("volume", "exact divergence", partial(_volume, divergence="exact"), lambda n, d: n * (d + 2)),
+    StudiedEstimator(
+        "volume", "finite differences", partial(_volume, divergence="finite_difference"), lambda n, d: 2 * n * d
+    ),
 ]
 POINTWISE = [
-    Method("pointwise", name, partial(_pointwise, method=name), lambda n, d: n + 2)
+    StudiedEstimator("pointwise", name, partial(_pointwise, method=name), lambda n, d: n + 2)
     for name in ("hutchinson", "hutch++", "xtrace")
 ]
 # Probes that a method can take: multiples of so many, and no more than so many times d.
 MULTIPLE = {"hutchinson": 1, "hutch++": 24, "xtrace": 16}
 
 
-def chosen(names: list[str] | None, methods: Sequence[Method]) -> list[Method]:
+def chosen(names: list[str] | None, methods: Sequence[StudiedEstimator]) -> list[StudiedEstimator]:
     """The methods of these names; None: all."""
     return [method for method in methods if names is None or method.name in names]
 
 
-def fits(method: Method, n: int, dim: int) -> bool:
+def fits(method: StudiedEstimator, n: int, dim: int) -> bool:
     """Whether the method takes n directions, points or probes in this dimension."""
     if method.family == "boundary":
         return n >= (4 if KINDS[method.name][0].startswith("antithetic") else 2)
@@ -94,7 +96,13 @@ def fits(method: Method, n: int, dim: int) -> bool:
 
 
 def repeated(
-    method: Method, scene: Scene, points: np.ndarray, orders: tuple[float, ...], key: PRNGKey, n: int, repeats: int
+    method: StudiedEstimator,
+    scene: Scene,
+    points: np.ndarray,
+    orders: tuple[float, ...],
+    key: PRNGKey,
+    n: int,
+    repeats: int,
 ) -> Estimate:
     """Estimates of all points at all orders, ``(repeats, n orders, n points)`` each field, as NumPy arrays.
 

@@ -9,12 +9,12 @@ import numpy as np
 from jax.tree_util import Partial
 from pydantic import Field
 
+from experiments.core.report import Report
+from experiments.core.schema import Section
 from experiments.estimator_study.convergence import Distinct, columns, log_slope
 from experiments.estimator_study.methods import BOUNDARY, PLAIN, pointwise_exact, references, repeated
 from experiments.estimator_study.scenes import AWAY, in_dimension, mixture_scene
-from experiments.networks import named_key
-from experiments.report import Report
-from experiments.schema import Section
+from experiments.shared.networks import named_key
 
 
 class Radii(Section):

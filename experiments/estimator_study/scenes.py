@@ -9,12 +9,12 @@ import numpy as np
 from jax.tree_util import Partial
 from pydantic import Field
 
-from experiments.cache import Cache
-from experiments.image_memorization.study import NETWORK, Planting, planted_images, snapshot_steps
-from experiments.networks import Trained, named_key, trained
-from experiments.report import Report
-from experiments.schema import RunConfig, Section, Target
-from experiments.tracker import Tracker
+from experiments.core.cache import Cache
+from experiments.core.report import Report
+from experiments.core.schema import RunConfig, Section, Target
+from experiments.core.tracker import Tracker
+from experiments.shared.networks import MAIN, Trained, named_key, snapshot_steps, trained
+from experiments.shared.planting import Planting, planted_images
 from plap_jax import GaussianMixture
 from plap_jax.data import Planted
 from plap_jax.data.mixtures import triangle
@@ -149,4 +149,4 @@ class Digits:
 def digits(config: RunConfig, planting: Planting, **common: Report | Cache | Tracker) -> Digits:
     """Plants and trains as the image experiment does; only its snapshots are left out."""
     _, images = planted_images(config, report=common["report"])
-    return Digits(images, trained(config, images.train, name=NETWORK, **common).network)
+    return Digits(images, trained(config, images.train, name=MAIN, **common).network)

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from experiments.core.report import Report
 from experiments.estimator_study.convergence import columns
 from experiments.estimator_study.scenes import AWAY, Learned, mixture_scene
-from experiments.networks import named_key
-from experiments.report import Report
+from experiments.shared.networks import named_key
 from plap_jax import GaussianMixture, flux
 from plap_jax.bounds import score_error_bound
 from plap_jax.typing import Array, ScoreFn

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from experiments.files import replacing
+from experiments.core.files import replacing
 
 COLUMN, PAGE = 3.3, 7.0  # widths in inches of one and of two columns of print
 SMALLEST = 7  # points at that width; indices and exponents within are smaller

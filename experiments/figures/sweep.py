@@ -11,14 +11,14 @@ from experiments.figures.style import COLOURS, PAGE, grid, save
 N_PANELS, COLUMNS = 28, 4
 
 
-class Run(Protocol):
+class PlottedRun(Protocol):
     """What is drawn of a run."""
 
     overrides: dict[str, str]
     metrics: dict[str, Any]
 
 
-def draw(directory: Path, runs: Sequence[Run], keys: Sequence[str], metrics: Sequence[str]) -> None:
+def draw(directory: Path, runs: Sequence[PlottedRun], keys: Sequence[str], metrics: Sequence[str]) -> None:
     """``directory/results.png`` and ``.pdf``: a panel per metric, its first key (not the seed) along the axis.
 
     Runs that differ in the seed alone stand side by side in one colour; intervals are those of ``metrics.json``.
@@ -59,11 +59,11 @@ def _roles(keys: Sequence[str]) -> tuple[str, list[str]]:
     return (others[0], others[1:]) if others else ("seed", [])
 
 
-def _label(run: Run, hues: Sequence[str]) -> str:
+def _label(run: PlottedRun, hues: Sequence[str]) -> str:
     return ", ".join(f"{key}={run.overrides.get(key, '')}" for key in hues)
 
 
-def _has(run: Run, name: str) -> bool:
+def _has(run: PlottedRun, name: str) -> bool:
     return run.metrics.get(name) is not None
 
 

@@ -6,11 +6,11 @@ example); curvature maps of the plane; which training points has a network memor
 
 from pydantic import model_validator
 
-from experiments.cache import Cache
+from experiments.core.cache import Cache
+from experiments.core.report import Report
+from experiments.core.schema import RunConfig, checked_as
+from experiments.core.tracker import Tracker
 from experiments.gmm_memorization import critical_points, curvature_maps, planted
-from experiments.report import Report
-from experiments.schema import RunConfig, checked_as
-from experiments.tracker import Tracker
 from plap_jax.diffusion import Schedule
 from plap_jax.directions import Directions, unit_size
 from plap_jax.typing import require

@@ -17,16 +17,16 @@ import numpy as np
 from jax.tree_util import Partial
 from pydantic import Field
 
-from experiments.cache import Cache
-from experiments.networks import named_key, trained, untrained
-from experiments.report import Report
-from experiments.schema import RunConfig, Section
-from experiments.tracker import Tracker
+from experiments.core.cache import Cache
+from experiments.core.report import Report
+from experiments.core.schema import RunConfig, Section
+from experiments.core.tracker import Tracker
+from experiments.shared.networks import named_key, trained, untrained
 from plap_jax import GaussianMixture, flux, volume
+from plap_jax._flux import circle_flux
 from plap_jax.balls import flux_density
 from plap_jax.bootstrap import bootstrap_interval
 from plap_jax.diffusion import Diffusion
-from plap_jax.flux import circle_flux
 from plap_jax.metrics import Interval, auc, mean_interval
 from plap_jax.typing import Array, ScoreFn, require
 

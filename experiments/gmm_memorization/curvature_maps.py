@@ -13,11 +13,11 @@ import numpy as np
 from jax.tree_util import Partial
 from pydantic import Field
 
+from experiments.core.report import Report
+from experiments.core.schema import RunConfig, Section
 from experiments.gmm_memorization.critical_points import Setting
-from experiments.report import Report
-from experiments.schema import RunConfig, Section
 from plap_jax import GaussianMixture, p_laplacian
-from plap_jax.flux import circle_flux
+from plap_jax._flux import circle_flux
 from plap_jax.typing import Array, ScoreFn
 
 

@@ -17,16 +17,16 @@ import numpy as np
 from jax.tree_util import Partial
 from pydantic import Field
 
-from experiments.cache import Cache
-from experiments.networks import named_key, trained
-from experiments.report import Report
-from experiments.schema import RunConfig, Section, Target
-from experiments.tracker import Tracker
+from experiments.core.cache import Cache
+from experiments.core.report import Report
+from experiments.core.schema import RunConfig, Section, Target
+from experiments.core.tracker import Tracker
+from experiments.shared.networks import named_key, trained
 from plap_jax import GaussianMixture
+from plap_jax._flux import FluxEstimator
 from plap_jax.bootstrap import bootstrap_interval
 from plap_jax.data import Planted, plant, random_mixture
 from plap_jax.diffusion import Diffusion
-from plap_jax.flux import FluxEstimator
 from plap_jax.metrics import Interval, auc, tpr_at_fpr
 from plap_jax.parallel import map_points
 from plap_jax.typing import ScoreFn

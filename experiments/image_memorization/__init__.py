@@ -9,12 +9,14 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from experiments.cache import Cache
-from experiments.generation import Labels, check_sampler
+from experiments.core.cache import Cache
+from experiments.core.report import Report
+from experiments.core.schema import RunConfig, Section, checked_as
+from experiments.core.tracker import Tracker
 from experiments.image_memorization import directions, learning, samples, study, train_images
-from experiments.report import Report
-from experiments.schema import RunConfig, Section, checked_as
-from experiments.tracker import Tracker
+from experiments.shared.generation import Labels, check_sampler
+from experiments.shared.networks import Learning
+from experiments.shared.planting import Planting
 from plap_jax.directions import unit_size
 from plap_jax.typing import require
 
@@ -31,11 +33,11 @@ class Scoring(Section):
 class Config(RunConfig):
     """The config of this experiment."""
 
-    planting: study.Planting
+    planting: Planting
     scoring: Scoring
     samples: samples.Samples
     labels: Labels
-    learning: learning.Learning
+    learning: Learning
     directions: list[Annotated[int, Field(ge=2)]] = Field(min_length=2, max_length=2)
 
     @model_validator(mode="after")

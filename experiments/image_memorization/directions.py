@@ -2,14 +2,16 @@
 
 import numpy as np
 
-from experiments.cache import Cache
-from experiments.image_memorization.evaluation import NOT_CHOSEN, Choice, measure, measure_gain
+from experiments.core.cache import Cache
+from experiments.core.report import Report
+from experiments.core.schema import RunConfig
+from experiments.image_memorization.evaluation import NOT_CHOSEN, Choice
 from experiments.image_memorization.samples import Generated
 from experiments.image_memorization.scoring import Scores, score_images
-from experiments.image_memorization.study import NETWORK, Study
+from experiments.image_memorization.study import Study
 from experiments.image_memorization.train_images import TrainImages
-from experiments.report import Report
-from experiments.schema import RunConfig
+from experiments.shared.measuring import measure, measure_gain
+from experiments.shared.networks import MAIN
 from plap_jax.metrics import auc
 
 
@@ -68,7 +70,7 @@ def _kappa(
 ) -> np.ndarray:
     scores: Scores = score_images(
         config,
-        study.networks[NETWORK],
+        study.networks[MAIN],
         points,
         name=f"directions/{name}/{n}",
         report=report,

@@ -6,25 +6,16 @@ from functools import cached_property
 import numpy as np
 from pydantic import Field
 
-from experiments.cache import Cache
-from experiments.generation import generate
-from experiments.image_memorization.evaluation import (
-    Choice,
-    Statistic,
-    best,
-    levels_table,
-    measure,
-    measure_choice,
-    measure_gain,
-    measure_share,
-    too_few,
-)
+from experiments.core.cache import Cache
+from experiments.core.report import Report
+from experiments.core.schema import RunConfig, Section, Target
+from experiments.image_memorization.evaluation import Choice, best, levels_table, measure_choice
 from experiments.image_memorization.scoring import Scores, score_images
-from experiments.image_memorization.study import CONTROL, NETWORK, Study
+from experiments.image_memorization.study import CONTROL, Study
 from experiments.image_memorization.train_images import TrainImages
-from experiments.networks import Trained
-from experiments.report import Report
-from experiments.schema import RunConfig, Section, Target
+from experiments.shared.generation import generate
+from experiments.shared.measuring import Statistic, measure, measure_gain, measure_share, too_few
+from experiments.shared.networks import MAIN, Trained
 from plap_jax.bootstrap import bootstrap_interval
 from plap_jax.labels import Copies
 from plap_jax.metrics import auc, tpr_at_fpr
@@ -57,7 +48,7 @@ class Generated:
     @cached_property
     def plain(self) -> Choice:
         """The level at which κ_1 separates these best."""
-        mine = self.scores[NETWORK]
+        mine = self.scores[MAIN]
         return best(mine.kappa[mine.plain : mine.plain + 1], *self.classes_to_choose_by, first=mine.plain)
 
 
@@ -72,7 +63,7 @@ def images_of(
 def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report, cache: Cache) -> Generated:
     """Generates, labels, scores; metrics ``samples/…`` and ``dose/…``."""
     common = {"report": report, "cache": cache}
-    mine = study.networks[NETWORK]
+    mine = study.networks[MAIN]
     images = images_of(config, study, mine, config.samples.n, name="network", **common)
     with report.stage("label"):
         copies = config.labels.find(images, study.reference)
@@ -89,7 +80,7 @@ def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report, 
 
 def _evaluate(config: RunConfig, study: Study, generated: Generated, report: Report) -> None:
     copies, scores = generated.copies, generated.scores
-    is_copy, mine = copies.by_ratio, scores[NETWORK]
+    is_copy, mine = copies.by_ratio, scores[MAIN]
     validation = generated.classes_to_choose_by
     test = ~generated.validation & is_copy, ~generated.validation & ~is_copy
     measure_share(report, "samples/copy_fraction", is_copy)

@@ -10,12 +10,12 @@ import numpy as np
 from jax.tree_util import Partial
 
 import plap_jax
-from experiments.cache import Cache, code_tag
-from experiments.networks import Trained, named_key
-from experiments.report import Report
-from experiments.schema import RunConfig
+from experiments.core.cache import Cache, code_tag
+from experiments.core.report import Report
+from experiments.core.schema import RunConfig
+from experiments.shared.networks import Trained, named_key
+from plap_jax._flux import FluxEstimator
 from plap_jax.diffusion import Diffusion
-from plap_jax.flux import FluxEstimator
 from plap_jax.parallel import map_points
 from plap_jax.typing import Array, Estimate
 

@@ -4,34 +4,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from experiments.cache import Cache
-from experiments.networks import Trained, trained
-from experiments.report import Report
-from experiments.schema import RunConfig, Section
-from experiments.tracker import Tracker
-from plap_jax.data import ImageData, Planted, plant
-from plap_jax.typing import require
+from experiments.core.cache import Cache
+from experiments.core.report import Report
+from experiments.core.schema import RunConfig
+from experiments.core.tracker import Tracker
+from experiments.shared.networks import MAIN, Trained, snapshot_steps, trained
+from experiments.shared.planting import planted_images
+from plap_jax.data import Planted
 
-NETWORK, CONTROL = "network", "control"
-
-
-class Planting(Section):
-    """Which images stand in the training set how often."""
-
-    copies: list[int] = Field(min_length=1, description="the headline is about the most")
-    images: list[int] = Field(min_length=1, description="how many images get that many copies")
-    n_single: int | None = Field(description="images that stand once; null: all that are left")
-
-    @model_validator(mode="after")
-    def _fits(self) -> "Planting":
-        allowed = f"must be as long as planting.copies, {len(self.copies)}"
-        require(len(self.images) == len(self.copies), "planting.images", self.images, allowed)
-        require(len(set(self.copies)) == len(self.copies), "planting.copies", self.copies, "must not repeat a number")
-        require(min(self.copies) >= 2, "planting.copies", self.copies, "must be >= 2; single images are n_single")
-        require(min(self.images) >= 4, "planting.images", self.images, "must be >= 4, two for each half")
-        return self
+CONTROL = "control"
 
 
 @dataclass(frozen=True)
@@ -82,7 +64,7 @@ def prepare(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker
     train = config.train.make()
     steps = snapshot_steps(config.learning.n_snapshots, train.n_steps)
     common = {"report": report, "cache": cache, "tracker": tracker}
-    jobs = {NETWORK: (images.train, steps), CONTROL: (images.control, ())}
+    jobs = {MAIN: (images.train, steps), CONTROL: (images.control, ())}
     with ThreadPoolExecutor(len(jobs)) as pool:
         training = {
             name: pool.submit(trained, config, rows, name=name, snapshot_steps=kept, **common)
@@ -97,23 +79,6 @@ def prepare(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker
     )
 
 
-def planted_images(config: RunConfig, *, report: Report) -> tuple[ImageData, Planted]:
-    """The images of ``config.data``, and these planted as ``config.planting`` says."""
-    with report.stage("data"):
-        data: ImageData = config.data.make(seed=config.seed)
-        part = config.planting
-        doses = dict(zip(part.copies, part.images, strict=True))
-        images = plant(data.train, doses=doses, n_single=part.n_single, heldout=data.heldout)
-    report.fingerprint("images", images.points, images.copies)
-    return data, images
-
-
 def roles(images: Planted) -> dict[str, np.ndarray]:
     """Name → ``(n,)`` booleans: planted, single, heldout."""
     return {"planted": images.is_planted, "single": images.is_single, "heldout": images.is_heldout}
-
-
-def snapshot_steps(n: int, n_steps: int) -> tuple[int, ...]:
-    """n steps from 1 % of the training to its end, in equal ratios."""
-    steps = np.unique(np.round(np.geomspace(max(1, n_steps // 100), n_steps, n)).astype(int)) if n > 1 else [n_steps]
-    return tuple(int(step) for step in steps[:n])

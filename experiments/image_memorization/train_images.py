@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.cache import Cache
-from experiments.image_memorization.evaluation import Choice, best, levels_table, measure, measure_choice, measure_gain
+from experiments.core.cache import Cache
+from experiments.core.report import Report
+from experiments.core.schema import RunConfig
+from experiments.image_memorization.evaluation import Choice, best, levels_table, measure_choice
 from experiments.image_memorization.scoring import Scores, score_images
-from experiments.image_memorization.study import CONTROL, NETWORK, Study
-from experiments.report import Report
-from experiments.schema import RunConfig
+from experiments.image_memorization.study import CONTROL, Study
+from experiments.shared.measuring import measure, measure_gain
+from experiments.shared.networks import MAIN
 from plap_jax.metrics import auc, tpr_at_fpr
 
 
@@ -25,12 +27,12 @@ class TrainImages:
     @property
     def kappa(self) -> np.ndarray:
         """``(n,)`` κ_p at the chosen order and level."""
-        return self.headline.of(self.scores[NETWORK].kappa)
+        return self.headline.of(self.scores[MAIN].kappa)
 
     @property
     def kappa_1(self) -> np.ndarray:
         """``(n,)`` κ_1 at its own chosen level."""
-        return self.plain.of(self.scores[NETWORK].kappa)
+        return self.plain.of(self.scores[MAIN].kappa)
 
 
 def run(config: RunConfig, study: Study, *, report: Report, cache: Cache) -> TrainImages:
@@ -46,7 +48,7 @@ def run(config: RunConfig, study: Study, *, report: Report, cache: Cache) -> Tra
         _headline(config, study, found, report)
         _gains(config, study, found, report)
         rows, curves = levels_table(
-            scores[NETWORK], _test(study, images.copies == study.headline), _test(study, images.is_heldout), config.seed
+            scores[MAIN], _test(study, images.copies == study.headline), _test(study, images.is_heldout), config.seed
         )
     report.table("train_images_levels", rows)
     report.table("train_images", _rows(study, found))
@@ -68,7 +70,7 @@ def run(config: RunConfig, study: Study, *, report: Report, cache: Cache) -> Tra
 
 def _choose(study: Study, scores: dict[str, Scores]) -> TrainImages:
     """Orders and levels at which planted images of all doses stand out from held-out ones, on the validation half."""
-    images, mine = study.images, scores[NETWORK]
+    images, mine = study.images, scores[MAIN]
     positive, negative = (images.validation & role for role in (images.is_planted, images.is_heldout))
     return TrainImages(
         scores=scores,
@@ -83,7 +85,7 @@ def _test(study: Study, role: np.ndarray) -> np.ndarray:
 
 
 def _headline(config: RunConfig, study: Study, found: TrainImages, report: Report) -> None:
-    images, mine = study.images, found.scores[NETWORK]
+    images, mine = study.images, found.scores[MAIN]
     planted = _test(study, images.copies == study.headline)
     heldout, single = _test(study, images.is_heldout), _test(study, images.is_single)
     n_levels, n_samples = len(mine.sigma), config.flux.n_samples
@@ -112,10 +114,10 @@ def _validation(study: Study) -> tuple[np.ndarray, np.ndarray]:
 
 def _gains(config: RunConfig, study: Study, found: TrainImages, report: Report) -> None:
     """κ_1 against the score norm, which costs one evaluation, dose by dose; each at its own validated level."""
-    kappa, norm = found.kappa_1, found.norm.of(found.scores[NETWORK].norm[None])
+    kappa, norm = found.kappa_1, found.norm.of(found.scores[MAIN].norm[None])
     heldout = _test(study, study.images.is_heldout)
     for name, choice in (("score_norm", found.norm), ("kappa_1", found.plain)):
-        report.metric(f"train_images/{name}/sigma", found.scores[NETWORK].sigma[choice.level])
+        report.metric(f"train_images/{name}/sigma", found.scores[MAIN].sigma[choice.level])
         report.metric(f"train_images/{name}/validation_auc", choice.validation_auc)
     for copies in study.doses:
         chosen = _test(study, study.images.copies == copies)
@@ -129,7 +131,7 @@ def _gains(config: RunConfig, study: Study, found: TrainImages, report: Report) 
 def _rows(study: Study, found: TrainImages) -> list[dict[str, float | int | str]]:
     """Every image, most memorized first."""
     order = np.argsort(-found.kappa, kind="stable")
-    images, mine = study.images, found.scores[NETWORK]
+    images, mine = study.images, found.scores[MAIN]
     return [
         {
             "rank": rank,

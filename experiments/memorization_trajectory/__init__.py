@@ -9,13 +9,13 @@ a step, so that all captions are reported and none are set aside for validation.
 import numpy as np
 from pydantic import field_validator, model_validator
 
-from experiments.cache import Cache
-from experiments.captioned import CaptionedConfig, Samples, prepare
+from experiments.core.cache import Cache
+from experiments.core.report import Report
+from experiments.core.schema import checked_as
+from experiments.core.tracker import Tracker
 from experiments.memorization_trajectory.evaluation import as_array, bands, measure, rows, summarize
 from experiments.memorization_trajectory.following import STATISTICS, follow
-from experiments.report import Report
-from experiments.schema import checked_as
-from experiments.tracker import Tracker
+from experiments.shared.captions import CaptionedConfig, CaptionedSamples, prepare
 from plap_jax.directions import unit_size
 from plap_jax.metrics import proportion_interval
 from plap_jax.typing import require
@@ -28,7 +28,7 @@ class Config(CaptionedConfig):
 
     @field_validator("samples")
     @classmethod
-    def _keeps_its_steps(cls, samples: Samples) -> Samples:
+    def _keeps_its_steps(cls, samples: CaptionedSamples) -> CaptionedSamples:
         target = samples.sampler.spec["_target_"]
         require(target == "plap_jax.sampling.DDIM", "samples.sampler", target, "must be ddim, which keeps its steps")
         return samples

@@ -4,14 +4,14 @@ import math
 
 import numpy as np
 
+from experiments.core.report import Report
 from experiments.memorization_trajectory.following import STATISTICS
-from experiments.report import Report
 from plap_jax.bootstrap import cluster_weights, fewest_clusters, percentile_interval, weighted_auc
 from plap_jax.metrics import Interval, auc
 
 SHARES = (10, 25, 50, 75, 100)  # per cent of the steps done
 EARLY = 0.9
-FEWEST = 2  # images, and captions, of each class
+MIN_PER_CLASS = 2  # images, and captions, of each class
 Measured = list[list[Interval]] | str  # of each statistic at each step; or why there is nothing to measure
 
 
@@ -19,8 +19,8 @@ def measure(values: np.ndarray, is_copy: np.ndarray, prompts: np.ndarray, seed: 
     """AUC of copies against others from ``(3, N, n)``, intervals over captions, the same resamples for all."""
     for name, members in (("copies", is_copy), ("others", ~is_copy)):
         n, captions = int(members.sum()), len(np.unique(prompts[members]))
-        if min(n, captions) < FEWEST:
-            return f"{n} {name} of {captions} caption(s), at least {FEWEST} needed"
+        if min(n, captions) < MIN_PER_CLASS:
+            return f"{n} {name} of {captions} caption(s), at least {MIN_PER_CLASS} needed"
     weights = cluster_weights(prompts, is_copy, seed=seed)
     n, trials = len(np.unique(prompts)), fewest_clusters(prompts, is_copy)
     value, resampled = auc(values[..., is_copy], values[..., ~is_copy]), weighted_auc(values, is_copy, weights)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import plap_jax
-from experiments.cache import Cache, code_tag, target_modules
-from experiments.captioned import CaptionedConfig, Study
-from experiments.networks import named_key
-from experiments.report import Report
+from experiments.core.cache import Cache, code_tag, target_modules
+from experiments.core.report import Report
+from experiments.shared.captions import CaptionedConfig, CaptionedStudy
+from experiments.shared.networks import named_key
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import Directions
 from plap_jax.parallel import map_points
@@ -44,13 +44,19 @@ class Follow:
         way = self.sampler.trajectory(guided(self.network, self.guidance), key, start, prompt)
         how = {"n_samples": self.n_samples, "directions": self.directions}
         found = flux_along(self.network, way, prompt, key=self.directions_key, **how)
-        three = (found.without, found.given, found.gap)
+        three = (found.unconditional, found.conditional, found.gap)
         kept = {name: jnp.stack([getattr(one, part) for one in three]) for name, part in PARTS.items()}
         return kept | {"images": way.states[-1]} | {name: getattr(way, name) for name in LEVELS}
 
 
 def follow(
-    config: CaptionedConfig, study: Study, guidance: float, prompts: np.ndarray, *, report: Report, cache: Cache
+    config: CaptionedConfig,
+    study: CaptionedStudy,
+    guidance: float,
+    prompts: np.ndarray,
+    *,
+    report: Report,
+    cache: Cache,
 ) -> dict[str, np.ndarray]:
     """Images ``(n, *shape)``, levels ``(N,)``, "values" and "stderr" ``(3, N, n)``; the same noise at all scales."""
     sampler, flux, model = config.samples.sampler, config.flux, study.network.network

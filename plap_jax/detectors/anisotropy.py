@@ -44,18 +44,18 @@ class Anisotropy(Detector):
         schedule = model.schedule
         # In float32 at least: the gap is small against what it is the difference of.
         x = query.noise.astype(accumulation_dtype(query.noise.dtype))
-        without, given = both_scores(model, x, schedule.t_max, query.prompt)
-        size = schedule.sigma(schedule.t_max).astype(x.dtype) * norm(given - without) / math.sqrt(x.size)
-        without, given = both_scores(model, x, schedule.time_at(self.sigma_low), query.prompt)
+        unconditional, conditional = both_scores(model, x, schedule.t_max, query.prompt)
+        size = schedule.sigma(schedule.t_max).astype(x.dtype) * norm(conditional - unconditional) / math.sqrt(x.size)
+        unconditional, conditional = both_scores(model, x, schedule.time_at(self.sigma_low), query.prompt)
         # Of scores: both signs change, and σ falls out.
-        return size + self.weight * _cosine(without, given - without)
+        return size + self.weight * _cosine(unconditional, conditional - unconditional)
 
     @property
     def levels(self) -> tuple[float, ...]:
         """As of every detector."""
         return (self.sigma_low,)
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """Two at each of two levels."""
         return 4
 

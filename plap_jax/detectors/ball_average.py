@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import jax
 
+from plap_jax._volume import volume
 from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.detectors.flipd import PRODUCTS
 from plap_jax.diffusion import Diffusion
 from plap_jax.typing import Array, PRNGKey
-from plap_jax.volume import volume
 
 
 @jax.tree_util.register_dataclass
@@ -44,6 +44,6 @@ class BallAverage(Detector):
         # Negated: Δ_p u is negative at maxima.
         return -volume(score, centre, radius=radius, p=self.p, key=key, **how).value
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """For each point the score, and two for each of d + 1 Jacobian-vector products."""
         return self.n_samples * (1 + 2 * (dim + 1))

@@ -78,7 +78,7 @@ class Detector(ABC):
             schedule.time_at(level)
 
     @abstractmethod
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """Network evaluations for one image of ``dim`` coordinates; a Jacobian-vector product counts as two."""
 
     def scores(
@@ -109,7 +109,7 @@ class Detector(ABC):
         require(floating, "queries.image", jnp.result_type(queries.image), "must be of a floating dtype, in [-1, 1]")
         self.check(model.schedule)  # refused here: in the statistic noise levels are traced
         shape = np.shape(queries.noise if queries.image is None else queries.image)[1:]
-        size = batch_size or max(1, EVALUATIONS // self.evaluations(int(np.prod(shape))))
+        size = batch_size or max(1, EVALUATIONS // self.nfe(int(np.prod(shape))))
         fn = Partial(_statistic, self, model, key)
         found = map_points(fn, np.arange(n), queries, batch_size=size, progress=progress)
         return self._finite(found)
@@ -168,13 +168,13 @@ def gap_at(model: Diffusion, t: ArrayLike, prompt: ArrayLike) -> Partial:
 def both_scores(model: Diffusion, x: Array, t: ArrayLike, prompt: ArrayLike) -> tuple[Array, Array]:
     """(s(x, t), s(x, t | prompt)), ``(*shape)`` each."""
     prompts = jnp.stack([jnp.full_like(jnp.asarray(prompt), NO_CONDITION), jnp.asarray(prompt)])
-    without, given = jax.vmap(model.score, in_axes=(None, None, 0))(x, t, prompts)
-    return without, given
+    unconditional, conditional = jax.vmap(model.score, in_axes=(None, None, 0))(x, t, prompts)
+    return unconditional, conditional
 
 
 def _gap(model: Diffusion, t: Array, prompt: Array, x: Array) -> Array:
-    without, given = both_scores(model, x, t, prompt)
-    return given - without
+    unconditional, conditional = both_scores(model, x, t, prompt)
+    return conditional - unconditional
 
 
 def norm(x: Any) -> Array:

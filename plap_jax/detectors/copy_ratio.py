@@ -62,6 +62,6 @@ class CopyRatio(Detector):
             progress(n, n)
         return self._finite(found)
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """None."""
         return 0

@@ -49,6 +49,6 @@ class DenoisingLoss(Detector):
         # Negated: what is memorized is denoised with little error.
         return -jnp.mean(jax.vmap(loss)(noise))
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """One per draw."""
         return self.n_samples

@@ -54,6 +54,6 @@ class DSMGap(Detector):
         second = model.eps(model.noised(x0, end, first), end, query.prompt)
         return jnp.sum((second - first) ** 2)
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """Two."""
         return 2

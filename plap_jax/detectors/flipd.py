@@ -51,6 +51,6 @@ class FLIPD(Detector):
         # Negated: what is memorized is a point, of dimension 0.
         return -(centre.size + sigma**2 * trace + (sigma * norm(score(centre))) ** 2)
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """Two scores, and two for each product: those of the trace and one that the operator spends at any p."""
         return 2 + 2 * ((dim if self.n_probes is None else self.n_probes) + 1)

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import jax
 
+from plap_jax._flux import flux
 from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import Directions
-from plap_jax.flux import flux
 from plap_jax.typing import Array, PRNGKey
 
 
@@ -26,7 +26,7 @@ class FluxDensity(Detector):
         sigma: noise level, > 0, within the schedule.
         p: order, ≥ 1.
         n_samples: directions, one evaluation each.
-        directions, control: as for ``plap_jax.flux.flux``.
+        directions, control: as for ``plap_jax.flux``.
     """
 
     sigma: float
@@ -45,6 +45,6 @@ class FluxDensity(Detector):
         how = {"n_samples": self.n_samples, "directions": self.directions, "control": self.control}
         return flux(score, centre, radius=radius, p=self.p, key=key, **how).value
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """One per direction."""
         return self.n_samples

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import jax
 
+from plap_jax._flux import flux
 from plap_jax.detectors.base import Detector, Need, Query, gap_at
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import Directions
-from plap_jax.flux import flux
 from plap_jax.typing import Array, PRNGKey, accumulation_dtype
 
 
@@ -26,7 +26,7 @@ class FluxGap(Detector):
         sigma: noise level, > 0, within the schedule.
         p: order, ≥ 1.
         n_samples: directions, two evaluations each.
-        directions, control: as for ``plap_jax.flux.flux``.
+        directions, control: as for ``plap_jax.flux``.
     """
 
     sigma: float
@@ -44,6 +44,6 @@ class FluxGap(Detector):
         how = {"n_samples": self.n_samples, "directions": self.directions, "control": self.control}
         return flux(gap_at(model, t, query.prompt), centre, radius=radius, p=self.p, key=key, **how).value
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """Two per direction."""
         return 2 * self.n_samples

@@ -65,7 +65,7 @@ class ManifoldBias(Detector):
         )
         return jnp.mean(terms)
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """One per direction."""
         return self.n_samples
 

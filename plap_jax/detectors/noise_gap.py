@@ -54,10 +54,10 @@ class NoiseGapNorm(Detector):
         def step(x: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
             t, following = at
             alpha, sigma = (level(t).astype(dtype) for level in (schedule.alpha, schedule.sigma))
-            without, given = both_scores(model, x, t, query.prompt)
-            gap = given - without
+            unconditional, conditional = both_scores(model, x, t, query.prompt)
+            gap = conditional - unconditional
             # Not DDIM.trajectory: it keeps the guided prediction alone, and the gap would cost two evaluations more.
-            score = without + guidance * gap
+            score = unconditional + guidance * gap
             x0, eps = (convert(score, x, alpha, sigma, "score", kind) for kind in ("x0", "eps"))
             return model.noised(x0, following, eps), sigma * norm(gap)
 
@@ -65,7 +65,7 @@ class NoiseGapNorm(Detector):
         _, norms = jax.lax.scan(step, query.noise.astype(dtype), (times, jnp.append(times[1:], times[-1])))
         return jnp.mean(norms)
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """Two for each step taken, of which the sampler's are the same."""
         return 2 * self._taken
 

@@ -78,9 +78,9 @@ class NormalBundle(Detector):
             found[rows][finite] = self._rule(np.linalg.eigvalsh(moments[finite]))
         return self._finite(found)
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """One per noised point."""
-        return self._moment.evaluations(dim)
+        return self._moment.nfe(dim)
 
     @property
     def _moment(self) -> _SecondMoment:
@@ -111,7 +111,7 @@ class _SecondMoment(Detector):
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
         require_point(query.image)
         t = model.schedule.time_at(self.sigma)
-        shape, dim, n = query.image.shape, query.image.size, self.evaluations(query.image.size)
+        shape, dim, n = query.image.shape, query.image.size, self.nfe(query.image.size)
         require(n >= dim, "n_samples", self.n_samples, f"must be None or at least d={dim}: fewer do not span the space")
         noise = jax.random.normal(key, (n, *shape), query.image.dtype)
 
@@ -122,7 +122,7 @@ class _SecondMoment(Detector):
         rows = rows.astype(accumulation_dtype(rows.dtype)) / math.sqrt(n)
         return rows.T @ rows
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         return 4 * dim if self.n_samples is None else self.n_samples
 
     def _finite(self, found: np.ndarray) -> np.ndarray:

@@ -46,6 +46,6 @@ class PLaplacianAt(Detector):
         # Negated: Δ_p u is negative at maxima.
         return -p_laplacian(model.score_at(t, query.prompt), centre, self.p, chunk=PRODUCTS, eps=eps)
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """The score, and two for each of d + 1 Jacobian-vector products."""
         return 1 + 2 * (dim + 1)

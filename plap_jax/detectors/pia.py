@@ -39,6 +39,6 @@ class PIA(Detector):
         # Negated: members have the smaller error.
         return -quartic(first.astype(dtype) - again.astype(dtype))
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """Two."""
         return 2

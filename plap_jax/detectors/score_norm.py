@@ -37,6 +37,6 @@ class ScoreNorm(Detector):
         # Negated: the score vanishes at what is memorized.
         return -norm(model.score(centre, t, query.prompt))
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """One."""
         return 1

@@ -77,6 +77,6 @@ class SecMI(Detector):
         # Rounding of t must not refuse what the schedule itself would take.
         require(float(above) <= schedule.t_max * (1 + 1e-6), "sigma", self.sigma, allowed)
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """The steps up to t, the step above it and the one back."""
         return self.n_steps + 2

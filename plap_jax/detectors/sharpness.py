@@ -42,6 +42,6 @@ class Sharpness(Detector):
         """As of every detector."""
         return () if self.sigma is None else (self.sigma,)
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """Two scores, with whose linearization the product shares its values, and two Jacobian-vector products."""
         return 2 + 2 * 2

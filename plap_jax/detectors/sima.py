@@ -36,7 +36,7 @@ class SimA(Detector):
         # Negated: there is little to remove from what is memorized.
         return -quartic(model.eps(query.image, t, query.prompt))
 
-    def evaluations(self, dim: int) -> int:
+    def nfe(self, dim: int) -> int:
         """One."""
         return 1
 

@@ -44,7 +44,7 @@ class ResidualMLP(Conditioned):
         require(depth >= 0, "depth", depth, "must be >= 0")
         dim = math.prod(self.shape)
         self.first = linear(dim, width, rngs)
-        self.blocks = nnx.List([_Block(width, embed_dim, rngs) for _ in range(depth)])
+        self.blocks = nnx.List([_ResidualBlock(width, embed_dim, rngs) for _ in range(depth)])
         self.last = linear(width, dim, rngs, kernel_init=zeros)
 
     def __call__(self, x: Array, level: ArrayLike, condition: ArrayLike | None = None) -> Array:
@@ -68,7 +68,7 @@ class ResidualMLP(Conditioned):
         return self.last(jax.nn.silu(h)).reshape(self.shape)
 
 
-class _Block(nnx.Module):
+class _ResidualBlock(nnx.Module):
     def __init__(self, width: int, embed_dim: int, rngs: nnx.Rngs) -> None:
         self.inner = linear(width, width, rngs)
         self.told = linear(embed_dim, width, rngs, use_bias=False)

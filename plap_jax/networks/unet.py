@@ -72,8 +72,8 @@ class UNet(Conditioned):
         self.patch = patch
         channels = self.shape[2] * patch**2
 
-        def block(n_in: int, level: int) -> _Block:
-            return _Block(n_in, widths[level], embed_dim, groups, level in attends, dtype, rngs)
+        def block(n_in: int, level: int) -> _ConvBlock:
+            return _ConvBlock(n_in, widths[level], embed_dim, groups, level in attends, dtype, rngs)
 
         self.first = _conv(channels, widths[0], rngs, dtype=dtype)
         self.down = nnx.List([nnx.List([block(widths[i], i) for _ in range(n_blocks)]) for i in levels])
@@ -117,7 +117,7 @@ class UNet(Conditioned):
         return _unfold(self.last(jax.nn.silu(self.norm(h))), self.patch)
 
 
-class _Block(nnx.Module):
+class _ConvBlock(nnx.Module):
     """The residual block of ``UNet``, and self-attention h ← h + W softmax(q kᵀ/√width) v where it is asked for."""
 
     def __init__(

@@ -41,8 +41,8 @@ class Guided:
             return self.network(x, level, None)
         # One call for both, which share what does not depend on the condition.
         both = jnp.stack([jnp.full_like(condition, NO_CONDITION), jnp.asarray(condition)])
-        without, given = jax.vmap(self.network, in_axes=(None, None, 0))(x, level, both)
-        return without + jnp.asarray(self.guidance, given.dtype) * (given - without)
+        unconditional, conditional = jax.vmap(self.network, in_axes=(None, None, 0))(x, level, both)
+        return unconditional + jnp.asarray(self.guidance, conditional.dtype) * (conditional - unconditional)
 
 
 def guided(diffusion: Diffusion, guidance: ArrayLike) -> Diffusion:

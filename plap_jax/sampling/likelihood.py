@@ -83,7 +83,7 @@ def log_likelihood_estimate(
         n_probes: probes, ≥ 2; a forward-mode product each per evaluation.
 
     Returns:
-        ``Estimate`` in nats; n_evals counts the score and the products, six times per step of the solver.
+        ``Estimate`` in nats; nfe counts the score and the products, six times per step of the solver.
 
     Raises:
         ValueError: as ``log_likelihood``, and n_probes not an integer ≥ 2.

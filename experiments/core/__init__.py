@@ -1,0 +1,1 @@
+"""What every run needs: its config checked, its cache, its report, its tracker."""

@@ -1,0 +1,178 @@
+"""All figures of the suite, with a page that shows them: ``python -m experiments.publish.gallery [key=value …]``.
+
+Every experiment below runs once at its default scale into ``outputs/figures/NAME``, unless a run with the same config
+and the same code lies there; figures are drawn from its arrays in either case, and gathered in ``figures/``.
+Arguments are handed to every run.
+"""
+
+import importlib
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from tabulate import tabulate
+
+import plap_jax
+from experiments.core.cache import code_tag, environment
+from experiments.core.catalogue import CONF
+from experiments.core.files import sha256_json, write_json, write_text
+from experiments.core.report import MANIFEST, METRICS, NOT_SCIENCE, shown
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNS, FIGURES, VALID = ROOT / "outputs" / "figures", ROOT / "figures", "valid.json"
+# Sizes and levels were chosen with seed 0.
+SEED = "seed=1"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One experiment of the gallery.
+
+    Attributes:
+        name: ``+exp=name``.
+        title: heading.
+        about: what it is, and which published figure it regenerates.
+        tables: shown below the pictures, names of ``tables/*.md``.
+    """
+
+    name: str
+    title: str
+    about: str
+    tables: tuple[str, ...] = ()
+
+
+ENTRIES = (
+    Entry(
+        "gmm_memorization",
+        "Gaussian mixtures",
+        "The published mixture example (Brokman et al., SSVM 2025): three components on a triangle, "
+        "means, midpoints and centre, boundary and volume, analytic and learned score; then maps of κ_p, and "
+        "planted points.",
+        ("critical",),
+    ),
+    Entry(
+        "image_memorization",
+        "Digits",
+        "Which training images has a network memorized, and which generated ones are copies.",
+    ),
+    Entry("image_memorization_patches", "Patches of photographs, with a U-Net", "The same questions, in colour."),
+    Entry(
+        "detection_benchmark",
+        "Every detector on one footing",
+        "With and without the prompt; the protocol of the published comparison with 500 prompts, on "
+        "a network that can be trained here.",
+    ),
+    Entry(
+        "memorization_trajectory",
+        "Along the generation",
+        "κ^Δ at every step, as in the follow-up (Brokman et al., NeurIPS 2025 workshop).",
+    ),
+    Entry(
+        "estimator_study",
+        "Estimators and their errors",
+        "Errors against their bounds, as in the second version of the paper, for every estimator of the library.",
+    ),
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code of the first run that failed, or 0."""
+    sections = []
+    for entry in ENTRIES:
+        words = [f"+exp={entry.name}", SEED, *arguments]
+        directory = RUNS / entry.name
+        code = ensure(directory, words)
+        if code:
+            print(f"figures: {shlex.join(words)} failed", file=sys.stderr)
+            return code
+        config = OmegaConf.load(directory / ".hydra" / "config.yaml")
+        module = importlib.import_module(config.figures)
+        module.draw(directory)
+        sections.append(section(entry, words, directory, module.CAPTIONS, list(config.headline)))
+    write_text(FIGURES / "README.md", "\n".join((HEAD, *sections)))
+    return 0
+
+
+HEAD = """# Figures
+
+Made by `make figures`, which runs each experiment once (seed 1; seed 0 chose sizes and noise levels) and draws from its
+arrays. Each picture is there as a PDF too, after `make figures`. Numbers over five seeds are in
+[docs/results.md](../docs/results.md). Intervals are 95 %.
+"""
+
+
+def ensure(directory: Path, words: Sequence[str]) -> int:
+    """Runs the experiment into ``directory`` unless its results are there and valid; its exit code."""
+    key = _key(words)
+    stored = directory / VALID
+    if stored.is_file() and json.loads(stored.read_text()) == key and (directory / METRICS).is_file():
+        print(f"{directory.relative_to(ROOT)}: valid", file=sys.stderr)
+        return 0
+    stored.unlink(missing_ok=True)
+    run = [sys.executable, "-m", "experiments.run", *words, "tracking=disabled", f"hydra.run.dir={directory}"]
+    code = subprocess.run(run, cwd=ROOT, check=False).returncode
+    if code == 0:
+        write_json(stored, key)
+    return code
+
+
+def _key(words: Sequence[str]) -> dict[str, str]:
+    """What a run's arrays depend on: the composed config without what is no science, the code, and what runs it."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_container(compose("config", list(words)), resolve=True)
+    science = {name: value for name, value in config.items() if name not in (*NOT_SCIENCE, "hydra")}
+    code = code_tag(plap_jax, *imported(importlib.import_module(config["experiment"])))
+    return {"config": sha256_json(science), "code": code, "environment": sha256_json(environment())}
+
+
+def imported(module: ModuleType) -> list[ModuleType]:
+    """The modules of ours that ``module`` is made of or takes names from, however indirectly; itself first."""
+    found, left = {}, [module.__name__]
+    while left:
+        name = left.pop()
+        if name in found or name.partition(".")[0] not in ("experiments", "benchmarks"):
+            continue
+        found[name] = sys.modules[name]
+        for value in vars(sys.modules[name]).values():
+            left.append(value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", "")))
+    return [found[name] for name in sorted(found, key=lambda name: (name != module.__name__, name))]
+
+
+def section(
+    entry: Entry, words: Sequence[str], directory: Path, captions: dict[str, str], headline: Sequence[str]
+) -> str:
+    """Pictures with captions, command, commit and numbers; copies the pictures."""
+    target = FIGURES / entry.name
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(directory / "figures", target)
+    git = json.loads((directory / MANIFEST).read_text())["git"]
+    commit = (git["commit"] or "unknown")[:7] + " with changes" * bool(git["dirty"])
+    command = f"`python -m experiments.run {shlex.join(words)}`, commit {commit}"
+    lines = [f"## {entry.title}", "", entry.about, "", command, ""]
+    for picture in sorted(target.glob("*.png")):
+        caption = next((text for pattern, text in captions.items() if fnmatch(picture.stem, pattern)), picture.stem)
+        lines += [f"![{caption}]({entry.name}/{picture.name})", "", f"*{caption}*", ""]
+    for table in entry.tables:
+        lines += [(directory / "tables" / f"{table}.md").read_text().strip(), ""]
+    return "\n".join([*lines, *_numbers(json.loads((directory / METRICS).read_text()), headline)])
+
+
+def _numbers(metrics: dict[str, Any], headline: Sequence[str]) -> Iterator[str]:
+    rows = [(name, shown(metrics[name])) for name in sorted(metrics) if any(fnmatch(name, p) for p in headline)]
+    yield "<details><summary>Numbers</summary>\n"
+    yield tabulate(rows, headers=("metric", "value"), tablefmt="github", disable_numparse=True)
+    yield "\n</details>\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,25 @@
+"""Timing on machines that are shared: contestants take turns, and are compared turn by turn."""
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def take_turns(contestants: Mapping[str, Callable[[], Any]], runs: int, warm_up: bool = True) -> dict[str, list[float]]:
+    """Seconds of each contestant in each of ``runs`` rounds; in a round each runs once, in turn.
+
+    Args:
+        contestants: functions that return when their work is done (``jax.block_until_ready``).
+        runs: rounds.
+        warm_up: one round beforehand that is not counted, which compiles.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for i in range(-1 if warm_up else 0, runs):
+        for name, contestant in contestants.items():
+            gc.collect()
+            start = time.perf_counter()
+            contestant()
+            if i >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds

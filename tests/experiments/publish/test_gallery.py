@@ -1,0 +1,100 @@
+"""The page of figures: what is run, what is taken as it lies there, and what the page says."""
+
+import importlib
+import json
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from experiments.core.catalogue import CONF, experiments
+from experiments.publish import gallery
+from experiments.publish.gallery import ENTRIES, Entry, ensure, section
+from tests.helpers.places import ROOT
+
+WORDS = ["+exp=gmm_memorization", "seed=1"]
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """Commands instead of processes; each leaves metrics."""
+    made = []
+
+    def run(command, **_):
+        made.append(command)
+        directory = Path(command[-1].partition("=")[2])
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "metrics.json").write_text("{}")
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(gallery.subprocess, "run", run)
+    monkeypatch.setattr(gallery, "ROOT", tmp_path)
+    return made
+
+
+def test_a_run_is_taken_as_it_is_while_config_and_code_are_the_same(calls, tmp_path, monkeypatch):
+    directory = tmp_path / "run"
+    assert ensure(directory, WORDS) == 0
+    assert calls[0][1:4] == ["-m", "experiments.run", "+exp=gmm_memorization"]
+    assert ensure(directory, WORDS) == 0 and len(calls) == 1
+    assert ensure(directory, [*WORDS, "tracking=disabled"]) == 0 and len(calls) == 1  # no science
+    ensure(directory, [*WORDS, "flux.p=2"])
+    assert len(calls) == 2
+    ensure(directory, WORDS)
+    assert len(calls) == 3
+    monkeypatch.setattr(gallery, "code_tag", lambda *_: "other code")
+    ensure(directory, WORDS)
+    assert len(calls) == 4
+
+
+def test_code_is_all_that_an_experiment_takes_names_from():
+    names = [module.__name__ for module in gallery.imported(importlib.import_module("experiments.estimator_study"))]
+    assert names[0] == "experiments.estimator_study" and len(set(names)) == len(names)
+    direct = {
+        "experiments.estimator_study.gains",
+        "experiments.shared.measuring",
+        "experiments.shared.networks",
+    }
+    assert direct | {"experiments.estimator_study.operator_cost", "experiments.shared.timing"} <= set(names)
+    assert not [name for name in names if name.startswith(("experiments.figures", "experiments.detection_benchmark"))]
+
+
+def test_a_failed_run_is_not_valid(monkeypatch, tmp_path):
+    monkeypatch.setattr(gallery.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 2))
+    assert ensure(tmp_path, WORDS) == 2
+    assert not (tmp_path / gallery.VALID).exists()
+
+
+def test_the_page_shows_pictures_with_command_commit_and_numbers(monkeypatch, tmp_path):
+    run = tmp_path / "run"
+    for folder in ("figures", "tables"):
+        (run / folder).mkdir(parents=True)
+    for name in ("maps_kappa_t2.png", "maps_kappa_t2.pdf"):
+        (run / "figures" / name).write_bytes(b"picture")
+    (run / "tables" / "points.md").write_text("| a |\n|---|\n| 1 |\n")
+    (run / "manifest.json").write_text(json.dumps({"git": {"commit": "0123456789", "dirty": True}}))
+    numbers = {"auc": {"value": 0.9, "low": 0.8, "high": 1.0, "n": 5}, "other": 1}
+    (run / "metrics.json").write_text(json.dumps(numbers))
+    monkeypatch.setattr(gallery, "FIGURES", tmp_path / "figures")
+    text = section(Entry("e", "Title", "About.", ("points",)), WORDS, run, {"maps_*": "Maps."}, ["auc"])
+    assert "## Title" in text and "![Maps.](e/maps_kappa_t2.png)" in text and "| a |" in text
+    assert "`python -m experiments.run +exp=gmm_memorization seed=1`, commit 0123456 with changes" in text
+    assert "0.900 [0.800, 1.000]" in text and "other" not in text
+    assert (tmp_path / "figures" / "e" / "maps_kappa_t2.pdf").read_bytes() == b"picture"
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_every_entry_exists_and_has_captions(entry):
+    assert entry.name in experiments()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [f"+exp={entry.name}"])
+    module = importlib.import_module(config.figures)
+    source = Path(module.__file__).read_text()
+    for pattern in module.CAPTIONS:
+        stem = pattern.rstrip("*").rstrip("_")
+        assert stem.partition("_")[0] in source.partition("def draw")[2], pattern
+    committed = ROOT / "figures" / entry.name
+    for picture in committed.glob("*.png"):
+        assert any(fnmatch(picture.stem, pattern) for pattern in module.CAPTIONS), picture.name

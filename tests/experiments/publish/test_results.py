@@ -1,0 +1,73 @@
+"""Tables of docs/results.md from runs that are made up."""
+
+import json
+
+import pytest
+
+from experiments.publish import results
+from experiments.publish.results import BLOCK, DOCUMENT, TABLES, filled, main, over_seeds
+from plap_jax.metrics import mean_interval
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """Three runs of patches, numbered so that text order is not their order."""
+    for seed, name in ((1, "0"), (2, "2"), (3, "10")):
+        run = tmp_path / "patches" / name
+        run.mkdir(parents=True)
+        metrics = {
+            "samples/auc": {"value": 0.9 + seed / 100, "low": 0.8, "high": 1.0, "n": 5},
+            "dose/2/reproduced": {"value": 0.25, "low": 0.1, "high": 0.4, "n": 5},
+            "dose/2/visits": 1234.0,
+            "dose/2/detected": None if seed == 1 else 0.5,
+        }
+        (run / "metrics.json").write_text(json.dumps(metrics))
+        overrides = ["+exp=image_memorization_patches", f"seed={seed}", "cache_dir=x", "train.n_steps=9"]
+        manifest = {"seed": seed, "git": {"commit": "0123456789", "dirty": seed == 2}, "overrides": overrides}
+        (run / "manifest.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+def test_every_table_of_the_document_can_be_made():
+    names = [match["name"] for match in BLOCK.finditer(DOCUMENT.read_text())]
+    assert len(names) >= 6
+    assert len(set(names)) == len(names)
+    assert set(names) <= set(TABLES)
+
+
+def test_tables_whose_runs_are_there_are_made_anew_and_the_rest_stays(directory):
+    text = "a\n<!-- table patches/doses -->\nold\n<!-- end -->\nb\n<!-- table digits/doses -->\nkept\n<!-- end -->\n"
+    made = filled(text, directory)
+    assert "old" not in made
+    assert "<!-- table digits/doses -->\nkept\n<!-- end -->" in made
+    rows = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in made.splitlines() if "|" in line}
+    assert rows["visits"] == "1,234"
+    assert rows["reproduced"] == "0.250"
+    assert rows["AUC of κ_1"] == ""  # not measured
+    assert filled(made, directory) == made
+
+
+def test_the_source_is_the_command_without_what_is_local(directory):
+    made = filled("<!-- table patches/source -->\n<!-- end -->", directory)
+    command = "python -m experiments.run -m +exp=image_memorization_patches train.n_steps=9 seed=1,2,3"
+    assert f"`{command}`, commit 0123456, 0123456 (changed)" in made
+
+
+def test_means_are_over_the_runs_that_have_the_metric(directory):
+    runs = results.runs_of(directory / "patches")
+    assert [run.name for run in runs] == ["0", "2", "10"]
+    found = mean_interval([0.91, 0.92, 0.93])
+    assert over_seeds(runs, "samples/auc") == f"0.920 ± {found.high - found.value:.3f}"
+    assert over_seeds(runs, "dose/2/detected") == "0.500"
+    assert over_seeds(runs, "nothing") == ""
+
+
+def test_bad_input_ends_in_one_line(directory, capsys, monkeypatch, tmp_path):
+    assert main([]) == 2
+    assert main([str(directory / "nowhere")]) == 2
+    document = tmp_path / "document.md"
+    document.write_text("<!-- table patches/nothing -->\n<!-- end -->\n")
+    monkeypatch.setattr(results, "DOCUMENT", document)
+    capsys.readouterr()
+    assert main([str(directory)]) == 2
+    assert capsys.readouterr().err.startswith("table patches/nothing: must be one of")

@@ -1,0 +1,411 @@
+"""Audits whose answer is known, from config to files: an exact score that has memorized twelve images."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+
+import jax
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from experiments.audit.level import largest_spread
+from experiments.audit.stream import Scored, score_all
+from experiments.audit.verdict import agreement, judge
+from experiments.core.cache import Cache
+from experiments.core.catalogue import CONF
+from experiments.core.errors import UserError
+from experiments.core.report import Report
+from experiments.core.schema import check
+from experiments.core.tracker import Tracker
+from experiments.shared.networks import named_key
+from plap_jax import flux
+from plap_jax.adaptive import adaptive_flux
+from plap_jax.detectors import Query, ScoreNorm
+from plap_jax.detectors.base import gap_at
+from plap_jax.pretrained import as_pretrained
+from tests.helpers import memorizing_model
+from tests.helpers.places import ROOT
+
+MODEL = ("model=callable", "model.target=tests.helpers.memorizing_model:factory")
+PROMPTED = ("model=callable", "model.target=tests.helpers.memorizing_model:prompted")
+# Without the control variate, whose compilation is most of the time; tests/test_audit_demo.py has it.
+QUICK = ("scale=smoke", "sigma=0.22", "evaluations=1024", "flux.control=false", "tracking=disabled")
+MEMORIZED, images = memorizing_model.MEMORIZED, memorizing_model.images
+
+
+def checked(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return check(compose("config", ["+exp=audit", *QUICK, *overrides]))
+
+
+def run(directory, *overrides, cache=None):
+    """An audit within this process: its report."""
+    config, module = checked(*overrides)
+    report = Report(directory, config.model_dump(mode="json"))
+    module.run(config, report=report, cache=Cache(cache or directory / "cache"), tracker=Tracker())
+    report.write_metrics()
+    report.write_manifest()
+    return report
+
+
+def rows(directory, name="audit"):
+    with (directory / "tables" / f"{name}.csv").open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def saved(path, array):
+    np.save(path, array)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """12 memorized and 40 other images, 200 others as a reference, and a training set."""
+    base = tmp_path_factory.mktemp("data")
+    saved(base / "audited.npy", np.concatenate([images(40, 1), MEMORIZED]))
+    np.savez(base / "reference.npz", images=images(200, 2), labels=np.zeros(200))
+    np.savez_compressed(base / "training.npz", np.concatenate([MEMORIZED, MEMORIZED[:2], images(30, 3)]))
+    return base
+
+
+@pytest.fixture(scope="module")
+def audited(data, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("audit")
+    paths = (f"images={data}/audited.npy", f"reference={data}/reference.npz", f"training={data}/training.npz")
+    return directory, run(directory, *MODEL, *paths)
+
+
+def test_memorized_images_are_flagged_and_what_was_promised_is_left(audited, data):
+    directory, report = audited
+    table = rows(directory)
+    assert len(table) == 52 and [int(row["rank"]) for row in table] == list(range(1, 53))
+    memorized = {str(i) for i in range(40, 52)}
+    assert {row["file"] for row in table[:12]} == memorized
+    flagged = {row["file"] for row in table if row["flagged"] == "1"}
+    assert memorized <= flagged and len(flagged) <= 14
+    for row in table:
+        low, kappa, high = (float(row[name]) for name in ("low", "kappa", "high"))
+        assert low <= kappa <= high and float(row["kappa_stderr"]) > 0 and int(row["nfe"]) >= 16
+    assert min(float(row["p_value"]) for row in table) == pytest.approx(1 / 201)
+    # the nearest training image is the image itself, once although it stands twice there
+    assert {row["nearest"]: float(row["copy_ratio"]) for row in table[:12]} == {str(i): 0 for i in range(12)}
+    assert report.metrics["audit/copies"] == report.metrics["audit/flagged_copies"] == 12
+    assert report.metrics["audit/rank_correlation_with_copy_ratio"] > 0.2
+    assert report.metrics["audit/fewest_discoveries"] == 6
+    assert json.loads((directory / "metrics.json").read_text())["audit/flagged"] == len(flagged)
+    expected = ("arrays/audit.npz", "tables/summary.md", "tables/skipped.csv", "report.html", "manifest.json")
+    assert [name for name in expected if not (directory / name).is_file()] == []
+    html = (directory / "report.html").read_text()
+    assert "exchangeable with the reference images" in html and "No error control" not in html
+
+
+def test_figures_are_drawn_from_the_arrays_alone(audited):
+    directory, _ = audited
+    config, _ = checked(*MODEL, "images=x")
+    module = __import__(config.figures, fromlist=["draw"])
+    module.draw(directory)
+    found = {path.name for path in (directory / "figures").iterdir()}
+    assert found == {f"{name}.{kind}" for name in ("contact_sheet", "histogram") for kind in ("png", "pdf")}
+
+
+def test_scores_are_those_of_the_library_whatever_the_chunks(data, tmp_path):
+    common = (*MODEL, f"images={data}/audited.npy", "target_stderr=0.05", "max_samples=64")
+    whole = run(tmp_path / "a", *common)
+    run(tmp_path / "b", *common, "chunk=7")
+    for a, b in zip(rows(tmp_path / "a"), rows(tmp_path / "b"), strict=True):
+        assert a["file"] == b["file"] and a["nfe"] == b["nfe"]
+        assert float(a["kappa"]) == pytest.approx(float(b["kappa"]), abs=2e-6)
+    # a slow twin: one image at a time, straight from the library
+    model = as_pretrained(memorizing_model.factory()).diffusion
+    t = model.schedule.time_at(0.22)
+    score, key, table = model.score_at(t), named_key(0, "audit"), {row["file"]: row for row in rows(tmp_path / "a")}
+
+    @jax.jit
+    def twin(image):
+        centre, radius = model.ball(image, t)
+        how = {"n_samples": 16, "max_samples": 64, "target_stderr": 0.05, "control": False}
+        one = adaptive_flux(score, centre, radius=radius, key=key, **how)
+        return one, flux(score, centre, radius=radius, key=jax.random.key(9), n_samples=512, control=False)
+
+    for i, image in ((0, images(40, 1)[0]), (40, MEMORIZED[0])):
+        (one, fresh), row = twin(image), table[str(i)]
+        assert float(row["kappa"]) == pytest.approx(float(one.value), abs=1e-5)
+        assert float(row["kappa_stderr"]) == pytest.approx(float(one.stderr), rel=1e-3)
+        assert int(row["nfe"]) == int(one.nfe)
+        # and with fresh directions the same within three standard errors
+        gap = abs(float(fresh.value) - float(row["kappa"]))
+        assert gap < 3 * np.hypot(float(fresh.stderr), float(row["kappa_stderr"]))
+    # without a reference: a ranking, and the words
+    assert whole.metrics["audit/flagged"] is None and "p_value" not in table["0"]
+    assert min(float(table[str(i)]["z"]) for i in range(40, 52)) > max(float(table[str(i)]["z"]) for i in range(40))
+    assert "No error control" in (tmp_path / "a" / "report.html").read_text()
+
+
+def test_a_prompt_adds_its_scores(data, tmp_path):
+    table = tmp_path / "prompts.csv"
+    told = [0] * 40 + list(range(1, 13))
+    table.write_text("file,prompt\n" + "".join(f"{i},{prompt}\n" for i, prompt in enumerate(told)))
+    where = (f"images={data}/audited.npy", f"prompts={table}", "chunk=30")
+    report = run(tmp_path / "run", *PROMPTED, *where)
+    found = rows(tmp_path / "run")
+    assert {row["file"] for row in found[:12]} == {str(i) for i in range(40, 52)}  # ranked by the gap
+    model = as_pretrained(memorizing_model.prompted()).diffusion
+    t, key = model.schedule.time_at(0.22), named_key(0, "audit")
+    row = {row["file"]: row for row in found}["45"]
+    centre, radius = model.ball(MEMORIZED[5], t)
+    prompt = np.int32(6)
+    for name, score in {"kappa_given": model.score_at(t, prompt), "kappa_gap": gap_at(model, t, prompt)}.items():
+        how = {"key": jax.random.fold_in(key, 0), "n_samples": 16, "control": False}
+        one = jax.jit(lambda x, score=score, how=how: flux(score, x, radius=radius, **how))(centre)
+        assert float(row[name]) == pytest.approx(float(one.value), abs=1e-4), name
+    assert int(row["nfe"]) == 64 and report.metrics["audit/evaluations_per_image"] == 64
+    # ranked by another score on request
+    run(tmp_path / "given", *PROMPTED, *where, "score=kappa_given", cache=tmp_path / "run" / "cache")
+    given = [float(row["kappa_given"]) for row in rows(tmp_path / "given")]
+    assert given == sorted(given, reverse=True)
+
+
+def test_any_detector_by_name_with_its_standard_error(data, tmp_path):
+    run(tmp_path / "norm", *MODEL, f"images={data}/audited.npy", "detector=score_norm")
+    model = as_pretrained(memorizing_model.factory()).diffusion
+    expected = ScoreNorm(0.22).scores(model, Query(images(40, 1)), key=jax.random.key(0))
+    table = {row["file"]: row for row in rows(tmp_path / "norm")}
+    assert float(table["3"]["detector"]) == pytest.approx(float(expected[3]), rel=1e-5)
+    assert float(table["3"]["detector_stderr"]) == 0  # it has no randomness
+    run(tmp_path / "loss", *MODEL, f"images={data}/audited.npy", "detector=denoising_loss", "repeats=3")
+    loss = rows(tmp_path / "loss")
+    assert all(float(row["detector_stderr"]) > 0 and int(row["nfe"]) == 48 for row in loss)
+    assert "denoising_loss" in (tmp_path / "loss" / "report.html").read_text()
+
+
+def test_generated_images_are_judged_against_more_of_them_without_error_control(tmp_path):
+    sampler = ("generation.sampler.n_steps=10", "generation.n_reference=24", "generation.batch_size=16")
+    report = run(tmp_path, *MODEL, "generate=20", "reference=generated", *sampler)
+    assert report.metrics["audit/images"] == 20 and report.metrics["audit/reference_images"] == 24
+    assert report.metrics["audit/flagged"] is None
+    with np.load(tmp_path / "arrays" / "audit.npz") as arrays:
+        assert not np.array_equal(np.sort(arrays["score"])[:5], np.sort(arrays["reference"])[:5])  # other randomness
+    assert "own generations" in (tmp_path / "report.html").read_text()
+
+
+def test_the_level_is_where_scores_spread_beyond_their_noise():
+    rng = np.random.default_rng(0)
+    truth, noise = rng.normal(size=300), rng.normal(size=300)
+    values = np.stack([0.1 * truth, 0.2 * truth, 0.05 * truth + 0.4 * noise])  # the last spreads most, by its noise
+    stderr = np.stack([np.full(300, s) for s in (0.01, 0.01, 0.4)])
+    found = largest_spread([0.1, 0.2, 0.3], values, stderr)
+    assert found.sigma == 0.2 and [sigma for sigma, _ in found.spreads] == [0.1, 0.2, 0.3]
+
+
+def test_without_a_level_the_rule_chooses_one_of_the_schedule(data, tmp_path):
+    levels = "noise_levels=[0.001,0.05,0.22,0.9999,3.0]"  # the first and the last are none of this schedule
+    report = run(tmp_path, *MODEL, f"images={data}/audited.npy", "sigma=null", levels)
+    assert report.metrics["audit/sigma"] in (0.05, 0.22)
+    with np.load(tmp_path / "arrays" / "audit.npz") as arrays:
+        assert arrays["sigma"].tolist() == [0.05, 0.22, 0.9999]
+
+
+def scored(values, stderr=0.01):
+    values = np.asarray(values, float)
+    columns = {"kappa": values, "kappa/stderr": np.full(len(values), stderr), "nfe": np.full(len(values), 16)}
+    return Scored(columns | {"kappa/n_units": np.full(len(values), 16)}, [str(i) for i in range(len(values))])
+
+
+def test_a_reference_that_is_too_small_says_how_many_it_takes():
+    verdict = judge("kappa", scored([0.9, 0.1, 0.2]), scored([0.3, 0.4]), 0.05)
+    assert not verdict.flagged.any() and verdict.fewest == 20
+    assert "too small to reject anything: it needs at least 19 images" in verdict.lines[1]
+    assert "and 59 to flag a single one" in verdict.lines[1] and len(verdict.lines) == 2
+    enough = judge("kappa", scored([0.9, 0.1, 0.2]), scored(np.linspace(0, 0.5, 59)), 0.05)
+    assert enough.flagged.tolist() == [True, False, False] and enough.threshold == 0.9
+    assert len(enough.lines) == 1 and "1 of 3 images flagged" in enough.lines[0]
+    assert "exchangeable with the 59 reference images" in enough.lines[0]
+
+
+def test_both_views_agree_or_not():
+    one = scored([0.9, 0.8, 0.1, 0.2])
+    one.columns["ratio"] = np.asarray([0.1, 0.2, 0.9, 0.8])
+    both = agreement(judge("kappa", one, None, None), one, 1 / 3)
+    assert both.copies.tolist() == [True, True, False, False] and both.correlation == pytest.approx(1)
+    one.columns["ratio"] = np.full(4, 0.5)
+    assert agreement(judge("kappa", one, None, None), one, 1 / 3).correlation is None
+
+
+class Counting:
+    """A scorer that computes nothing, and a source that makes its images when they are read."""
+
+    how = {"settings": {"detector": None}}
+
+    def __init__(self, n, chunk):
+        self.names = [str(i) for i in range(n)]
+        self.skipped, self.words, self.reads = [], "made", 0
+        self.settings = type("Settings", (), {"chunk": chunk})
+        self.largest = 0
+
+    def read(self, index):
+        self.reads += 1
+        return np.full((32, 32, 3), index, np.float32)
+
+    def identity(self, indices):
+        return list(indices)
+
+    def __call__(self, pictures, prompts):
+        self.largest = max(self.largest, len(pictures))
+        means = pictures[:, 0, 0, 0]
+        return {"kappa": means, "kappa/stderr": means, "kappa/n_units": means, "nfe": means}
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path):
+    peaks = []
+    for n in (64, 1600):
+        one = Counting(n, 32)
+        tracemalloc.start()
+        found = score_all(
+            one, one, None, None, key="images", report=Report(tmp_path, {}), cache=Cache(tmp_path / str(n))
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found.columns["kappa"].tolist() == list(range(n)) and one.reads == n and one.largest == 32
+    held = 1600 * 32 * 32 * 3 * 4
+    assert peaks[1] - peaks[0] < held / 8  # all at once would be 19 MB
+
+
+def test_chunks_that_are_done_are_not_done_again(tmp_path):
+    first, again, more = Counting(100, 32), Counting(100, 32), Counting(140, 32)
+    for one, reads in ((first, 100), (again, 0), (more, 44)):  # of the last chunk but 4 images are new
+        score_all(one, one, None, None, key="images", report=Report(tmp_path, {}), cache=Cache(tmp_path / "cache"))
+        assert one.reads == reads
+
+
+def test_a_killed_audit_goes_on_where_it_was(data, tmp_path):
+    code = [sys.executable, "-m", "experiments.run", "+exp=audit", *MODEL, *QUICK, f"images={data}/audited.npy"]
+    code += [f"cache_dir={tmp_path}/cache", f"hydra.run.dir={tmp_path}/run", "chunk=2", "figures=null"]
+    paths = {"PYTHONPATH": str(ROOT)}
+    how = {"env": os.environ | paths, "cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(code, **how) as process:
+        deadline, done = time.monotonic() + 120, []
+        while len(done) < 3 and time.monotonic() < deadline and process.poll() is None:
+            done = list((tmp_path / "cache" / "audit" / "images").glob("*/entry.json"))
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it must be killed while it runs"
+    done = sorted((tmp_path / "cache" / "audit" / "images").glob("*/entry.json"))
+    assert 3 <= len(done) < 26
+    before = {path: path.stat().st_mtime_ns for path in done}
+    finished = subprocess.run(code, **how, text=True, timeout=240, check=False)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert {path: path.stat().st_mtime_ns for path in done} == before
+    assert len(rows(tmp_path / "run")) == 52
+    assert "52/52" in finished.stderr and "image/s" in finished.stderr  # progress, with the rate
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ((), "images=None: must be a folder, an .npz or an .npy; or give generate=n, but not both"),
+        (("images=x", "generate=5"), "images='x': must be a folder, an .npz or an .npy; or give generate=n"),
+        (("images=x", "fdr=1.5"), "fdr=1.5: must be < 1 (share of false discoveries"),
+        (("images=x", "flux.p=2"), "flux.p=2.0: must be 1 here; other orders are detectors, as detector=flux_p2"),
+        (("images=x", "flux.n_samples=4"), "flux.n_samples=4: must hold at least 8 independent units, 8 directions"),
+        (("images=x", "max_samples=8"), "max_samples=8: must be at least flux.n_samples=16"),
+        (("images=x", "score=detector"), "score='detector': needs a detector=NAME of conf/detector"),
+        (("images=x", "score=best"), "score=best: must be one of 'kappa', 'kappa_given', 'kappa_gap' or 'detector'"),
+        (("generate=5", "prompts=a.csv"), "prompts='a.csv': must be one for all with generate=n"),
+        (("images=x", "+train.n_steps=3"), "train={…}: unknown key; known here: cache_dir, chunk, crop,"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(overrides, line):
+    with pytest.raises(UserError) as refused:
+        checked(*MODEL, *overrides)
+    assert str(refused.value).startswith(line) and "\n" not in str(refused.value)
+
+
+def refusal(directory, *overrides):
+    with pytest.raises(ValueError) as refused:
+        run(directory, *overrides)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_what_does_not_fit_together_is_one_line(data, tmp_path):
+    where = f"images={data}/audited.npy"
+    assert refusal(tmp_path, *MODEL, where, "prompts=3").startswith(
+        "prompts=3: must be null: this model has no prompts"
+    )
+    assert refusal(tmp_path, *MODEL, where, "score=kappa_gap").startswith("score='kappa_gap': needs prompts")
+    assert refusal(tmp_path, *MODEL, where, "reference_prompts=3").startswith("reference_prompts=3: needs a reference")
+    assert refusal(tmp_path, *MODEL, where, "detector=sharpness").startswith(
+        "detector='sharpness': needs noise, prompt"
+    )
+    line = refusal(tmp_path, *MODEL, where, "detector=ball_average_p1", "sigma=5")
+    assert line.startswith("sigma=5.0: must lie in [")
+    known = (f"reference={data}/training.npz", f"training={data}/training.npz")
+    line = refusal(tmp_path, *MODEL, where, *known)
+    assert line == "reference='44 images': must hold no training image, and 44 of its 44 images are"
+    line = refusal(tmp_path, *MODEL, where, "sigma=null", "noise_levels=[7.0]")
+    assert line.startswith("noise_levels=[7.0]: must hold a level that the model's schedule has (VPLinear)")
+    (tmp_path / "small").mkdir()
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "small" / "a.png")
+    line = refusal(tmp_path, *MODEL, f"images={tmp_path}/small")
+    assert line.startswith("images='1 files': must hold an image that can be read and scored: ")
+    assert "smaller than 4×4" in line
+
+
+def test_flags_come_at_least_so_many_at_a_time_but_need_not_exceed_the_whole_reference():
+    # 100 images, 199 of reference: at least 10 together. 20 that one reference image exceeds are flagged all the same.
+    reference = scored([*np.linspace(0, 0.5, 198), 0.95])
+    for n, flagged in ((20, 20), (19, 0)):
+        verdict = judge("kappa", scored([0.9] * n + [-1.0] * (100 - n)), reference, 0.05)
+        assert verdict.fewest == 10 and int(verdict.flagged.sum()) == flagged
+        assert "either none or at least 10 of 100 are flagged" in verdict.lines[1]
+
+
+class Undefined(Counting):
+    """Has no finite score for every fifth image, and no finite standard error for the one after it."""
+
+    def __call__(self, pictures, prompts):
+        found = super().__call__(pictures, prompts)
+        score, stderr = found["kappa"].copy(), found["kappa"].copy()
+        score[score % 5 == 0], stderr[stderr % 5 == 1] = np.nan, np.inf
+        return found | {"kappa": score, "kappa/stderr": stderr}
+
+
+def test_images_without_a_finite_score_are_told_and_the_others_judged(tmp_path):
+    one = Undefined(12, 4)
+    found = score_all(one, one, None, None, key="images", report=Report(tmp_path, {}), cache=Cache(tmp_path / "cache"))
+    assert found.names == ["2", "3", "4", "7", "8", "9"] and found.columns["kappa"].tolist() == [2, 3, 4, 7, 8, 9]
+    assert found.columns["index"].tolist() == [2, 3, 4, 7, 8, 9] and len(found.digests) == 6
+    assert sorted(name for name, _ in found.skipped) == sorted(["0", "1", "5", "6", "10", "11"])
+    assert {why for _, why in found.skipped} == {"the model's score is not finite here"}
+
+
+def test_a_level_without_finite_scores_is_not_chosen():
+    rng, stderr = np.random.default_rng(0), np.full((3, 50), 0.01)
+    values = np.stack([np.full(50, np.nan), rng.normal(size=50), np.append(3 * rng.normal(size=49), np.inf)])
+    assert largest_spread([0.1, 0.2, 0.3], values, stderr).sigma == 0.3
+    with pytest.raises(ValueError, match=r"^noise_levels=.*must hold a level at which the model's scores are finite"):
+        largest_spread([0.1], values[:1], stderr[:1])
+
+
+def test_one_image_and_a_reference_that_holds_it(tmp_path, caplog):
+    saved(tmp_path / "one.npy", MEMORIZED[:1])
+    saved(tmp_path / "reference.npy", np.concatenate([MEMORIZED[:1], images(3, 5)]))
+    paths = (f"images={tmp_path}/one.npy", f"reference={tmp_path}/reference.npy")
+    with caplog.at_level("WARNING"):
+        report = run(tmp_path / "run", *MODEL, *paths)
+    assert "1 of 1 audited images stand in the reference too" in caplog.text and "p >= 0.4" in caplog.text
+    assert report.metrics["audit/smallest_p_value"] == pytest.approx(2 / 5) and report.metrics["audit/flagged"] == 0
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert "<dd>reference.npy; holds 1 of the audited images too</dd>" in html and str(tmp_path) not in html
+    assert "<dt>flagged</dt><dd>0</dd>" in html and "without control variate" in html
+    assert "0.05, Benjamini–Hochberg" in html
+    alone = run(tmp_path / "alone", *MODEL, paths[0], cache=tmp_path / "run" / "cache")
+    assert alone.metrics["audit/images"] == 1 and rows(tmp_path / "alone")[0]["z"] == ""

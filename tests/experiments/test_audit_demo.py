@@ -1,0 +1,94 @@
+"""The audit whose answer is known, at scale=smoke; the example of the document; the study of the noise level."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from experiments.audit.level_study import study
+from experiments.audit.models import user_function
+from experiments.core.catalogue import CONF
+from experiments.core.errors import UserError
+from experiments.core.schema import check
+from plap_jax.calibration import conformal_p_values
+from plap_jax.metrics import auc
+from tests.helpers import experiment_run
+from tests.helpers.places import ROOT
+
+DOCUMENT = ROOT / "docs" / "audit.md"
+
+
+def test_the_demonstration_tells_what_its_tables_hold(tmp_path):
+    report = experiment_run.here("audit_demo", tmp_path / "run")
+    with (tmp_path / "run" / "tables" / "audit.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    planted = np.asarray([row["file"].startswith("planted_") for row in rows])
+    flagged = np.asarray([row["flagged"] == "1" for row in rows])
+    kappa = np.asarray([float(row["kappa"]) for row in rows])
+    assert planted.sum() == 6 and (~planted).sum() == 20
+    metrics = report.metrics
+    assert metrics["proof/power"]["value"] == flagged[planted].mean()
+    assert metrics["proof/false_discoveries"] == flagged[~planted].sum()
+    assert metrics["proof/false_discovery_proportion"] == pytest.approx(flagged[~planted].sum() / max(1, flagged.sum()))
+    assert metrics["proof/auc"] == pytest.approx(auc(kappa[planted], kappa[~planted]))
+    with np.load(tmp_path / "run" / "arrays" / "audit.npz") as arrays:
+        p_value = conformal_p_values(kappa, arrays["reference"])
+        assert len(arrays["reference"]) == 380
+    assert p_value == pytest.approx([float(row["p_value"]) for row in rows])
+    # planted images stand in the training set: their nearest neighbours are themselves, but for rounding to bytes
+    nearest = {row["file"].removeprefix("planted_"): row["nearest"].removeprefix("training_") for row in rows[:26]}
+    assert all(nearest[name] == name for name in nearest if not name.startswith("heldout"))
+    # the same network is found again as a checkpoint of this run
+    report.write_manifest()
+    shapes = json.loads((tmp_path / "run" / "manifest.json").read_text())["data_shapes"]
+    assert shapes["train/network"][0][1:] == [8, 8, 1]
+
+
+def test_the_demonstration_refuses_what_has_no_answer():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for override, line in {
+            "data=triangle": "data='plap_jax.data.mixtures.triangle': must be images",
+            "audited.n_single=9999": "audited.n_single=9999: must be at most planting.n_single=800",
+        }.items():
+            with pytest.raises(UserError, match=f"^{re.escape(line)}"):
+                check(compose("config", ["+exp=audit_demo", override]))
+
+
+def test_the_example_of_the_document_is_audited(tmp_path, monkeypatch):
+    (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 10
+    (tmp_path / "my_model.py").write_text(example)
+    monkeypatch.syspath_prepend(tmp_path)
+    images = np.random.default_rng(0).normal(0, 0.5, (12, 8, 8, 1)).clip(-1, 1)
+    images[3] = 0  # the mode: the score points home from everywhere
+    np.save(tmp_path / "images.npy", images)
+    where = ("model=callable", "model.target=my_model:factory", f"images={tmp_path}/images.npy", "sigma=0.3")
+    experiment_run.here("audit", tmp_path / "run", *where)
+    with (tmp_path / "run" / "tables" / "audit.csv").open(newline="") as handle:
+        first, second, *_ = csv.DictReader(handle)
+    assert first["file"] == "3" and float(first["kappa"]) == pytest.approx(1, abs=1e-5)
+    assert float(second["kappa"]) < 0.9
+    assert user_function("my_model:factory").model.shape == (8, 8, 1)
+
+
+def test_the_study_compares_with_the_best_level(tmp_path):
+    rng = np.random.default_rng(0)
+    copies = np.repeat([40, 2, 1, 0], 50)
+    truth = (copies >= 2) + 0.0
+    kappa = np.stack([0.2 * truth, 0.1 * rng.normal(size=200), 0.1 * truth]) + 0.01 * rng.normal(size=200)
+    stderr = np.repeat([[0.01], [0.1], [0.01]], 200, axis=1)
+    ratio = np.where(truth > 0, 0.1, 0.9)
+    common = {"kappa_network": kappa[None], "stderr_network": stderr[None]}
+    (tmp_path / "arrays").mkdir()
+    sigma = np.asarray([0.1, 0.2, 0.3], np.float32)
+    np.savez(tmp_path / "arrays" / "train_images.npz", copies=copies, sigma=sigma, p=[1.0], **common)
+    np.savez(tmp_path / "arrays" / "samples.npz", ratio=ratio, max_ratio=1 / 3, **common)
+    rows = {row["audited"]: row for row in study([tmp_path, tmp_path])}
+    most = rows["most copies, held-out"]
+    assert most["levels chosen"] == "0.1" and most["AUC there"] == pytest.approx(1) and most["runs"] == 2
+    single = rows["single, held-out"]  # nothing to find: the loss is what labels make of noise
+    assert single["largest loss"] == pytest.approx(single["AUC at the best level"] - single["AUC there"])
+    assert len(rows) == 5

@@ -1,0 +1,217 @@
+"""The study of the estimators: scenes and methods against closed forms, a run at smoke scale against its arrays."""
+
+import csv
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from experiments.core.catalogue import CONF
+from experiments.core.errors import UserError
+from experiments.core.schema import check
+from experiments.estimator_study import breakdown, gains
+from experiments.estimator_study.convergence import log_slope, slug
+from experiments.estimator_study.methods import BOUNDARY, PLAIN, POINTWISE, VOLUME, chosen, fits, references, repeated
+from experiments.estimator_study.scenes import AWAY, MODE, Scene, in_dimension, mixture_scene
+from plap_jax import GaussianMixture
+from tests.helpers import expected_numbers, experiment_run
+
+REPEATS = 32  # of scale=smoke
+
+
+def columns(path):
+    with np.load(path) as stored:
+        return dict(stored)
+
+
+def where(a, **equal):
+    of = np.all([a[name] == value for name, value in equal.items()], axis=0)
+    return {name: column[of] for name, column in a.items()}
+
+
+# --- scenes and methods
+
+
+def test_a_mixture_in_many_dimensions_is_that_of_the_plane_padded():
+    mixture = in_dimension(5, 0.1)
+    np.testing.assert_allclose(np.asarray(mixture.means)[:, 2:], 0)
+    np.testing.assert_allclose(np.linalg.norm(mixture.means[0] - mixture.means[1]), 5, rtol=1e-6)
+    scene = mixture_scene("m", mixture, 0, 4)
+    away = np.linalg.norm(scene.points[scene.kinds == AWAY] - mixture.means[0], axis=1)
+    np.testing.assert_allclose(away, 2 * np.sqrt(0.1 * 5), rtol=1e-5)
+    assert scene.radius == pytest.approx(np.sqrt(0.05 * 5))
+
+
+@pytest.mark.parametrize("method", [*BOUNDARY, *VOLUME], ids=lambda method: method.name)
+def test_every_method_of_the_flux_estimates_it(method):
+    """N(0, I) in three dimensions off its mode, p = 2: κ_2 = r, whatever the centre."""
+    normal = GaussianMixture([1.0], np.zeros((1, 3)), np.ones(1), "spherical")
+    points = np.array([[2.0, 0.0, 0.0]], np.float32)
+    scene = Scene("normal", normal.score, points, np.array([AWAY]), 0.7)
+    found = repeated(method, scene, points, (2.0,), jax.random.key(0), 16, 64)
+    assert found.value.shape == (64, 1, 1)
+    assert np.all(found.nfe == method.cost(16, 3))
+    error = found.value.std() / 8 if method.family == "boundary" else 1e-3  # Δ_2 u is constant: nothing to sample
+    assert abs(found.value.mean() - 0.7) <= 4 * error + 1e-5
+
+
+@pytest.mark.parametrize("method", POINTWISE, ids=lambda method: method.name)
+def test_the_operator_at_a_point_costs_what_it_says(method):
+    normal = GaussianMixture([1.0], np.zeros((1, 3)), np.ones(1), "spherical")
+    points = np.array([[2.0, 0.0, 0.0]], np.float32)
+    scene = Scene("normal", normal.score, points, np.array([AWAY]), 0.7)
+    found = repeated(method, scene, points, (2.0,), jax.random.key(0), 48, 2)
+    assert np.all(found.nfe == method.cost(48, 3))
+
+
+def test_references_are_exact_at_a_mode_and_say_how_uncertain_they_are():
+    normal = GaussianMixture([1.0], np.zeros((1, 3)), np.ones(1), "spherical")
+    points = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]], np.float32)
+    scene = Scene("normal", normal.score, points, np.array([MODE, AWAY]), 0.5)
+    truth, uncertain = references(scene, points, (1.0, 2.0, 3.0), jax.random.key(0))
+    np.testing.assert_allclose(truth[:, 0], [1.0, 0.5, 0.25], rtol=1e-5)  # r^{p−1}
+    assert abs(truth[1, 1] - 0.5) <= 5 * uncertain[1, 1] + 1e-5
+    assert np.all(uncertain < 1e-3)
+
+
+def test_methods_are_chosen_by_name_and_take_what_fits_them():
+    assert [method.name for method in chosen(["xtrace", PLAIN], (*BOUNDARY, *POINTWISE))] == [PLAIN, "xtrace"]
+    assert chosen(None, VOLUME) == VOLUME
+    xtrace, hutchpp = (chosen([name], POINTWISE)[0] for name in ("xtrace", "hutch++"))
+    assert fits(xtrace, 48, 16) and not fits(xtrace, 24, 16) and not fits(hutchpp, 48, 1)
+    pairs = chosen(["antithetic"], BOUNDARY)[0]
+    assert fits(pairs, 4, 2) and not fits(pairs, 2, 2)
+
+
+def test_an_infinite_variance_is_named_by_the_condition():
+    rows = [breakdown._row(_estimate(), d, p, 8) for d, p in ((2, 1.0), (2, 1.5), (3, 1.0), (1, 1.5))]
+    assert [row["variance"] for row in rows] == ["infinite", "finite", "finite", "infinite"]
+
+
+def _estimate():
+    one = np.ones((4, 1, 1))
+    return breakdown.Estimate(one, 0.1 * one, 8, 8)
+
+
+def test_names_of_metrics_are_plain():
+    assert slug("mixture, d = 2") == "mixture_d_2"
+    assert slug("hutch++") == "hutch"
+
+
+def test_a_gain_is_a_ratio_of_mean_squares(monkeypatch):
+    """Half the error, four times fewer evaluations."""
+    scene = Scene("s", None, np.zeros((3, 2), np.float32), np.array([AWAY] * 3), 1.0)
+    errors = {PLAIN: 0.2, "iid, control": 0.1}
+
+    def fake(method, *_):
+        return breakdown.Estimate(np.full((8, 1, 3), 1 + errors[method.name]), 0, 16, 16)
+
+    monkeypatch.setattr(gains, "repeated", fake)
+    config = type("C", (), {"seed": 0, "methods": list(errors), "gains": type("G", (), {"repeats": 8})})
+    rows = gains._of_scene(config, scene, np.ones(3), 16)
+    assert {row["method"]: round(row["gain"], 6) for row in rows} == {PLAIN: 1.0, "iid, control": 4.0}
+    assert {row["points"] for row in rows} == {3}
+    errors |= {PLAIN: 1e-7}
+    rows = gains._of_scene(config, scene, np.ones(3), 16)
+    assert all(row["points"] == 0 and np.isnan(row["gain"]) for row in rows)  # nothing to gain
+
+
+def test_a_slope_is_that_of_a_power_and_is_told_of_two_errors_at_least():
+    line = [{"n": n, "rmse": 3 * n**-0.5} for n in (8, 32, 128)]
+    assert log_slope(line, "n", "rmse")[0] == pytest.approx(-0.5)
+    exact = [{"n": n, "rmse": 0.0} for n in (8, 32)]
+    for few in ([], line[:1], line[:1] * 2, [*exact, line[2]]):
+        value, reason = log_slope(few, "n", "rmse")
+        assert value is None and "fewer than two n" in reason
+
+
+# --- a run
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    words = ["scale=smoke", "tracking=disabled", f"hydra.run.dir={folder / 'run'}", f"cache_dir={folder / 'cache'}"]
+    experiment_run.finish("estimator_study", words, folder / "cache")
+    return folder / "run"
+
+
+def test_what_a_run_leaves(study):
+    metrics = json.loads((study / "metrics.json").read_text())
+    assert {"detection/difference", "gain/digits_d_64/held_out/iid_control", "radius/order/p1"} <= set(metrics)
+    assert metrics["score_error/bounds_broken"] == 0
+    assert not [name for name in metrics if "cost" in name or name.endswith("_ms")]
+    for name in ("convergence", "orders", "bounds", "coverage", "gains", "radius", "score_error", "breakdown", "cost"):
+        assert (study / "figures" / f"{name}.png").stat().st_size > 10_000
+        assert (study / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_errors_fall_and_contain_what_they_should(study):
+    a = columns(study / "arrays" / "convergence.npz")
+    plain = where(a, score="mixture, d = 2", method=PLAIN, kind=AWAY, p=1.0)
+    assert plain["rmse"][0] > plain["rmse"][-1] > 0
+    assert np.all((plain["rmse_low"] < plain["rmse"]) & (plain["rmse"] < plain["rmse_high"]))
+    # χ² of REPEATS: the interval of a root mean square of 32 values is about ±25 %
+    np.testing.assert_allclose(plain["rmse_high"] / plain["rmse"], 1.33, atol=0.05)
+    np.testing.assert_allclose(plain["stderr"], plain["rmse"], rtol=0.5)
+    bounded = a["bound"][np.isfinite(a["bound"])]
+    assert len(bounded) and np.all(bounded > a["quantile"][np.isfinite(a["bound"])])
+    assert np.all(np.isnan(a["bound"][a["method"] == "iid, control"]))
+
+
+def test_metrics_come_from_the_arrays(study):
+    metrics = json.loads((study / "metrics.json").read_text())
+    a = columns(study / "arrays" / "convergence.npz")
+    line = where(a, score="mixture, d = 2", method=PLAIN, kind=AWAY, p=1.0)
+    slope = np.polyfit(np.log(line["evaluations"]), np.log(line["rmse"]), 1)[0]
+    assert metrics["slope/mixture_d_2/p1"] == pytest.approx(slope)
+    g = where(columns(study / "arrays" / "gains.npz"), score="mixture, d = 2", kind=AWAY, method="iid, control")
+    assert metrics["gain/mixture_d_2/away/iid_control"] == pytest.approx(float(g["gain"][0]))
+    assert g["gain"][0] > 4  # away from the modes of a mixture
+    kept = columns(study / "arrays" / "detection.npz")
+    above = np.subtract.outer(kept["few_planted"], kept["few_heldout"])
+    by_hand = np.mean((above > 0) + 0.5 * (above == 0))
+    assert metrics["detection/few/auc"]["value"] == pytest.approx(by_hand)
+
+
+def test_bias_grows_with_the_square_of_the_radius(study):
+    metrics = json.loads((study / "metrics.json").read_text())
+    assert metrics["radius/order/p1"] == pytest.approx(2, abs=0.15)
+    assert metrics["radius/order/p3"] == pytest.approx(2, abs=0.15)
+    with open(study / "tables" / "radius.csv") as file:
+        rows = list(csv.DictReader(file))
+    spread = {float(r["radius"]): float(r["spread"]) for r in rows if r["method"] == PLAIN and float(r["p"]) == 1}
+    assert spread[0.05] > 5 * spread[0.5]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("methods=[iid,sobol]", "methods='sobol': must be one of"),
+        ("methods=[antithetic]", "must hold iid"),
+        ("sigma=7.0", "sigma=7.0: must lie in"),
+        ("convergence.p=[0.5,1.0]", "convergence.p.0=0.5: must be >= 1"),
+        ("convergence.p=[2.0]", "must hold 1"),
+        ("convergence.n_directions=[8,17]", "convergence.n_directions=17: must be an even number"),
+        # blocks of three, of which the plane has no room for
+        ("convergence.n_directions=[8,102]", "convergence.n_directions=102: no block"),
+        ("convergence.max_evaluations=7", "convergence.max_evaluations=7: must be >= 8"),
+        ("dims=[2,16,2]", "dims=[2, 16, 2]: must not repeat a value"),
+        ("dims=[1000000]", "dims.0=1000000: must be <= 21201"),
+        ("breakdown.cases=[{d:0,p:1.0}]", "breakdown.cases.0.d=0"),
+        ("breakdown.cases=[{d:2,p:1.0},{d:2,p:1.0}]", "must not repeat a value"),
+        ("cost.chunks=[0]", "cost.chunks.0=0: must be >= 1"),
+    ],
+)
+def test_impossible_values_are_refused_before_anything_is_computed(override, line):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["+exp=estimator_study", "scale=smoke", override])
+    with pytest.raises(UserError, match=re.escape(line)):
+        check(config)
+
+
+def test_its_numbers_are_those_that_were_committed(study):
+    expected_numbers.check("estimator_study", study)

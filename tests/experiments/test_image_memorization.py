@@ -1,0 +1,366 @@
+"""The image experiment at scale=smoke, run as a user runs it: what it leaves, from what, twice the same, killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from hydra import compose, initialize_config_dir
+from sklearn.metrics import roc_auc_score
+
+from experiments.core.catalogue import CONF
+from experiments.core.errors import UserError
+from experiments.core.report import Report
+from experiments.core.schema import check
+from experiments.image_memorization.evaluation import best
+from experiments.shared.measuring import measure, measure_gain, measure_share
+from experiments.shared.networks import NETWORK, snapshot_steps, untrained
+from plap_jax.checkpoints import read_about
+from plap_jax.diffusion import Diffusion, VPLinear
+from plap_jax.labels import find_copies
+from plap_jax.metrics import auc
+from plap_jax.networks.mlp import ResidualMLP
+from plap_jax.training import load_diffusion
+from plap_jax.training.steps import Task, initial_state, one_step
+from tests.helpers import expected_numbers, experiment_run
+from tests.helpers.places import ROOT
+
+DOSES = (1, 2, 4, 8, 16, 32)
+REQUIRED = [
+    *(f"train_images/{name}" for name in ("auc", "tpr_at_1pct_fpr", "auc_single_vs_heldout")),
+    "control/auc",
+    *(f"train_images/k{k}/gain_over_score_norm" for k in (2, 4, 8)),
+    *(f"samples/{name}" for name in ("auc", "tpr_at_1pct_fpr", "copy_fraction")),
+    *(f"samples/auc/p{p}" for p in ("1", "1.5", "2", "3")),
+    *(f"dose/{k}/{name}" for k in DOSES for name in ("reproduced", "detected")),
+]
+FIGURES = {"contact_sheet", "samples", "histograms", "levels", "dose_response", "learning"}
+
+
+EXP, OFTEN = "image_memorization", ("train.chunk_steps=50", "train.checkpoint_every=50")
+
+
+def command(directory, cache, *overrides):
+    return experiment_run.command(EXP, directory, cache, *OFTEN, *overrides)
+
+
+def run(directory, cache, *overrides, code=0):
+    return experiment_run.run(EXP, directory, cache, *OFTEN, *overrides, code=code)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tmp_path_factory.mktemp("images")
+
+
+@pytest.fixture(scope="module")
+def first(base):
+    run(base / "run", base / "cache")
+    return base / "run"
+
+
+def metrics(directory):
+    return json.loads((directory / "metrics.json").read_text())
+
+
+def arrays(directory, name):
+    with np.load(directory / "arrays" / f"{name}.npz") as stored:
+        return dict(stored)
+
+
+def test_it_leaves_what_the_contract_says(first):
+    found = metrics(first)
+    assert [name for name in REQUIRED if name not in found] == []
+    manifest = json.loads((first / "manifest.json").read_text())
+    missing = {name for name, value in found.items() if value is None}
+    assert missing == set(manifest["missing_metrics"])
+    assert {path.stem for path in first.glob("figures/*.png")} == FIGURES
+    assert {path.stem for path in first.glob("figures/*.pdf")} == FIGURES
+    assert {"images/train_images/network", "samples/network"} <= set(manifest["rates_per_s"])
+    assert found["scoring/network_evaluations_per_image"] == 16
+    assert (first / "checkpoints" / "network" / "sha256").is_file()
+
+
+def test_the_headline_is_of_test_images_and_the_choice_of_validation_images(first):
+    a, found = arrays(first, "train_images"), metrics(first)
+    copies, validation = a["copies"], a["validation"]
+    planted, heldout = copies >= 2, copies == 0
+    every = np.array(
+        [
+            [roc_auc_score(planted[m], k[m]) for k in level]
+            for level in a["kappa_network"]
+            for m in [validation & (planted | heldout)]
+        ]
+    )
+    assert every[tuple(a["chosen"])] == every.max()
+    kappa = a["kappa_network"][tuple(a["chosen"])]
+    test = ~validation & ((copies == a["headline"]) | heldout)
+    expected = roc_auc_score(copies[test] > 0, kappa[test])
+    assert found["train_images/auc"]["value"] == pytest.approx(expected)
+    control = a["kappa_control"][tuple(a["chosen"])]
+    assert found["control/auc_headline"]["value"] == pytest.approx(roc_auc_score(copies[test] > 0, control[test]))
+    everyone = ~validation & (planted | heldout)
+    assert found["control/auc"]["value"] == pytest.approx(roc_auc_score(planted[everyone], control[everyone]))
+    assert not np.allclose(kappa, control)
+
+
+def test_kappa_is_the_mean_cosine_of_predicted_and_given_noise(first, base):
+    """An independent way to κ_1, κ_2 and −|s|: noise by NumPy's generator, the network asked for ε."""
+    a = arrays(first, "train_images")
+    like = Diffusion(
+        ResidualMLP((8, 8, 1), width=64, depth=4, embed_dim=64, rngs=nnx.Rngs(0)),
+        VPLinear(0.1, 20.0, 1e-3),
+        prediction="x0",
+        data_std=1.0,
+        conditioning="log_snr",
+    )
+    assert read_about(first / "checkpoints" / NETWORK)
+    network = load_diffusion(first / "checkpoints" / NETWORK, like)
+    level, n = 3, 4096
+    sigma = a["sigma"][level]
+    t = float(network.schedule.time_at(sigma))
+    alpha = float(network.schedule.alpha(t))
+    normal = np.random.default_rng(0).standard_normal((n, 64)).astype(np.float32)
+    unit = normal / np.linalg.norm(normal, axis=1, keepdims=True)
+    eps = jax.jit(jax.vmap(lambda x: network.eps(x, t)))
+    for i in (0, 40):
+        x0 = a["images"][i].ravel()
+        inputs = alpha * x0 + sigma * 8 * unit  # radius σ√64
+        predicted = np.asarray(eps(inputs.reshape(n, 8, 8, 1))).reshape(n, 64).astype(float)
+        inner = (predicted * unit).sum(axis=1)
+        cosine = inner / np.linalg.norm(predicted, axis=1)
+        for order, expected in ((0, cosine), (2, inner / sigma)):
+            stderr = float(a["stderr_network"][order, level, i])
+            assert a["kappa_network"][order, level, i] == pytest.approx(expected.mean(), abs=5 * stderr + 1e-3)
+        centre = np.asarray(eps((alpha * x0).reshape(1, 8, 8, 1)))[0]
+        assert a["norm_network"][level, i] == pytest.approx(-np.linalg.norm(centre) / sigma, rel=1e-3)
+
+
+def test_samples_are_labelled_against_the_distinct_training_images(first):
+    a, train, found = arrays(first, "samples"), arrays(first, "train_images"), metrics(first)
+    reference = train["images"][train["copies"] > 0]
+    labels = find_copies(a["images"], reference)
+    np.testing.assert_array_equal(labels.nearest, a["nearest"])
+    np.testing.assert_array_equal(labels.ratio, a["ratio"])
+    is_copy = a["ratio"] < 0.5
+    assert found["samples/copy_fraction"]["value"] == pytest.approx(is_copy.mean())
+    assert found["samples/copy_fraction_by_distance"]["value"] == pytest.approx((a["distance"] < 0.1).mean())
+    planted = train["copies"][a["nearest"][is_copy]] >= 2
+    assert found["samples/copies_that_are_planted"]["value"] == pytest.approx(planted.mean())
+    # no training image has copies in both halves
+    halves = [set(a["nearest"][a["validation"] == half]) for half in (True, False)]
+    assert not halves[0] & halves[1]
+
+
+def test_samples_are_chosen_on_one_half_and_measured_on_the_other(first):
+    a, found = arrays(first, "samples"), metrics(first)
+    is_copy, validation = a["ratio"] < 0.5, a["validation"]
+    for half in (validation, ~validation):
+        assert 2 <= is_copy[half].sum() <= half.sum() - 2, "something to measure in both halves"
+    by_validation = np.array(
+        [[roc_auc_score(is_copy[validation], k[validation]) for k in x] for x in a["kappa_network"]]
+    )
+    assert by_validation[tuple(a["chosen"])] == by_validation.max() == pytest.approx(found["samples/validation_auc"])
+
+    def on_test(values):
+        return roc_auc_score(is_copy[~validation], values[~validation])
+
+    kappa = a["kappa_network"][tuple(a["chosen"])]
+    assert found["samples/auc"]["value"] == pytest.approx(on_test(kappa))
+    assert found["samples/control_auc"]["value"] == pytest.approx(on_test(a["kappa_control"][tuple(a["chosen"])]))
+    assert found["samples/auc/p1"]["value"] == pytest.approx(on_test(a["kappa_1"]))
+    norm = a["norm_network"][a["chosen_norm"]]
+    assert found["samples/score_norm_auc"]["value"] == pytest.approx(on_test(norm))
+    gain = on_test(a["kappa_1"]) - on_test(norm)
+    assert found["samples/gain_over_score_norm"]["value"] == pytest.approx(gain)
+    # intervals count training images, not their copies
+    for name in ("samples/auc", "samples/gain_over_score_norm", "directions/samples/difference"):
+        assert found[name]["n"] == len(np.unique(a["nearest"][~validation]))
+
+
+def test_doses_and_singles_are_measured_on_test_images_at_their_own_levels(first):
+    a, found = arrays(first, "train_images"), metrics(first)
+    test, copies = ~a["validation"], a["copies"]
+    kappa, norm = a["kappa_network"][tuple(a["chosen_plain"])], a["norm_network"][a["chosen_norm"]]
+    np.testing.assert_array_equal(kappa, a["kappa_1"])
+    threshold = np.sort(kappa[test & (copies == 0)])[::-1][int(0.01 * (test & (copies == 0)).sum())]
+    for dose in DOSES:
+        chosen = test & ((copies == dose) | (copies == 0))
+        by_kappa, by_norm = (roc_auc_score(copies[chosen] > 0, values[chosen]) for values in (kappa, norm))
+        assert found[f"train_images/k{dose}/auc"]["value"] == pytest.approx(by_kappa)
+        assert found[f"train_images/k{dose}/gain_over_score_norm"]["value"] == pytest.approx(by_kappa - by_norm)
+        detected = (kappa[test & (copies == dose)] > threshold).mean()
+        assert found[f"dose/{dose}/detected"]["value"] == pytest.approx(detected)
+    headline = a["kappa_network"][tuple(a["chosen"])]
+    chosen = test & (copies <= 1)
+    assert found["train_images/auc_single_vs_heldout"]["value"] == pytest.approx(
+        roc_auc_score(copies[chosen], headline[chosen])
+    )
+
+
+def test_few_and_many_directions_are_compared_on_the_same_images(first):
+    for name in ("train_images", "samples"):
+        a, found = arrays(first, f"directions_{name}"), metrics(first)
+        few, many = (roc_auc_score(a["positive"], kappa) for kappa in a["kappa_1"])
+        assert found[f"directions/{name}/auc_n8"]["value"] == pytest.approx(few)
+        assert found[f"directions/{name}/auc_n128"]["value"] == pytest.approx(many)
+        assert found[f"directions/{name}/difference"]["value"] == pytest.approx(few - many)
+        assert abs(a["kappa_1"][0] - a["kappa_1"][1]).max() > 0
+
+
+def test_the_dose_response_counts_images(first):
+    a, train, samples = (arrays(first, name) for name in ("dose", "train_images", "samples"))
+    is_copy = samples["ratio"] < samples["max_ratio"]
+    for copies, reproduced, per_image in zip(a["copies"], a["reproduced"], a["samples_per_image"], strict=True):
+        members = np.flatnonzero(train["copies"] == copies)
+        times = [int((samples["nearest"][is_copy] == i).sum()) for i in members]
+        assert reproduced == pytest.approx(np.mean(np.array(times) > 0))
+        assert per_image == pytest.approx(np.mean(times))
+
+
+def test_the_same_again_from_the_cache_and_without_it(first, base):
+    """Twice the same bytes; and what changes only the flux trains and samples nothing again."""
+    run(base / "again", base / "other_cache", "figures=null")
+    assert (base / "again" / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
+    done = run(base / "flux", base / "cache", "flux.n_samples=4", "figures=null")
+    assert (
+        "step/s" not in done.stderr
+        and "samples/network" not in json.loads((base / "flux" / "manifest.json").read_text())["rates_per_s"]
+    )
+    assert (base / "flux" / "metrics.json").read_bytes() != (first / "metrics.json").read_bytes()
+
+
+# a checkpoint in the middle of training; generated images; scores
+@pytest.mark.parametrize(
+    "stage", ["train/network/*.partial/steps/step_*", "samples/**/*.partial", "score/**/*.partial"]
+)
+def test_killed_at_any_stage_and_started_again_it_ends_the_same(first, base, stage):
+    name = stage.partition("/")[0]
+    cache, directory = base / f"cache_{name}", base / f"killed_{name}"
+    # with a copy of what is compiled: a killed process may leave half a file
+    shutil.copytree(base / "compiled", base / name / "compiled")
+    with (base / name / "stderr").open("wb") as stderr:
+        process = subprocess.Popen(
+            command(directory, cache, "figures=null"),
+            cwd=ROOT,
+            env=experiment_run.environment(base / name / "cache"),
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+    until = time.monotonic() + 300
+    while not list(cache.glob(stage)) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert process.poll() is None, (base / name / "stderr").read_text()[-2000:]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (directory / "metrics.json").exists()
+    run(directory, cache, "figures=null")
+    assert (directory / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["planting.images=[6,4]"], "planting.images=[6, 4]: must be as long as planting.copies, 6"),
+        (["planting.copies=[40,32,16,8,4,1]"], "planting.copies=[40, 32, 16, 8, 4, 1]: must be >= 2"),
+        (["planting.copies=[40,32,16,8,4,4]"], "planting.copies=[40, 32, 16, 8, 4, 4]: must not repeat a number"),
+        (["planting.images=[6,4,4,4,4,1]"], "planting.images=[6, 4, 4, 4, 4, 1]: must be >= 4, two for each half"),
+        (["scoring.sigmas=[0.1,5]"], "scoring.sigmas=[0.1, 5.0]: must lie in"),
+        (["scoring.sigmas=[0.1,0.1]"], "scoring.sigmas=[0.1, 0.1]: must not hold a value twice"),
+        (["scoring.p=[2]"], "scoring.p=[2.0]: must hold 1"),
+        (["scoring.p=[0.5,1]"], "scoring.p.0=0.5: must be >= 1"),
+        (["train.n_steps=many"], "train.n_steps=many: must be an integer"),
+        (["directions=[8,8]"], "directions=[8, 8]: must be two different numbers"),
+        (["flux.p=2"], "flux.p=2.0: must be 1 here"),
+        (
+            ["diffusion=ddpm_linear_100", "samples.sampler.n_steps=200"],
+            "samples.sampler.n_steps=200: must be at most 100",
+        ),
+        (["diffusion=ddpm_linear_100", "sampler@samples.sampler=reverse_sde"], "samples.sampler."),
+        (["samples.n=0"], "samples.n=0: must be >= 4"),
+        (["labels.max_ratio=2"], "labels.max_ratio=2: must be <= 1"),
+        (["flux.radius=1"], "flux.radius=1.0: must be null here"),
+        (["flux.n_samples=1"], "flux.n_samples=1: "),
+        (["learning.n_snapshots=301"], "learning.n_snapshots=301: must be <= train.n_steps=300"),
+        (["prediction=noise"], "prediction=noise: must be one of"),
+        (["sampler@samples.sampler=probability_flow", "samples.sampler.rtol=0"], "samples.sampler.rtol=0"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_is_computed(overrides, message):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["+exp=image_memorization", "scale=smoke", *overrides])
+    with pytest.raises(UserError) as refused:
+        check(config)
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("planting.images=[9000,4,4,4,4,4]", "must hold at least 9080: 9020 to plant and 60 single ones"),
+        ("data.n_heldout=5000", "n_heldout=5000: "),
+    ],
+)
+def test_too_few_images_are_one_line_and_exit_code_2(tmp_path, override, message):
+    done = run(tmp_path / "run", tmp_path / "cache", override, code=2)
+    assert message in done.stderr.strip().splitlines()[-1], done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_class_that_came_out_empty_is_null_with_its_reason(tmp_path):
+    report = Report(tmp_path, {"name": "x", "seed": 0})
+    some, none = np.arange(5.0), np.zeros(0)
+    assert measure(report, "a", auc, none, some, 0) is None
+    measure_gain(report, "b", (some[:1], some, some[:1], some), 0)
+    measure_share(report, "c", none > 0)
+    one_image = np.zeros(2, int), np.arange(2)
+    measure_gain(report, "one_image", (some[:2],) * 4, 0, one_image)
+    assert report.metrics == {"a": None, "b": None, "c": None, "one_image": None}
+    report.write_manifest()
+    missing = json.loads((tmp_path / "manifest.json").read_text())["missing_metrics"]
+    assert measure(report, "d", auc, np.zeros(3), np.zeros(4), 0) is None
+    assert missing["a"].startswith("0 positive") and missing["b"].startswith("1 positive")
+    assert missing["one_image"] == "all of a class belong to one training image"
+
+
+def test_the_first_of_equals_is_chosen_and_the_middle_level_where_nothing_can_be():
+    values = np.zeros((2, 3, 6))
+    positive, negative = np.arange(6) < 3, np.arange(6) >= 3
+    values[1, 2, :3] = values[1, 1, :3] = 1
+    choice = best(values, positive, negative)
+    assert (choice.order, choice.level) == (1, 1)
+    choice = best(values[:1], np.zeros(6, bool), negative, first=4)
+    assert (choice.order, choice.level) == (4, 1)
+
+
+@pytest.mark.parametrize(("n", "n_steps"), [(1, 10), (8, 6000), (5, 5), (3, 4)])
+def test_snapshots_are_increasing_and_end_with_the_training(n, n_steps):
+    steps = snapshot_steps(n, n_steps)
+    assert steps[-1] == n_steps and list(steps) == sorted(set(steps)) and steps[0] >= 1 and len(steps) <= n
+
+
+@pytest.mark.parametrize(("name", "shape"), [("mnist", (28, 28, 1)), ("cifar10", (32, 32, 3))])
+def test_a_step_of_the_full_size_network_has_the_right_shapes(name, shape):
+    """Traced, not compiled: a step of these takes an accelerator."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = check(compose("config", [f"+exp=image_memorization_{name}", "scale=full"]))[0]
+    rows = np.random.default_rng(0).uniform(-1, 1, (4, *shape)).astype(np.float32)
+    train_config = config.train.make()
+    state = initial_state(untrained(config, rows, name="network"), train_config)
+    task = Task(untrained(config, rows, name="network"), jax.numpy.asarray(rows), None, jax.random.key(0))
+    batch = np.zeros(train_config.batch_size, np.int32)
+    after, loss = jax.eval_shape(lambda s: one_step(s, task, train_config.recipe, 0, batch), state)
+    assert loss.shape == () and loss.dtype == np.float32
+    assert after.weights.shape == state.weights.shape and after.weights.dtype == np.float32
+    assert state.weights.size > 4e6
+
+
+def test_its_numbers_are_those_that_were_committed(first):
+    expected_numbers.check("image_memorization", first)

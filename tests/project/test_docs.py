@@ -1,0 +1,79 @@
+"""What the documents say must hold: snippets run, commands compose, links lead somewhere."""
+
+import re
+import shlex
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from experiments.core.catalogue import CONF
+from plap_jax.pretrained import as_pretrained
+from tests.helpers.places import ROOT
+
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(text, language):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) < 180
+
+
+def test_readme_snippets_run_and_show_what_they_say(capsys):
+    snippets = blocks(README, "python")
+    assert len(snippets) == 3
+    names = {}
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), names)
+    at_mode, between = (float(line.split()[0]) for line in capsys.readouterr().out.splitlines())
+    assert at_mode > 0.9 > between
+    assert names["kappa"].shape == (100,)
+    model = as_pretrained(names["factory"]())
+    assert model.diffusion.eps(np.ones((8, 8, 1), np.float32), 0.5).shape == (8, 8, 1)
+
+
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for document in DOCUMENTS
+    for block in blocks(document.read_text(), "sh")
+    for line in block.splitlines()
+    if "experiments.run" in line and not line.startswith("make")
+]
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 6
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_commands_compose(words):
+    overrides = [word for word in words[words.index("experiments.run") + 1 :] if not word.startswith("-")]
+    sweep = {word for word in overrides if re.search(r"=[^\[]*,", word)}
+    assert not sweep or "-m" in words
+    single = [re.sub(r",.*", "", word) if word in sweep else word for word in overrides]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", single, return_hydra_config=True)
+    assert config.seed is not None
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    headings = {
+        path: {slug(line) for line in path.read_text().splitlines() if line.startswith("#")} for path in DOCUMENTS
+    }
+    for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (document.parent / path).resolve() if path else document
+        assert there.exists(), target
+        assert not anchor or anchor in headings[there], target
+
+
+def slug(heading):
+    text = re.sub(r"[^\w\s-]", "", heading.lstrip("# ").lower())
+    return text.replace(" ", "-")
