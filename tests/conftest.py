@@ -1,6 +1,8 @@
-"""What all tests share: double precision on request, and reproducible, few hypothesis examples."""
+"""What all tests share: double precision on request, repositories, and reproducible, few hypothesis examples."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -28,3 +30,29 @@ def x64():
     """Double precision within the test: closed forms are held to 1e-6 and better."""
     with jax.enable_x64(True):
         yield
+
+
+def git(folder: Path, *arguments: str) -> None:
+    """A git command in ``folder``, as nobody in particular."""
+    who = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", "-C", folder, *who, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def committed_tree(tmp_path: Path) -> Path:
+    """A repository of one commit."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "code.py").write_text("x = 1\n")
+    (folder / ".gitignore").write_text("ignored.txt\n")
+    git(folder, "init")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--message", "First")
+    return folder
+
+
+@pytest.fixture
+def changed_tree(committed_tree: Path) -> Path:
+    """The same with a file changed since."""
+    (committed_tree / "code.py").write_text("x = 2\n")
+    return committed_tree

@@ -6,7 +6,6 @@ import math
 import os
 import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ import numpy as np
 from tabulate import tabulate
 
 from experiments.core.files import replacing, sha256_json, write_json, write_text
+from experiments.core.revision import revision
 from plap_jax.data import fingerprint
 from plap_jax.metrics import Interval
 
@@ -228,15 +228,6 @@ def _number(name: str, value: Any) -> float | int:
 
 @cache
 def _git() -> dict[str, Any]:
-    """Commit of the code and whether it was changed since; nulls outside a repository.
-
-    Read once, when a process begins its first run: it goes on with the code that it has loaded.
-    """
-    root = Path(__file__).parent
-    commit, changes = (
-        subprocess.run(["git", "-C", root, *command], capture_output=True, text=True, check=False)
-        for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-    )
-    if commit.returncode:
-        return {"commit": None, "dirty": None}
-    return {"commit": commit.stdout.strip(), "dirty": bool(changes.stdout.strip())}
+    """Read once, when a process begins its first run: it goes on with the code that it has loaded."""
+    found = revision()
+    return {"commit": found.commit, "dirty": found.dirty}

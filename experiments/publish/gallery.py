@@ -27,6 +27,7 @@ from experiments.core.cache import code_tag, environment
 from experiments.core.catalogue import CONF
 from experiments.core.files import sha256_json, write_json, write_text
 from experiments.core.report import MANIFEST, METRICS, NOT_SCIENCE, shown
+from experiments.core.revision import require_clean
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS, FIGURES, VALID = ROOT / "outputs" / "figures", ROOT / "figures", "valid.json"
@@ -86,15 +87,21 @@ ENTRIES = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code of the first run that failed, or 0."""
-    sections = []
-    for entry in ENTRIES:
-        words = [f"+exp={entry.name}", SEED, *arguments]
-        directory = RUNS / entry.name
-        code = ensure(directory, words)
+    """Exit code: of the first run that failed; 2, with one line, where code was changed since its commit; or 0."""
+    try:
+        require_clean()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    commands = {entry: [f"+exp={entry.name}", SEED, *arguments] for entry in ENTRIES}
+    for entry, words in commands.items():  # all of them first: the pictures change the tree
+        code = ensure(RUNS / entry.name, words)
         if code:
             print(f"figures: {shlex.join(words)} failed", file=sys.stderr)
             return code
+    sections = []
+    for entry, words in commands.items():
+        directory = RUNS / entry.name
         config = OmegaConf.load(directory / ".hydra" / "config.yaml")
         module = importlib.import_module(config.figures)
         module.draw(directory)
@@ -112,18 +119,27 @@ arrays. Each picture is there as a PDF too, after `make figures`. Numbers over f
 
 
 def ensure(directory: Path, words: Sequence[str]) -> int:
-    """Runs the experiment into ``directory`` unless its results are there and valid; its exit code."""
+    """Runs the experiment into ``directory`` unless results of the same, committed code are there; its exit code."""
     key = _key(words)
     stored = directory / VALID
-    if stored.is_file() and json.loads(stored.read_text()) == key and (directory / METRICS).is_file():
+    if stored.is_file() and json.loads(stored.read_text()) == key and _committed(directory):
         print(f"{directory.relative_to(ROOT)}: valid", file=sys.stderr)
         return 0
     stored.unlink(missing_ok=True)
     run = [sys.executable, "-m", "experiments.run", *words, "tracking=disabled", f"hydra.run.dir={directory}"]
     code = subprocess.run(run, cwd=ROOT, check=False).returncode
+    if code == 0 and not _committed(directory):
+        print(f"{directory}: must be a run of committed code; the tree was changed meanwhile", file=sys.stderr)
+        return 2
     if code == 0:
         write_json(stored, key)
     return code
+
+
+def _committed(directory: Path) -> bool:
+    """Whether a finished run lies there whose code was as committed."""
+    manifest = directory / MANIFEST
+    return manifest.is_file() and not json.loads(manifest.read_text())["git"]["dirty"]
 
 
 def _key(words: Sequence[str]) -> dict[str, str]:
@@ -156,8 +172,7 @@ def section(
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(directory / "figures", target)
     git = json.loads((directory / MANIFEST).read_text())["git"]
-    commit = (git["commit"] or "unknown")[:7] + " with changes" * bool(git["dirty"])
-    command = f"`python -m experiments.run {shlex.join(words)}`, commit {commit}"
+    command = f"`python -m experiments.run {shlex.join(words)}`, commit {(git['commit'] or 'unknown')[:7]}"
     lines = [f"## {entry.title}", "", entry.about, "", command, ""]
     for picture in sorted(target.glob("*.png")):
         caption = next((text for pattern, text in captions.items() if fnmatch(picture.stem, pattern)), picture.stem)

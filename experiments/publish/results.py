@@ -19,6 +19,7 @@ from tabulate import tabulate
 
 from experiments.core.files import write_text
 from experiments.core.report import MANIFEST, METRICS
+from experiments.core.revision import require_clean
 from experiments.publish.pooled import CANDIDATE, ORACLE, PooledCell, cells_of, chosen_family, runs_of
 from plap_jax.metrics import Interval, mean_interval
 
@@ -66,9 +67,7 @@ def source(sweep: Path) -> str:
     local = ("tracking=", "cache_dir=", "seed=", "hydra.")
     words = [word for word in manifests[0]["overrides"] if not word.startswith(local)]
     seeds = ",".join(str(m["seed"]) for m in manifests)
-    commits = sorted(
-        {(m["git"]["commit"] or "unknown")[:7] + " (changed)" * bool(m["git"]["dirty"]) for m in manifests}
-    )
+    commits = sorted({(m["git"]["commit"] or "unknown")[:7] for m in manifests})
     command = shlex.join(["python", "-m", "experiments.run", "-m", *words, f"seed={seeds}"])
     return f"`{command}`, commit {', '.join(commits)}\n"
 
@@ -196,7 +195,7 @@ def filled(text: str, directory: Path) -> str:
     """``text`` with every table whose sweep lies in ``directory`` made anew.
 
     Raises:
-        ValueError: a table of a name that nothing makes.
+        ValueError: a table of a name that nothing makes, or runs of code that was changed since its commit.
     """
 
     def made(block: re.Match) -> str:
@@ -204,8 +203,12 @@ def filled(text: str, directory: Path) -> str:
         if name not in TABLES:
             raise ValueError(f"table {name}: must be one of {', '.join(TABLES)}")
         sweep, make = TABLES[name]
-        if len(runs_of(directory / sweep)) < 2:
+        runs = runs_of(directory / sweep)
+        if len(runs) < 2:
             return block[0]
+        for run in runs:
+            if json.loads((run / MANIFEST).read_text())["git"]["dirty"]:
+                raise ValueError(f"{run}: must be a run of committed code; its tree was changed")
         return f"<!-- table {name} -->\n{make(directory / sweep)}<!-- end -->"
 
     return BLOCK.sub(made, text)
@@ -245,7 +248,7 @@ def _nfe(runs: Sequence[Path], prefix: str, name: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 2 with one line on stderr where a table cannot be made."""
+    """Exit code: 2 with one line on stderr where a table cannot be made, or where code was changed since its commit."""
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         print(
             "usage: python -m experiments.publish.results DIRECTORY, with a sweep in each sub-directory",
@@ -253,6 +256,7 @@ def main(arguments: Sequence[str]) -> int:
         )
         return 2
     try:
+        require_clean()
         write_text(DOCUMENT, filled(DOCUMENT.read_text(), Path(arguments[0])))
     except (ValueError, KeyError, OSError, BadZipFile) as error:
         print(error, file=sys.stderr)

@@ -5,11 +5,13 @@ import json
 import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.core.catalogue import CONF, experiments
+from experiments.core.revision import require_clean
 from experiments.publish import gallery
 from experiments.publish.gallery import ENTRIES, Entry, ensure, section
 from tests.helpers.places import ROOT
@@ -27,9 +29,10 @@ def calls(monkeypatch, tmp_path):
         directory = Path(command[-1].partition("=")[2])
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "metrics.json").write_text("{}")
+        (directory / "manifest.json").write_text(json.dumps({"git": {"commit": "0123456789", "dirty": False}}))
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(gallery.subprocess, "run", run)
+    monkeypatch.setattr(gallery, "subprocess", SimpleNamespace(run=run))
     monkeypatch.setattr(gallery, "ROOT", tmp_path)
     return made
 
@@ -47,6 +50,16 @@ def test_a_run_is_taken_as_it_is_while_config_and_code_are_the_same(calls, tmp_p
     monkeypatch.setattr(gallery, "code_tag", lambda *_: "other code")
     ensure(directory, WORDS)
     assert len(calls) == 4
+    (directory / "manifest.json").write_text(json.dumps({"git": {"commit": "0123456789", "dirty": True}}))
+    ensure(directory, WORDS)
+    assert len(calls) == 5
+
+
+def test_nothing_is_run_from_a_changed_tree(calls, changed_tree, monkeypatch, capsys):
+    monkeypatch.setattr(gallery, "require_clean", lambda: require_clean(changed_tree))
+    assert gallery.main([]) == 2
+    assert not calls
+    assert capsys.readouterr().err.startswith("working tree=code.py: must be as committed")
 
 
 def test_code_is_all_that_an_experiment_takes_names_from():
@@ -74,13 +87,13 @@ def test_the_page_shows_pictures_with_command_commit_and_numbers(monkeypatch, tm
     for name in ("maps_kappa_t2.png", "maps_kappa_t2.pdf"):
         (run / "figures" / name).write_bytes(b"picture")
     (run / "tables" / "points.md").write_text("| a |\n|---|\n| 1 |\n")
-    (run / "manifest.json").write_text(json.dumps({"git": {"commit": "0123456789", "dirty": True}}))
+    (run / "manifest.json").write_text(json.dumps({"git": {"commit": "0123456789", "dirty": False}}))
     numbers = {"auc": {"value": 0.9, "low": 0.8, "high": 1.0, "n": 5}, "other": 1}
     (run / "metrics.json").write_text(json.dumps(numbers))
     monkeypatch.setattr(gallery, "FIGURES", tmp_path / "figures")
     text = section(Entry("e", "Title", "About.", ("points",)), WORDS, run, {"maps_*": "Maps."}, ["auc"])
     assert "## Title" in text and "![Maps.](e/maps_kappa_t2.png)" in text and "| a |" in text
-    assert "`python -m experiments.run +exp=gmm_memorization seed=1`, commit 0123456 with changes" in text
+    assert "`python -m experiments.run +exp=gmm_memorization seed=1`, commit 0123456" in text
     assert "0.900 [0.800, 1.000]" in text and "other" not in text
     assert (tmp_path / "figures" / "e" / "maps_kappa_t2.pdf").read_bytes() == b"picture"
 

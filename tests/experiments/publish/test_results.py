@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from experiments.core.revision import require_clean
 from experiments.publish import results
 from experiments.publish.results import BLOCK, DOCUMENT, TABLES, filled, main, over_seeds
 from plap_jax.metrics import mean_interval
@@ -23,7 +24,7 @@ def directory(tmp_path):
         }
         (run / "metrics.json").write_text(json.dumps(metrics))
         overrides = ["+exp=image_memorization_patches", f"seed={seed}", "cache_dir=x", "train.n_steps=9"]
-        manifest = {"seed": seed, "git": {"commit": "0123456789", "dirty": seed == 2}, "overrides": overrides}
+        manifest = {"seed": seed, "git": {"commit": "0123456789", "dirty": False}, "overrides": overrides}
         (run / "manifest.json").write_text(json.dumps(manifest))
     return tmp_path
 
@@ -50,7 +51,7 @@ def test_tables_whose_runs_are_there_are_made_anew_and_the_rest_stays(directory)
 def test_the_source_is_the_command_without_what_is_local(directory):
     made = filled("<!-- table patches/source -->\n<!-- end -->", directory)
     command = "python -m experiments.run -m +exp=image_memorization_patches train.n_steps=9 seed=1,2,3"
-    assert f"`{command}`, commit 0123456, 0123456 (changed)" in made
+    assert f"`{command}`, commit 0123456\n" in made
 
 
 def test_means_are_over_the_runs_that_have_the_metric(directory):
@@ -62,12 +63,30 @@ def test_means_are_over_the_runs_that_have_the_metric(directory):
     assert over_seeds(runs, "nothing") == ""
 
 
+def test_runs_of_changed_code_are_refused(directory):
+    manifest = directory / "patches" / "2" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"dirty": false', '"dirty": true'))
+    with pytest.raises(ValueError, match=r"patches/2: must be a run of committed code; its tree was changed$"):
+        filled("<!-- table patches/doses -->\n<!-- end -->", directory)
+
+
+def test_a_changed_tree_is_refused_and_the_document_stays(directory, changed_tree, capsys, monkeypatch, tmp_path):
+    document = tmp_path / "document.md"
+    document.write_text(text := "<!-- table patches/doses -->\n<!-- end -->\n")
+    monkeypatch.setattr(results, "DOCUMENT", document)
+    monkeypatch.setattr(results, "require_clean", lambda: require_clean(changed_tree))
+    assert main([str(directory)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert document.read_text() == text
+
+
 def test_bad_input_ends_in_one_line(directory, capsys, monkeypatch, tmp_path):
     assert main([]) == 2
     assert main([str(directory / "nowhere")]) == 2
     document = tmp_path / "document.md"
     document.write_text("<!-- table patches/nothing -->\n<!-- end -->\n")
     monkeypatch.setattr(results, "DOCUMENT", document)
+    monkeypatch.setattr(results, "require_clean", lambda: None)
     capsys.readouterr()
     assert main([str(directory)]) == 2
     assert capsys.readouterr().err.startswith("table patches/nothing: must be one of")
