@@ -120,14 +120,17 @@ def test_units_are_independent(kind, many):
     """No covariance between units, of linear, quadratic and cubic functions of their directions."""
     draws = many[kind].astype(np.float64)
     tilted = draws @ np.array([0.36, 0.48, 0.8])
-    features = [tilted[:, :, 0], (tilted**2)[:, :, 0], (tilted**3).mean(axis=2), np.maximum(tilted, 0).mean(axis=2)]
+    features = [tilted[:, :, 0], (tilted**2)[:, :, 0], np.maximum(tilted, 0).mean(axis=2)]
+    cubes = (tilted**3).mean(axis=2)
+    if "antithetic" in kind:  # an odd function of a pair vanishes; what rounding leaves of it has no law to test
+        np.testing.assert_allclose(cubes, 0, atol=1e-6)
+    else:
+        features.append(cubes)
     features = np.stack([f - f.mean(axis=0) for f in features], axis=-1)
     products = np.einsum("rua,rvb->ruvab", features, features)
     for u in range(4):
         for v in range(u):
-            spread = products[:, u, v].std(axis=0)
-            usable = spread > 1e-12  # odd functions of a pair vanish identically
-            assert np.all(np.abs(z_scores(products[:, u, v], 0)[usable]) < 4.5)
+            assert np.abs(z_scores(products[:, u, v], 0)).max() < 4.5
 
 
 def test_pairs_and_frames_do_what_they_are_for(many):
