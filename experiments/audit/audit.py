@@ -19,7 +19,7 @@ from experiments.audit.stream import Scored, score_all
 from experiments.audit.training import Training
 from experiments.audit.verdict import Verdict, judge
 from experiments.core.cache import Cache
-from experiments.core.report import PAGE, Report
+from experiments.core.report import Report
 from plap_jax.typing import require
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ def _leave(
         in_both = 0 if reference is None else int(np.isin(audited.digests, reference.digests).sum())
         words = in_words(config, subject, level, verdict, pictures.source, len(audited.skipped), in_both)
         told = (config, level, verdict, audited, pictures.source, training, pictures.prompts)
-        write_page(report.directory / PAGE, page(f"Audit: {subject.words}", words, *told))
+        write_page(report.page(), page(f"Audit: {subject.words}", words, *told))
     for line in verdict.lines:
         log.info("  %s", line)
     if skipped:

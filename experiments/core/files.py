@@ -8,10 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from experiments.core.ledger import note
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that takes the name ``path`` only once it is written completely."""
+    """A binary file that takes the name ``path`` only once it is written completely.
+
+    Raises:
+        UserError: a run would replace somebody else's file.
+    """
+    note(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -28,9 +35,14 @@ def write_text(path: Path, text: str) -> None:
         handle.write(text.encode())
 
 
+def as_json(value: Any) -> str:
+    """Sorted and indented, so that equal content is equal text. Non-finite numbers are refused (ValueError)."""
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Sorted and indented, so that equal content is equal bytes. Non-finite numbers are refused (ValueError)."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    """``as_json(value)`` in a file."""
+    write_text(path, as_json(value))
 
 
 def sha256_json(value: Any) -> str:

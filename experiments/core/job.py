@@ -6,17 +6,29 @@ import logging
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import to_absolute_path
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.core.cache import Cache
 from experiments.core.errors import JobFailed, Refused, UserError, one_line
 from experiments.core.files import write_text
-from experiments.core.report import ERROR, Report, remove_results
+from experiments.core.ledger import (
+    ERROR,
+    HYDRA,
+    LOCK,
+    LOG,
+    has_results,
+    note,
+    open_ledger,
+    refuse_foreign,
+    remove_results,
+)
+from experiments.core.report import Report
 from experiments.core.schema import BaseConfig, check
 from experiments.core.tracker import Tracker
 
@@ -32,13 +44,15 @@ def execute(config: DictConfig) -> float:
             other jobs go on.
     """
     directory = Path(HydraConfig.get().runtime.output_dir)
+    is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
+        refuse_foreign(directory, "hydra.sweep.dir" if is_sweep else "hydra.run.dir")
         with _alone_in(directory):
-            remove_results(directory)
-            return _run(config, directory)
+            return _recorded(config, directory)
     except Exception as error:
-        failure = _failure(error, directory)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        line = one_line(error)
+        failure = JobFailed(f"{type(error).__name__}: {error}") if line is None else UserError(line)
+        if is_sweep:
             raise failure from None
         raise Refused(failure) from None
 
@@ -46,7 +60,7 @@ def execute(config: DictConfig) -> float:
 @contextlib.contextmanager
 def _alone_in(directory: Path) -> Iterator[None]:
     """Refuses a directory in which another run is writing: two would mix their results."""
-    lock = FileLock(directory / ".lock")
+    lock = FileLock(directory / LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -57,17 +71,38 @@ def _alone_in(directory: Path) -> Iterator[None]:
         lock.release()
 
 
-def _failure(error: Exception, directory: Path) -> UserError | JobFailed:
-    line = one_line(error)
-    if line is None:
-        traceback.print_exc()
-    with contextlib.suppress(OSError):  # a full disk may be what failed
-        write_text(directory / ERROR, (line or traceback.format_exc().rstrip()) + "\n")
-    return JobFailed(f"{type(error).__name__}: {error}") if line is None else UserError(line)
+def _recorded(config: DictConfig, directory: Path) -> float:
+    """The run; what it fails with stands in ``ERROR``. Nothing is removed before the config has been accepted."""
+    open_ledger(directory)
+    note(directory / LOG)
+    try:
+        try:
+            checked, module = check(config)
+        except Exception:
+            if not has_results(directory):  # otherwise .hydra is that of the results, and stays
+                _write_hydra(config, directory)
+            raise
+        remove_results(directory)
+        _write_hydra(config, directory)
+        return _run(checked, module, directory)
+    except Exception as error:
+        line = one_line(error)
+        if line is None:
+            traceback.print_exc()
+        with contextlib.suppress(OSError, UserError):  # a full disk may be what failed
+            write_text(directory / ERROR, (line or traceback.format_exc().rstrip()) + "\n")
+        raise
 
 
-def _run(config: DictConfig, directory: Path) -> float:
-    checked, module = check(config)
+def _write_hydra(config: DictConfig, directory: Path) -> None:
+    """What Hydra would write, and is kept from writing (conf/hydra) before it is known whose directory this is."""
+    hydra = HydraConfig.instance().cfg
+    parts = {"config": config, "hydra": hydra, "overrides": hydra.hydra.overrides.task}
+    for name, part in parts.items():
+        write_text(directory / HYDRA / f"{name}.yaml", OmegaConf.to_yaml(part))
+
+
+def _run(checked: BaseConfig, module: ModuleType, directory: Path) -> float:
     report = Report(directory, checked.model_dump(mode="json"), list(HydraConfig.get().overrides.task))
     cache = Cache(to_absolute_path(checked.cache_dir))
     log.info("%s  scale=%s seed=%d  →  %s", checked.name, checked.scale, checked.seed, directory)

@@ -23,14 +23,13 @@ import numpy as np
 from tabulate import tabulate
 
 from experiments.core.files import replacing, sha256_json, write_json, write_text
+from experiments.core.ledger import MANIFEST, METRICS, PAGE, note
 from experiments.core.revision import revision
 from plap_jax.data import fingerprint
 from plap_jax.metrics import Interval
 
 log = logging.getLogger(__name__)
 
-METRICS, MANIFEST, ERROR, PAGE = "metrics.json", "manifest.json", "error.txt", "report.html"
-RESULTS = ("arrays", "tables", "figures", "checkpoints")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "hydra-core")
 NOT_SCIENCE = ("tracking", "cache_dir", "figures", "headline", "objective")
 Value = dict[str, float | int] | float | int | None
@@ -101,12 +100,20 @@ class Report:
     def checkpoint(self, name: str, source: Path) -> Path:
         """A copy of the finished checkpoint ``source`` (a directory, say of the cache) as ``checkpoints/<name>``."""
         target = self.directory / "checkpoints" / name
+        for path in source.rglob("*"):
+            if path.is_file():
+                note(target / path.relative_to(source))
         temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(source, temporary)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         return target
+
+    def page(self) -> Path:
+        """Where the run's page is to be written."""
+        note(self.directory / PAGE)
+        return self.directory / PAGE
 
     def fingerprint(self, name: str, *arrays: Any) -> str:
         """SHA-256 over types, shapes and values of a data set, noted in the manifest as ``data/<name>``."""
@@ -156,17 +163,6 @@ class Report:
         """The metrics that match one of the patterns, a line each."""
         chosen = [name for name in sorted(self.metrics) if any(fnmatch(name, p) for p in patterns)]
         return "\n".join(f"  {name:<48} {shown(self.metrics[name])}" for name in chosen)
-
-
-def remove_results(directory: Path) -> None:
-    """Removes what an earlier attempt left, so that no run leaves another's results beside its own.
-
-    What was expensive is in the cache.
-    """
-    for name in (METRICS, MANIFEST, ERROR, PAGE):
-        (directory / name).unlink(missing_ok=True)
-    for name in RESULTS:
-        shutil.rmtree(directory / name, ignore_errors=True)
 
 
 def shown(value: Value) -> str:

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import wandb
 
-from experiments.core.report import PAGE, Report, flatten
+from experiments.core.ledger import PAGE
+from experiments.core.report import Report, flatten
 from experiments.core.tracker import Tracker
 
 log = logging.getLogger(__name__)

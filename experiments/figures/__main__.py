@@ -7,6 +7,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from experiments.core.errors import UserError
+from experiments.core.ledger import claim
+
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code: 2 with one line on stderr where there is nothing to draw."""
@@ -19,7 +22,12 @@ def main(arguments: Sequence[str]) -> int:
     if module is None:
         print(f"RUN_DIR={directory}: must hold a run whose config names its figures", file=sys.stderr)
         return 2
-    importlib.import_module(module).draw(directory)
+    try:
+        claim(directory, "RUN_DIR", ("figures",))
+        importlib.import_module(module).draw(directory)
+    except (UserError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 

@@ -12,21 +12,31 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.core.report import ERROR, METRICS, Value, flatten, shown, write_rows
+from experiments.core.errors import Refused, UserError
+from experiments.core.ledger import ERROR, METRICS, MULTIRUN, claim, note, open_ledger, refuse_foreign
+from experiments.core.report import Value, flatten, shown, write_rows
 
 OVERRIDES = Path(".hydra/overrides.yaml")
 CONFIG = Path(".hydra/config.yaml")
 
 
 class SweepWatch(Callback):
-    """Remembers the directory of this process's sweep."""
+    """Remembers the directory of this process's sweep, and refuses one that holds files of somebody else."""
 
     directory: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before the first job."""
         if not OmegaConf.is_missing(config, "name"):  # otherwise Hydra's sweeper will say so
-            SweepWatch.directory = Path(config.hydra.sweep.dir).absolute()
+            directory = Path(config.hydra.sweep.dir).absolute()
+            try:
+                for place in (directory, *directory.glob("[0-9]*")):
+                    refuse_foreign(place, "hydra.sweep.dir")
+            except UserError as error:
+                raise Refused(error) from None  # Hydra would only warn of an Exception
+            open_ledger(directory)
+            note(directory / MULTIRUN)
+            SweepWatch.directory = directory
 
 
 @dataclass(frozen=True)
@@ -52,10 +62,12 @@ def collect(directory: Path) -> list[Run]:
 
     Raises:
         ValueError: no run in ``directory``.
+        UserError: somebody else's files would be replaced.
     """
     runs = runs_in(directory)
     if not runs:
         raise ValueError(f"SWEEP_DIR={directory}: must be a directory with a run in each sub-directory")
+    claim(directory, "SWEEP_DIR", ("sweep",))
     keys = [key for key in runs[0].overrides if len({run.overrides.get(key) for run in runs}) > 1]
     headline = _headline(directory / runs[0].job, runs)
     full = [_labels(run, keys) | flatten(run.metrics) for run in runs]
@@ -107,7 +119,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         tell(Path(arguments[0]), collect(Path(arguments[0])))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, UserError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -25,12 +25,13 @@ from tabulate import tabulate
 import plap_jax
 from experiments.core.cache import code_tag, environment
 from experiments.core.catalogue import CONF
-from experiments.core.files import sha256_json, write_json, write_text
-from experiments.core.report import MANIFEST, METRICS, NOT_SCIENCE, shown
+from experiments.core.files import as_json, sha256_json, write_json, write_text
+from experiments.core.ledger import MANIFEST, METRICS, VALID
+from experiments.core.report import NOT_SCIENCE, shown
 from experiments.core.revision import require_clean
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNS, FIGURES, VALID = ROOT / "outputs" / "figures", ROOT / "figures", "valid.json"
+RUNS, FIGURES = ROOT / "outputs" / "figures", ROOT / "figures"
 # Sizes and levels were chosen with seed 0.
 SEED = "seed=1"
 
@@ -121,11 +122,10 @@ arrays. Each picture is there as a PDF too, after `make figures`. Numbers over f
 def ensure(directory: Path, words: Sequence[str]) -> int:
     """Runs the experiment into ``directory`` unless results of the same, committed code are there; its exit code."""
     key = _key(words)
-    stored = directory / VALID
-    if stored.is_file() and json.loads(stored.read_text()) == key and _committed(directory):
+    stored = directory / VALID  # the next run takes it away with its results
+    if stored.is_file() and stored.read_bytes() == as_json(key).encode() and _committed(directory):
         print(f"{directory.relative_to(ROOT)}: valid", file=sys.stderr)
         return 0
-    stored.unlink(missing_ok=True)
     run = [sys.executable, "-m", "experiments.run", *words, "tracking=disabled", f"hydra.run.dir={directory}"]
     code = subprocess.run(run, cwd=ROOT, check=False).returncode
     if code == 0 and not _committed(directory):
@@ -167,14 +167,17 @@ def imported(module: ModuleType) -> list[ModuleType]:
 def section(
     entry: Entry, words: Sequence[str], directory: Path, captions: dict[str, str], headline: Sequence[str]
 ) -> str:
-    """Pictures with captions, command, commit and numbers; copies the pictures."""
+    """Pictures with captions, command, commit and numbers; copies the pictures, and removes none."""
     target = FIGURES / entry.name
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(directory / "figures", target)
+    shutil.copytree(directory / "figures", target, dirs_exist_ok=True)
+    drawn = sorted((directory / "figures").glob("*.png"))
+    left = sorted({path.name for path in target.glob("*.png")} - {path.name for path in drawn})
+    if left:
+        print(f"{target}: {', '.join(left)} drawn by no run any more; remove what is not yours", file=sys.stderr)
     git = json.loads((directory / MANIFEST).read_text())["git"]
     command = f"`python -m experiments.run {shlex.join(words)}`, commit {(git['commit'] or 'unknown')[:7]}"
     lines = [f"## {entry.title}", "", entry.about, "", command, ""]
-    for picture in sorted(target.glob("*.png")):
+    for picture in drawn:
         caption = next((text for pattern, text in captions.items() if fnmatch(picture.stem, pattern)), picture.stem)
         lines += [f"![{caption}]({entry.name}/{picture.name})", "", f"*{caption}*", ""]
     for table in entry.tables:

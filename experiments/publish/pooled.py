@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.core.report import MANIFEST, METRICS, write_rows
+from experiments.core.errors import UserError
+from experiments.core.ledger import MANIFEST, METRICS, claim
+from experiments.core.report import write_rows
 from plap_jax.metrics import Interval, mean_interval
 
 ALL, FEW = "all", "1to8"
@@ -163,10 +165,12 @@ def write(sweep: Path) -> list[Row]:
 
     Raises:
         ValueError: fewer than two finished runs below ``sweep``.
+        UserError: somebody else's files would be replaced.
     """
     runs = runs_of(sweep)
     if len(runs) < 2:
         raise ValueError(f"SWEEP_DIR={sweep}: must hold at least two finished runs of the detection benchmark")
+    claim(sweep, "SWEEP_DIR", ("sweep",))
     rows = detection_rows(runs)
     write_rows(sweep / "sweep" / "detection", rows, kinds=("csv", "md", "tex"))
     write_rows(sweep / "sweep" / "candidate", candidate_rows(runs))
@@ -180,7 +184,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         rows = write(Path(arguments[0]))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, UserError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"{len(rows)} rows → {Path(arguments[0]) / 'sweep' / 'detection.md'}")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.core.files import replacing, sha256_tree, write_json
-from experiments.core.report import Report, flatten, remove_results
+from experiments.core.report import Report, flatten
 from plap_jax.metrics import Interval
 
 CONFIG = {"name": "tiny", "seed": 3, "flux": {"p": 1.0}, "cache_dir": "a", "tracking": {}}
@@ -152,13 +152,3 @@ def test_files_are_whole_or_absent(tmp_path):
         write_json(path, {"a": math.nan})
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_results_of_an_earlier_attempt_are_removed_and_nothing_else(report):
-    report.write_metrics()
-    report.write_manifest()
-    report.arrays("x", x=np.zeros(1))
-    report.table("x", [{"a": 1}])
-    (report.directory / "mine.txt").write_text("")
-    remove_results(report.directory)
-    assert [path.name for path in report.directory.iterdir()] == ["mine.txt"]

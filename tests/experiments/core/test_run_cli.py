@@ -4,7 +4,6 @@ Most cases run ``main`` in this process; only what a process boundary could chan
 """
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -16,30 +15,14 @@ from filelock import FileLock
 from experiments import run
 from experiments.core import job
 from experiments.figures.__main__ import main as draw_again
-from experiments.publish.collect import SweepWatch
-from tests.helpers.places import HELPERS, ROOT
-
-TINY = ("--config-dir", str(HELPERS / "conf"), "+exp=tiny")
+from tests.helpers.command import TINY
+from tests.helpers.places import ROOT
 
 
 @pytest.fixture
-def main(tmp_path, monkeypatch, capsys):
-    """``main(*arguments)`` → exit code, stdout, stderr, as of ``python -m experiments.run`` launched in tmp_path."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(SweepWatch, "directory", None)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # main sets it; undone after the test
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["experiments.run", *map(str, arguments)])
-        code = run.main()
-        return code, *capsys.readouterr()
-
-    yield call
-    for handler in set(root.handlers) - set(handlers):
-        handler.close()
-    root.handlers[:], root.level = handlers, level
+def main(command):
+    """``python -m experiments.run`` in ``tmp_path``."""
+    return command
 
 
 def process(*arguments, cwd):
@@ -119,9 +102,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(main, tmp_path, arguments, line):
 
 def test_a_failing_run_takes_earlier_verdicts_with_it(main):
     assert main(*TINY, "hydra.run.dir=run", "figures=null")[0] == 0
-    assert main(*TINY, "hydra.run.dir=run", "figures=null", "flux.p=0")[0] == 2
+    assert main(*TINY, "hydra.run.dir=run", "figures=null", "sample.fail=value")[0] == 2
     assert not Path("run/metrics.json").exists()
-    assert Path("run/error.txt").read_text().startswith("flux.p=0: must be >= 1")
+    assert Path("run/error.txt").read_text().startswith("sample.fail='value': must be none")
     assert main(*TINY, "hydra.run.dir=run", "figures=null")[0] == 0
     assert Path("run/metrics.json").exists() and not Path("run/error.txt").exists()
 
