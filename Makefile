@@ -12,7 +12,7 @@ DIFFUSERS_VENV := .venv-diffusers
 DIFFUSERS := $(DIFFUSERS_VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run audit-demo test test-diffusers lint format bench sweep figures results clean
+.PHONY: help setup run audit-demo test test-all test-diffusers lint format bench sweep figures results clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,11 +40,14 @@ $(DIFFUSERS): pyproject.toml constraints.txt
 run: $(DEV) ## the main experiment; results go to outputs/
 	$(PY) -m experiments.run +exp=gmm_memorization $(ARGS)
 
-test: $(DEV) ## all tests
+test: $(DEV) ## the tests of every day: all but the marker slow (those of Chromium and PyTorch where there is one)
+	$(PY) -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+
+test-all: $(DEV) ## every test: also killed and repeated runs, and coverage over thousands of draws
 	$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-diffusers: $(DIFFUSERS) ## models from diffusers folders, in an environment with PyTorch
-	$(DIFFUSERS_VENV)/bin/python -m pytest -n 2 --dist loadfile tests/test_pretrained_*.py $(ARGS)
+	$(DIFFUSERS_VENV)/bin/python -m pytest -n 2 --dist loadfile tests/plap_jax/pretrained $(ARGS)
 
 lint: $(DEV) ## style and imports, checked
 	$(PY) -m ruff check .

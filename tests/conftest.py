@@ -1,5 +1,6 @@
-"""What all tests share: double precision on request, repositories, and reproducible, few hypothesis examples."""
+"""What all tests share: double precision on request, repositories, few hypothesis examples, one run per experiment."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import hypothesis
 import jax
 import pytest
 from absl import logging as absl_logging
+
+from tests.helpers.shared import Shared
 
 # absl, which Orbax imports, logs to what was stderr at its import: pytest's capture file. Hydra closes the handlers of
 # earlier configurations, and absl's then closes its stream too, unless that is the real stderr.
@@ -56,3 +59,18 @@ def changed_tree(committed_tree: Path) -> Path:
     """The same with a file changed since."""
     (committed_tree / "code.py").write_text("x = 2\n")
     return committed_tree
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by -m
+def pytest_collection_modifyitems(items):
+    """Whatever asks for the fixture ``browser`` has the marker of this name."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """Runs of experiments, networks and compiled code, shared by all workers of pytest-xdist."""
+    own = tmp_path_factory.getbasetemp()
+    return Shared(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)

@@ -15,7 +15,8 @@ from experiments.detection_benchmark.evaluation import Chosen, Measured, choose,
 from experiments.detection_benchmark.results import Cell, Results
 from experiments.detection_benchmark.scoring import CandidateScores
 from experiments.detection_benchmark.tasks import DetectionTask
-from tests.helpers import expected_numbers, experiment_run
+from tests.helpers import expected_numbers
+from tests.helpers.experiment_run import FIXED
 
 NAMED = [
     *(
@@ -35,19 +36,9 @@ WITH_PROMPT = {"flux_gap_p1", "noise_gap_norm", "sharpness", "anisotropy", "dsm_
 FIGURES = {f"{name}_{task}" for name in ("ranking", "roc", "cost", "copies") for task in ("image", "prompt")}
 
 
-def run(directory, cache, *overrides, code=0):
-    return experiment_run.run("detection_benchmark", directory, cache, *overrides, code=code)
-
-
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tmp_path_factory.mktemp("detection")
-
-
-@pytest.fixture(scope="module")
-def first(base):
-    run(base / "run", base / "cache")
-    return base / "run"
+def first(shared):
+    return shared.first("detection_benchmark", *FIXED)
 
 
 def metrics(directory):
@@ -106,9 +97,10 @@ def test_the_table_says_what_each_needs(first):
     assert all(float(row["ms_per_image"]) > 0 for row in rows)
 
 
-def test_again_with_the_same_cache_and_without_the_network_it_is_the_same(first, base):
-    run(base / "again", base / "cache")
-    assert (base / "again" / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
+@pytest.mark.slow
+def test_again_with_the_same_cache_and_without_the_network_it_is_the_same(first, shared, tmp_path):
+    shared.run("detection_benchmark", tmp_path / "again", *FIXED)
+    assert (tmp_path / "again" / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
 
 
 def checked(*overrides):

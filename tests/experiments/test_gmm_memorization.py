@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,8 +14,8 @@ from plap_jax.data import triangle
 from plap_jax.diffusion import DiscreteVP
 from tests.helpers import expected_numbers
 from tests.helpers.offline_runs import items, read_back
-from tests.helpers.places import ROOT
 
+EXP, UNTRACKED = "gmm_memorization", ("scale=smoke", "tracking=disabled", "figures=null")
 REQUIRED = [
     *("/".join(("critical", *names)) for names in itertools.product(
         ("analytic", "learned"), ("boundary", "volume"), ("mode", "midpoint", "centre", "auc"))),
@@ -26,19 +24,9 @@ REQUIRED = [
 ]  # fmt: skip
 
 
-def run(directory, cache, *overrides):
-    command = [sys.executable, "-m", "experiments.run", "+exp=gmm_memorization", "scale=smoke"]
-    command += [f"hydra.run.dir={directory}", f"cache_dir={cache}", *overrides]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
 @pytest.fixture(scope="module")
-def first(tmp_path_factory):
-    base = tmp_path_factory.mktemp("smoke")
-    run(base / "run", base / "cache")
-    return base / "run"
+def first(shared):
+    return shared.first(EXP, "scale=smoke")
 
 
 def metrics(directory):
@@ -156,17 +144,21 @@ def test_figures_need_the_arrays_alone(first, tmp_path):
     assert drawn == {path.name: path.read_bytes() for path in (first / "figures").iterdir()}
 
 
-def test_trained_again_elsewhere_the_metrics_are_the_same_bytes(first, tmp_path):
-    run(tmp_path / "run", tmp_path / "cache", "tracking=disabled", "figures=null")
+@pytest.mark.slow
+def test_trained_again_elsewhere_the_metrics_are_the_same_bytes(first, shared, tmp_path):
+    shared.run(EXP, tmp_path / "run", *UNTRACKED, cache=tmp_path / "cache")
     assert (tmp_path / "run" / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
 
 
-def test_changing_the_flux_trains_nothing_again(first, tmp_path):
-    cache = first.parent / "cache"
-    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")}
+@pytest.mark.slow
+def test_changing_the_flux_trains_nothing_again(first, shared, tmp_path):
+    def networks():
+        return {path: path.stat().st_mtime_ns for path in shared.cache.glob("train/[dp]*/**/*.npy")}
+
+    before = networks()
     assert len(before) == 7
-    run(tmp_path / "run", cache, "tracking=disabled", "figures=null", "flux.p=2", "maps.enabled=false")
-    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")} == before
+    shared.run(EXP, tmp_path / "run", *UNTRACKED, "flux.p=2", "maps.enabled=false")
+    assert networks() == before
     assert metrics(tmp_path / "run")["critical/p"] == 2
 
 

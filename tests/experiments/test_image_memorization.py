@@ -28,7 +28,8 @@ from plap_jax.metrics import auc
 from plap_jax.networks.mlp import ResidualMLP
 from plap_jax.training import load_diffusion
 from plap_jax.training.steps import Task, initial_state, one_step
-from tests.helpers import expected_numbers, experiment_run
+from tests.helpers import expected_numbers
+from tests.helpers.experiment_run import FIXED
 from tests.helpers.places import ROOT
 
 DOSES = (1, 2, 4, 8, 16, 32)
@@ -42,27 +43,12 @@ REQUIRED = [
 ]
 FIGURES = {"contact_sheet", "samples", "histograms", "levels", "dose_response", "learning"}
 
-
-EXP, OFTEN = "image_memorization", ("train.chunk_steps=50", "train.checkpoint_every=50")
-
-
-def command(directory, cache, *overrides):
-    return experiment_run.command(EXP, directory, cache, *OFTEN, *overrides)
-
-
-def run(directory, cache, *overrides, code=0):
-    return experiment_run.run(EXP, directory, cache, *OFTEN, *overrides, code=code)
+EXP, WORDS = "image_memorization", (*FIXED, "train.chunk_steps=50", "train.checkpoint_every=50")
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tmp_path_factory.mktemp("images")
-
-
-@pytest.fixture(scope="module")
-def first(base):
-    run(base / "run", base / "cache")
-    return base / "run"
+def first(shared):
+    return shared.first(EXP, *WORDS)
 
 
 def metrics(directory):
@@ -110,7 +96,7 @@ def test_the_headline_is_of_test_images_and_the_choice_of_validation_images(firs
     assert not np.allclose(kappa, control)
 
 
-def test_kappa_is_the_mean_cosine_of_predicted_and_given_noise(first, base):
+def test_kappa_is_the_mean_cosine_of_predicted_and_given_noise(first):
     """An independent way to κ_1, κ_2 and −|s|: noise by NumPy's generator, the network asked for ε."""
     a = arrays(first, "train_images")
     like = Diffusion(
@@ -224,43 +210,44 @@ def test_the_dose_response_counts_images(first):
         assert per_image == pytest.approx(np.mean(times))
 
 
-def test_the_same_again_from_the_cache_and_without_it(first, base):
+@pytest.mark.slow
+def test_the_same_again_from_the_cache_and_without_it(first, shared, tmp_path):
     """Twice the same bytes; and what changes only the flux trains and samples nothing again."""
-    run(base / "again", base / "other_cache", "figures=null")
-    assert (base / "again" / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
-    done = run(base / "flux", base / "cache", "flux.n_samples=4", "figures=null")
+    shared.run(EXP, tmp_path / "again", *WORDS, "figures=null", cache=tmp_path / "other_cache")
+    assert (tmp_path / "again" / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
+    done = shared.run(EXP, tmp_path / "flux", *WORDS, "flux.n_samples=4", "figures=null")
     assert (
         "step/s" not in done.stderr
-        and "samples/network" not in json.loads((base / "flux" / "manifest.json").read_text())["rates_per_s"]
+        and "samples/network" not in json.loads((tmp_path / "flux" / "manifest.json").read_text())["rates_per_s"]
     )
-    assert (base / "flux" / "metrics.json").read_bytes() != (first / "metrics.json").read_bytes()
+    assert (tmp_path / "flux" / "metrics.json").read_bytes() != (first / "metrics.json").read_bytes()
 
 
 # a checkpoint in the middle of training; generated images; scores
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stage", ["train/network/*.partial/steps/step_*", "samples/**/*.partial", "score/**/*.partial"]
 )
-def test_killed_at_any_stage_and_started_again_it_ends_the_same(first, base, stage):
-    name = stage.partition("/")[0]
-    cache, directory = base / f"cache_{name}", base / f"killed_{name}"
+def test_killed_at_any_stage_and_started_again_it_ends_the_same(first, shared, tmp_path, stage):
+    cache, directory = tmp_path / "cache", tmp_path / "run"
     # with a copy of what is compiled: a killed process may leave half a file
-    shutil.copytree(base / "compiled", base / name / "compiled")
-    with (base / name / "stderr").open("wb") as stderr:
+    shutil.copytree(shared.compiled, tmp_path / "compiled")
+    with (tmp_path / "stderr").open("wb") as stderr:
         process = subprocess.Popen(
-            command(directory, cache, "figures=null"),
+            shared.command(EXP, directory, *WORDS, "figures=null", cache=cache),
             cwd=ROOT,
-            env=experiment_run.environment(base / name / "cache"),
+            env=shared.environment(tmp_path / "compiled"),
             stdout=subprocess.DEVNULL,
             stderr=stderr,
         )
     until = time.monotonic() + 300
     while not list(cache.glob(stage)) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.01)
-    assert process.poll() is None, (base / name / "stderr").read_text()[-2000:]
+    assert process.poll() is None, (tmp_path / "stderr").read_text()[-2000:]
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (directory / "metrics.json").exists()
-    run(directory, cache, "figures=null")
+    shared.run(EXP, directory, *WORDS, "figures=null", cache=cache)
     assert (directory / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
 
 
@@ -307,10 +294,10 @@ def test_impossible_settings_are_refused_before_anything_is_computed(overrides, 
         ("data.n_heldout=5000", "n_heldout=5000: "),
     ],
 )
-def test_too_few_images_are_one_line_and_exit_code_2(tmp_path, override, message):
-    done = run(tmp_path / "run", tmp_path / "cache", override, code=2)
-    assert message in done.stderr.strip().splitlines()[-1], done.stderr
-    assert "Traceback" not in done.stderr
+def test_too_few_images_are_one_line_and_exit_code_2(command, tmp_path, override, message):
+    code, _, err = command(f"+exp={EXP}", *WORDS, "hydra.run.dir=run", "cache_dir=cache", override)
+    assert code == 2 and message in err.strip().splitlines()[-1], err
+    assert "Traceback" not in err
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 

@@ -19,10 +19,12 @@ from plap_jax.diffusion import VPLinear
 from plap_jax.directions import sample_directions
 from plap_jax.sampling import DDIM, guided, initial_point
 from plap_jax.trajectories import flux_along
-from tests.helpers import expected_numbers, experiment_run
+from tests.helpers import expected_numbers
 from tests.helpers.analytic_network import exact_diffusion
+from tests.helpers.experiment_run import FIXED
 from tests.helpers.numpy_twin import Mixture
 
+EXP = "memorization_trajectory"
 SCHEDULE = VPLinear()
 KEY = jax.random.key(0)
 
@@ -160,19 +162,9 @@ def test_bad_arguments_are_refused(corners, prompt, options, message):
 # --- the experiment
 
 
-def run(directory, cache, *overrides, code=0):
-    return experiment_run.run("memorization_trajectory", directory, cache, *overrides, code=code)
-
-
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tmp_path_factory.mktemp("trajectory")
-
-
-@pytest.fixture(scope="module")
-def first(base):
-    run(base / "run", base / "cache")
-    return base / "run"
+def first(shared):
+    return shared.first(EXP, *FIXED)
 
 
 @pytest.fixture(scope="module")
@@ -238,19 +230,16 @@ def test_the_table_and_the_figure_are_there(first, arrays):
     assert {path.suffix for path in first.glob("figures/trajectory.*")} == {".png", ".pdf"}
 
 
-def test_again_it_is_the_same_byte_for_byte(first, base):
-    run(base / "again", base / "other_cache", "figures=null")
-    assert (base / "again" / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
-
-
-def test_a_bad_config_is_one_line(base):
-    done = run(base / "bad", base / "bad_cache", "samples.sampler.n_steps=0", code=2)
-    assert done.stderr.strip() == "samples.sampler.n_steps=0: must be an integer >= 1"
+@pytest.mark.slow
+def test_again_it_is_the_same_byte_for_byte(first, shared, tmp_path):
+    shared.run(EXP, tmp_path / "again", *FIXED, "figures=null", cache=tmp_path / "cache")
+    assert (tmp_path / "again" / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("samples.sampler.n_steps=0", r"^samples\.sampler\.n_steps=0: must be an integer >= 1$"),
         ("+samples.step_index=3", r"^samples\.step_index"),
         ("+detectors={}", r"^detectors"),
         ("flux.p=2.0", r"^flux\.p=2\.0: must be 1 here"),

@@ -1,4 +1,4 @@
-"""An experiment at scale=smoke, run as a user runs it: in a process of its own."""
+"""An experiment at scale=smoke within this process, and the words of those on small images."""
 
 import os
 import subprocess
@@ -17,21 +17,10 @@ from tests.helpers.places import ROOT
 FIXED = ("scale=smoke", "tracking=disabled", "prediction=x0", "labels.max_ratio=0.5")
 
 
-def command(exp, directory, cache, *overrides):
-    """The words of one run."""
-    words = [sys.executable, "-m", "experiments.run", f"+exp={exp}", *FIXED]
-    return [*words, f"hydra.run.dir={directory}", f"cache_dir={cache}", *overrides]
-
-
 def environment(cache):
     """What XLA has compiled is shared by all runs beside one cache: they differ in other things."""
     compiled = {"JAX_COMPILATION_CACHE_DIR": str(cache.parent / "compiled")}
     return os.environ | compiled | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-
-
-def run(exp, directory, cache, *overrides, code=0):
-    """Runs to its end, which must have this exit code."""
-    return _finished(command(exp, directory, cache, *overrides), cache, code)
 
 
 def finish(exp, words, cache, code=0):

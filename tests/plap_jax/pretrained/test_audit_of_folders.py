@@ -9,7 +9,8 @@ from PIL import Image
 
 from tests.helpers import experiment_run
 
-tiny = pytest.importorskip("tiny_diffusers", reason="needs the extra diffusers: make test-diffusers")
+tiny = pytest.importorskip("tests.helpers.tiny_diffusers", reason="needs the extra diffusers: make test-diffusers")
+pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")

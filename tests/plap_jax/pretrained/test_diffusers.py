@@ -16,7 +16,8 @@ from plap_jax.pretrained import load_diffusers
 from plap_jax.pretrained.model import TextNetwork
 from plap_jax.pretrained.schedules import BETA_SCHEDULES, SCHEDULERS, read_scheduler
 
-tiny = pytest.importorskip("tiny_diffusers", reason="needs the extra diffusers: make test-diffusers")
+tiny = pytest.importorskip("tests.helpers.tiny_diffusers", reason="needs the extra diffusers: make test-diffusers")
+pytestmark = pytest.mark.torch
 torch, diffusers = tiny.torch, tiny.diffusers
 
 PARITY = 1e-4  # float32 against float32, of numbers about 1

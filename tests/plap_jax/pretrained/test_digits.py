@@ -8,6 +8,7 @@ from plap_jax.pretrained import load_diffusers
 digits = pytest.importorskip(
     "benchmarks.pytorch.train_diffusers_digits", reason="needs the extra diffusers: make test-diffusers"
 )
+pytestmark = pytest.mark.torch
 
 SETTINGS = digits.Settings(
     channels=(16, 32), n_steps=400, batch_size=64, learning_rate=4e-3, n_single=100, n_heldout=150

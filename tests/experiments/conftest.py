@@ -1,4 +1,4 @@
-"""The command line for the tests of what stands around an experiment."""
+"""The command line, within this process."""
 
 import pytest
 
