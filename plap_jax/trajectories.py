@@ -73,7 +73,9 @@ def flux_along(
 
     def scores(x: Array, t: Array) -> Array:
         unconditional, conditional = jax.vmap(diffusion.score, in_axes=(None, None, 0))(x, t, prompts)
-        return jnp.stack([unconditional, conditional, conditional - unconditional])
+        # Two rows of one batch may be rounded differently: without a prompt the gap is 0 whatever they are.
+        gap = jnp.where(prompt == NO_CONDITION, 0, conditional - unconditional)
+        return jnp.stack([unconditional, conditional, gap])
 
     def at_step(step: tuple[Array, Array]) -> tuple[Array, Array]:
         t, x0 = step
