@@ -10,17 +10,22 @@ from omegaconf import DictConfig
 from experiments.core.catalogue import CONF
 from experiments.core.errors import JobFailed, Refused, one_line
 from experiments.core.job import execute
+from experiments.core.words import at_home
 from experiments.publish.collect import SweepWatch, collect, runs_in, tell
+from plap_jax.console import plain_console
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def job(config: DictConfig) -> float:
     """One job; what it returns is the experiment's objective."""
+    plain_console()  # a launcher may have started this process
     return execute(config)
 
 
 def main() -> int:
     """Exit code: 0, or 2 with one line on stderr for a mistake in what was asked for, or 1 for a bug."""
+    plain_console()
+    sys.argv[1:] = at_home(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing its own kind of report and exiting
     try:
         job()

@@ -35,6 +35,7 @@ _SUBMODULES = frozenset(
         "bounds",
         "calibration",
         "checkpoints",
+        "console",
         "control",
         "data",
         "detectors",

@@ -97,7 +97,7 @@ def write_page(path: Path, page: Page) -> None:
     best = sorted(page.rows, key=lambda row: -row.score if math.isfinite(row.score) else math.inf)[:MAX_ROWS]
     number, chance = _decimals(best), _p_decimals(best)
     scale = _Scale(best, page.histogram.threshold)
-    style, script = ((HERE / f"page.{kind}").read_text() for kind in ("css", "js"))
+    style, script = ((HERE / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

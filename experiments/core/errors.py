@@ -1,5 +1,6 @@
 """What becomes one line and exit code 2, and what is a bug and keeps its traceback."""
 
+import re
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -13,9 +14,11 @@ from omegaconf.errors import (
 )
 
 from experiments.core.catalogue import choose_an_experiment
+from experiments.core.words import no_override, several_values
 
 OURS = ("plap_jax", "experiments")
 CONFIG = ("hydra", "omegaconf")
+SEVERAL = re.compile(r"Ambiguous value for argument '(.*)'$", re.MULTILINE)
 
 
 class UserError(Exception):
@@ -44,8 +47,10 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, InterpolationToMissingValueError) and "value: name" in str(error):
         return choose_an_experiment()
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: must be key=value in Hydra's grammar ({_joined(str(cause or error))})"
+        return no_override(str(error.override), _joined(str(cause or error)))
     if isinstance(error, HydraException | OmegaConfBaseException):
+        if several := SEVERAL.search(str(error)):
+            return several_values(several[1])
         if isinstance(cause, ConfigKeyError | ConfigAttributeError):
             return _unknown_key(cause, overrides)
         if cause is not None and not isinstance(cause, HydraException | OmegaConfBaseException):

@@ -30,6 +30,7 @@ from pydantic import (
 
 from experiments.core.catalogue import choose_an_experiment
 from experiments.core.errors import UserError, one_line
+from experiments.core.words import expanded
 from plap_jax.directions import Directions
 from plap_jax.typing import shown
 
@@ -141,7 +142,7 @@ def check(config: DictConfig) -> tuple[BaseConfig, ModuleType]:
         raise UserError(choose_an_experiment())
     if config.scale not in get_args(Scale):  # before interpolation, which would only miss an entry of `scales`
         raise UserError(f"scale={config.scale}: must be one of {', '.join(get_args(Scale))}")
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    values = expanded(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     module = _experiment(values["experiment"])
     checked = _validate(module.Config, values, ())
     for path, target in _targets(checked, ()):

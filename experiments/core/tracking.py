@@ -8,8 +8,7 @@ import csv
 import functools
 import logging
 import os
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +63,7 @@ class WandbTracker(Tracker):
             x_disable_machine_info=True,
             x_disable_stats=True,
             x_save_requirements=False,
+            symlink=False,  # what is kept lies in the record itself
             init_timeout=ONLINE_PATIENCE_S,
         )
         self.run = wandb.init(
@@ -88,31 +88,26 @@ class WandbTracker(Tracker):
     @_harmless
     def publish(self, report: Report) -> None:
         """Metrics to the summary, flattened; tables; figures as images; checkpoints, and a page with its tables, as
-        artifacts.
+        files of the run.
+
+        Not as artifacts: their records hold absolute paths, which an offline run that was moved would look for.
         """
         self.run.summary.update(flatten(report.metrics))
         for path in sorted(report.directory.glob("tables/*.csv")):
-            with path.open(newline="") as handle:
+            with path.open(newline="", encoding="utf-8") as handle:
                 columns, *rows = csv.reader(handle)
             typed = [_typed(column) for column in zip(*rows, strict=True)]
             cells = [list(row) for row in zip(*typed, strict=True)]
-            self.run.log({f"tables/{path.stem}": wandb.Table(columns=columns, data=cells)})
+            table = wandb.Table(columns=columns, data=cells)
+            table.bind_to_run(self.run, f"tables/{path.stem}", self.run.step)  # bound, it becomes no artifact
+            self.run.log({f"tables/{path.stem}": table})
         for path in sorted(report.directory.glob("figures/*.png")):
             self.run.log({f"figures/{path.stem}": wandb.Image(str(path))})
-        name = re.sub(r"[^\w.-]", "-", f"{report.config['name']}-{self.run.id}")
-        checkpoints = report.directory / "checkpoints"
-        self._keep(name, "model", checkpoints, checkpoints.rglob("*"))
+        kept = [path for path in (report.directory / "checkpoints").rglob("*") if path.is_file()]
         if (page := report.directory / PAGE).is_file():
-            self._keep(f"{name}-report", "report", report.directory, [page, *report.directory.glob("tables/*.csv")])
-
-    def _keep(self, name: str, kind: str, base: Path, paths: Iterable[Path]) -> None:
-        """Files below ``base`` as one artifact; none where there are none."""
-        files = sorted(path for path in paths if path.is_file())
-        if files:
-            artifact = wandb.Artifact(name, type=kind)
-            for path in files:
-                artifact.add_file(str(path), name=path.relative_to(base).as_posix())
-            self.run.log_artifact(artifact)
+            kept += [page, *report.directory.glob("tables/*.csv")]
+        for path in sorted(kept):
+            self.run.save(str(path), base_path=str(report.directory), policy="now", glob=False)
 
     @_harmless
     def finish(self, *, failed: bool) -> None:

@@ -9,10 +9,12 @@ from omegaconf import OmegaConf
 
 from experiments.core.errors import UserError
 from experiments.core.ledger import claim
+from plap_jax.console import plain_console
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code: 2 with one line on stderr where there is nothing to draw."""
+    plain_console()
     if len(arguments) != 1:
         print("usage: python -m experiments.figures RUN_DIR", file=sys.stderr)
         return 2

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.core.errors import Refused, UserError
 from experiments.core.ledger import ERROR, METRICS, MULTIRUN, claim, note, open_ledger, refuse_foreign
 from experiments.core.report import Value, flatten, shown, write_rows
+from plap_jax.console import plain_console
 
 OVERRIDES = Path(".hydra/overrides.yaml")
 CONFIG = Path(".hydra/config.yaml")
@@ -95,7 +96,7 @@ def _read(path: Path) -> Run:
     pairs = (str(override).lstrip("+").partition("=") for override in overrides)
     is_done, has_failed = (path / METRICS).is_file(), (path / ERROR).is_file()
     metrics = json.loads((path / METRICS).read_text()) if is_done else {}
-    error = (path / ERROR).read_text().splitlines()[-1] if has_failed else ""
+    error = (path / ERROR).read_text(encoding="utf-8").splitlines()[-1] if has_failed else ""
     unfinished = "" if is_done or has_failed else "did not finish"
     return Run(path.name, {key: value for key, _, value in pairs}, metrics, error or unfinished)
 
@@ -114,6 +115,7 @@ def _headline(run: Path, runs: Sequence[Run]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code: 2 with one line on stderr where there is nothing to collect."""
+    plain_console()
     if len(arguments) != 1:
         print("usage: python -m experiments.publish.collect SWEEP_DIR", file=sys.stderr)
         return 2

@@ -29,6 +29,7 @@ from experiments.core.files import as_json, sha256_json, write_json, write_text
 from experiments.core.ledger import MANIFEST, METRICS, VALID
 from experiments.core.report import NOT_SCIENCE, shown
 from experiments.core.revision import require_clean
+from plap_jax.console import plain_console
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS, FIGURES = ROOT / "outputs" / "figures", ROOT / "figures"
@@ -89,6 +90,7 @@ ENTRIES = (
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code: of the first run that failed; 2, with one line, where code was changed since its commit; or 0."""
+    plain_console()
     try:
         require_clean()
     except ValueError as error:
@@ -181,7 +183,7 @@ def section(
         caption = next((text for pattern, text in captions.items() if fnmatch(picture.stem, pattern)), picture.stem)
         lines += [f"![{caption}]({entry.name}/{picture.name})", "", f"*{caption}*", ""]
     for table in entry.tables:
-        lines += [(directory / "tables" / f"{table}.md").read_text().strip(), ""]
+        lines += [(directory / "tables" / f"{table}.md").read_text(encoding="utf-8").strip(), ""]
     return "\n".join([*lines, *_numbers(json.loads((directory / METRICS).read_text()), headline)])
 
 

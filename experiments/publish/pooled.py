@@ -21,6 +21,7 @@ import numpy as np
 from experiments.core.errors import UserError
 from experiments.core.ledger import MANIFEST, METRICS, claim
 from experiments.core.report import write_rows
+from plap_jax.console import plain_console
 from plap_jax.metrics import Interval, mean_interval
 
 ALL, FEW = "all", "1to8"
@@ -155,7 +156,7 @@ def chosen_family(runs: Sequence[Path]) -> str:
 
 
 def _table(run: Path) -> dict[tuple[str, str], Row]:
-    with (run / "tables" / "detection.csv").open() as handle:
+    with (run / "tables" / "detection.csv").open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     return {(f"{r['task']}/{r['prompt']}/g{float(r['guidance']):g}", r["detector"]): r for r in rows}
 
@@ -179,6 +180,7 @@ def write(sweep: Path) -> list[Row]:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code: 2 with one line on stderr where there is nothing to pool."""
+    plain_console()
     if len(arguments) != 1:
         print("usage: python -m experiments.publish.pooled SWEEP_DIR", file=sys.stderr)
         return 2

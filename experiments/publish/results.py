@@ -21,6 +21,7 @@ from experiments.core.files import write_text
 from experiments.core.report import MANIFEST, METRICS
 from experiments.core.revision import require_clean
 from experiments.publish.pooled import CANDIDATE, ORACLE, PooledCell, cells_of, chosen_family, runs_of
+from plap_jax.console import plain_console
 from plap_jax.metrics import Interval, mean_interval
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "results.md"
@@ -249,6 +250,7 @@ def _nfe(runs: Sequence[Path], prefix: str, name: str) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code: 2 with one line on stderr where a table cannot be made, or where code was changed since its commit."""
+    plain_console()
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         print(
             "usage: python -m experiments.publish.results DIRECTORY, with a sweep in each sub-directory",
@@ -257,7 +259,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         require_clean()
-        write_text(DOCUMENT, filled(DOCUMENT.read_text(), Path(arguments[0])))
+        write_text(DOCUMENT, filled(DOCUMENT.read_text(encoding="utf-8"), Path(arguments[0])))
     except (ValueError, KeyError, OSError, BadZipFile) as error:
         print(error, file=sys.stderr)
         return 2

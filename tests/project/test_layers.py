@@ -18,6 +18,7 @@ LAYERS = {
     "neighbours": 1,
     "metrics": 1,
     "calibration": 1,
+    "console": 0,
     "moments": 1,
     "bootstrap": 2,
     "control": 2,

@@ -3,6 +3,7 @@
 Most cases run ``main`` in this process; only what a process boundary could change is run as one.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -25,8 +26,8 @@ def main(command):
     return command
 
 
-def process(*arguments, cwd):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+def process(*arguments, cwd, **variables):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     command = [sys.executable, "-m", "experiments.run", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
@@ -84,6 +85,11 @@ def test_the_objective_is_returned(main, monkeypatch):
         ((*TINY, "diffusion=none"), "diffusion=none: must be one of ddpm_linear_100, edm, ve, vp_cosine, vp_linear"),
         ((*TINY, "none/group=a"), "none/group=a: "),
         ((*TINY, "flux.p"), "flux.p: must be key=value in Hydra's grammar"),
+        (
+            (*TINY, "name=it's!"),
+            """name=it's!: the value must be quoted, for Hydra and again for the shell: 'name="it'""",
+        ),
+        ((*TINY, "name=a, b"), "name=a, b: must be one value, 'name=\"a, b\"'; several are a sweep, -m, or a list"),
         ((*TINY, "flux=3"), f"{' '.join(TINY)} flux=3: Config group override must be"),
         ((*TINY, "seed=${none}"), "seed: Interpolation key 'none' not found"),
         ((*TINY, "seed=???"), "seed: Missing mandatory value"),
@@ -153,6 +159,33 @@ def test_processes_end_with_the_same_codes_and_joblib_goes_on_after_a_failing_jo
     assert jobs.stderr.count("AttributeError: a bug") == 2
     assert [(tmp_path / "sweep" / str(i) / "metrics.json").exists() for i in range(4)] == [False, False, True, True]
     assert (tmp_path / "sweep" / "sweep" / "results.png").is_file()
+
+
+@pytest.mark.parametrize("platform", ["cuda", "none"])
+def test_a_platform_that_is_not_here_is_one_line(tmp_path, platform):
+    if platform == "cuda" and importlib.util.find_spec("jax_cuda13_plugin"):
+        pytest.skip("there may be a GPU")
+    run = process(*TINY, "hydra.run.dir=run", cwd=tmp_path, JAX_PLATFORMS=platform)
+    assert run.returncode == 2 and run.stdout == ""
+    assert run.stderr.startswith(f"JAX_PLATFORMS={platform}: cannot be used here (") and run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "console", [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+)
+def test_consoles_that_know_no_unicode(tmp_path, console):
+    sweep = process("-m", *TINY, "figures=null", "hydra.sweep.dir=sweep", "seed=1,-1", cwd=tmp_path, **console)
+    assert sweep.returncode == 2 and "1 of 2 runs -> " in sweep.stdout
+    assert sweep.stderr.splitlines()[-1].startswith("seed=-1: must be >= 0") and "Error\n" not in sweep.stderr
+    assert "  →  " in (tmp_path / "sweep" / "0" / "run.log").read_text(encoding="utf-8")
+
+
+def test_the_home_directory_has_its_short_name_in_every_path(main, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    code, _, err = main(*TINY, "hydra.run.dir=~/run", "cache_dir=~/cache", "figures=null")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "home" / "run" / "metrics.json").is_file() and (tmp_path / "home" / "cache").is_dir()
+    assert not (tmp_path / "~").exists()
 
 
 def test_two_runs_in_one_directory_are_refused(main):

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def environment(tmp_path, monkeypatch):
     for handler in set(root.handlers) - set(handlers):
         handler.close()
     root.handlers[:], root.level = handlers, level
+
+
+def saved(records):
+    """Names of the files that are to be uploaded."""
+    files = (r.files.files for r in records if r.WhichOneof("record_type") == "files")
+    return {file.path for found in files for file in found}
 
 
 @pytest.fixture
@@ -68,14 +75,16 @@ def test_the_offline_file_holds_the_run(sweep, capfd):
         (png,) = sweep.glob(f"{job}/wandb/offline-run-*/files/media/images/figures/x*.png")
         assert png.read_bytes() == (sweep / job / "figures" / "x.png").read_bytes()
 
-        artifacts = [r.artifact for r in records if r.WhichOneof("record_type") == "artifact"]
-        (model,) = (artifact for artifact in artifacts if artifact.type == "model")
-        assert {entry.path for entry in model.manifest.contents} >= {"network/weights.npy"}
+        kept = sweep / job / "checkpoints"
+        (record,) = sweep.glob(f"{job}/wandb/offline-run-*")
+        for path in (path.relative_to(kept) for path in kept.rglob("*") if path.is_file()):
+            assert (record / "files" / "checkpoints" / path).read_bytes() == (kept / path).read_bytes()
+            assert f"checkpoints/{path.as_posix()}" in saved(records)
     assert groups == {"tiny/sweep"}
     assert "wandb:" not in "".join(capfd.readouterr())
 
 
-def test_a_page_is_kept_as_an_artifact_with_its_tables(environment, tmp_path):
+def test_a_page_is_kept_with_its_tables(environment, tmp_path):
     tracker, report = WandbTracker(), Report(tmp_path / "run", {"name": "audit"})
     (report.directory / "report.html").write_text("<p>all of it</p>")
     report.table("audit", [{"file": "a.png", "kappa": 0.5}])
@@ -83,10 +92,20 @@ def test_a_page_is_kept_as_an_artifact_with_its_tables(environment, tmp_path):
     tracker.publish(report)
     tracker.finish(failed=False)
     wandb.teardown()  # the service that writes the file has ended
-    artifacts = [r.artifact for r in read_back(report.directory) if r.WhichOneof("record_type") == "artifact"]
-    (kept,) = (artifact for artifact in artifacts if artifact.type == "report")
-    assert {entry.path for entry in kept.manifest.contents} == {"report.html", "tables/audit.csv"}
-    assert not any(artifact.type == "model" for artifact in artifacts)
+    assert {"report.html", "tables/audit.csv"} <= saved(read_back(report.directory))
+    (page,) = report.directory.glob("wandb/offline-run-*/files/report.html")
+    assert page.read_text() == "<p>all of it</p>"
+
+
+def test_an_offline_run_can_be_moved_to_another_machine(sweep, tmp_path):
+    """Nothing in the record leads out of its directory: no absolute path, no link, and every file it names is there."""
+    (record,) = sweep.glob("0/wandb/offline-run-*")
+    elsewhere = tmp_path / "elsewhere" / "wandb" / record.name
+    shutil.copytree(record, elsewhere, symlinks=True)
+    records = read_back(elsewhere.parents[1])
+    assert not any(path.is_symlink() for path in (elsewhere / "files").rglob("*"))
+    assert not [r for r in records if str(tmp_path) in str(r) or r.WhichOneof("record_type") == "artifact"]
+    assert len(saved(records)) >= 4 and all((elsewhere / "files" / name).is_file() for name in saved(records))
 
 
 def test_all_its_files_are_in_the_run_directory(sweep, tmp_path):
@@ -122,7 +141,7 @@ def test_a_tracker_that_cannot_start_warns_once(environment, tmp_path, monkeypat
 @pytest.mark.parametrize("method", ["log", "summary", "finish"])
 def test_a_tracker_that_fails_later_warns_once(environment, tmp_path, monkeypatch, caplog, method):
     class Broken:
-        id = "id"
+        step = 0
 
         def __getattr__(self, name):
             return fails() if name == method else (lambda *_, **__: None)

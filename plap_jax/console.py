@@ -1,0 +1,42 @@
+"""Plain characters on consoles that know no others: σ as sigma, → as ->."""
+
+import codecs
+import sys
+import unicodedata
+from typing import TextIO
+
+PLAIN = {
+    "→": "->", "←": "<-", "×": "x", "·": "*", "…": "...", "–": "-", "—": "-", "−": "-", "±": "+-",
+    "≤": "<=", "≥": ">=", "≈": "~", "≠": "!=", "⁄": "/", "√": "sqrt ", "∞": "inf", "‘": "'", "’": "'", "“": '"', "”": '"',
+}  # fmt: skip
+
+
+def plain(text: str) -> str:
+    """``text`` in ASCII: signs as above, Greek letters by name, accents dropped, whatever else as ``?``."""
+    return "".join(_plain(character) for character in text)
+
+
+def plain_console(*streams: TextIO) -> None:
+    """From here on ``streams`` (standard output and error) write plainly what their encoding does not hold."""
+    codecs.register_error("plap_jax.plain", _replacement)
+    for stream in streams or (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a stream that a test or a notebook put there may have no encoding
+            stream.reconfigure(errors="plap_jax.plain")
+
+
+def _replacement(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return plain(error.object[error.start : error.end]), error.end
+
+
+def _plain(character: str) -> str:
+    if character.isascii():
+        return character
+    if character in PLAIN:
+        return PLAIN[character]
+    name = unicodedata.name(character, "").split()
+    if len(name) == 4 and name[0] == "GREEK" and name[2] == "LETTER":
+        return name[3].lower() if name[1] == "SMALL" else name[3].capitalize()
+    parts = (c if c.isascii() else PLAIN.get(c, "") for c in unicodedata.normalize("NFKD", character))
+    return "".join(parts) or "?"
