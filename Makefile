@@ -1,15 +1,30 @@
 # Every target sets up what it needs, and set-up is skipped while pyproject.toml and constraints.txt are unchanged.
-# ARGS is passed on:  make run ARGS="flux.p=2 seed=1"   make test ARGS="tests/test_flux.py -x"
+# ARGS is passed on:  make run ARGS="flux.p=2 seed=1"   make test ARGS="tests/plap_jax/test_flux.py -x"
+# PYTHON=python3.13 rebuilds .venv where it holds another version, CONSTRAINTS=/dev/null with the newest packages.
 
-PYTHON ?= python3.11
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-DEV := $(VENV)/.installed-dev
-BENCH := $(VENV)/.installed-bench
+# The one of .venv, or else the first of 3.11 to 3.13 that runs.
+PYTHON ?= $(shell for python in $(PY) python3.11 python3.12 python3.13; do \
+	$$python -c "" 2>/dev/null && echo $$python && break; done)
+SHOW_VERSION := -c "import sys; print('%d.%d' % sys.version_info[:2])"
+VERSION := $(shell $(PYTHON) $(SHOW_VERSION) 2>/dev/null)
+CONSTRAINTS ?= constraints.txt
+PIP := -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
+DEV := $(VENV)/.installed-dev-$(VERSION)$(if $(filter-out constraints.txt,$(CONSTRAINTS)),-newest)
+OTHERS := $(filter-out $(DEV),$(wildcard $(VENV)/.installed-dev-*))
+BENCH := $(VENV)/.installed-bench-$(VERSION)
 # Of its own: PyTorch and what comes with it is 1 GB and more, and `make test` shows that everything else works without.
 DIFFUSERS_VENV := .venv-diffusers
-DIFFUSERS := $(DIFFUSERS_VENV)/.installed
+DIFFUSERS := $(DIFFUSERS_VENV)/.installed-$(VERSION)
+# make setup JAX=cuda13 EXTRAS=hf
+JAX ?=
+EXTRAS ?=
+comma := ,
+MORE := $(subst $() ,$(comma),$(strip $(JAX) $(subst $(comma), ,$(EXTRAS))))
+ifneq ($(filter-out cuda13 cuda12 tpu,$(JAX)),)
+$(error JAX=$(JAX): must be cuda13, cuda12 or tpu, or not be given for the CPU)
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run audit-demo test test-all test-diffusers lint format bench sweep figures results clean
@@ -17,24 +32,28 @@ DIFFUSERS := $(DIFFUSERS_VENV)/.installed
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(DEV) ## a virtual environment in .venv with pinned versions
+setup: $(DEV) $(if $(MORE),$(VENV)/.installed-$(MORE)-$(VERSION)) ## .venv with pinned versions; JAX=cuda13|cuda12|tpu, EXTRAS=…
 
-# The stamp is written last: an interrupted set-up is taken up again.
+# The stamps are written last: an interrupted set-up is taken up again.
 $(DEV): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) --editable ".[dev]"
+	@test -n "$(VERSION)" || { echo "PYTHON=$(PYTHON): must be Python 3.11 to 3.13; none was found" >&2; exit 2; }
+	@test "$$($(PY) $(SHOW_VERSION) 2>/dev/null)$(OTHERS)" = "$(VERSION)" || $(PYTHON) -m venv --clear $(VENV)
+	$(PY) $(PIP) --editable ".[dev]"
+	@touch $@
+
+$(VENV)/.installed-$(MORE)-$(VERSION): $(DEV)
+	$(PY) $(PIP) --editable ".[$(MORE)]"
 	@touch $@
 
 $(BENCH): $(DEV)
-	$(PIP_INSTALL) --editable ".[bench]"
+	$(PY) $(PIP) --editable ".[bench]"
 	@touch $@
 
 # torch alone first: a CPU build, where the configured index has one, is then kept by everything that follows.
 $(DIFFUSERS): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(DIFFUSERS_VENV)
-	$(DIFFUSERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(DIFFUSERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[dev,diffusers]"
+	$(PYTHON) -m venv --clear $(DIFFUSERS_VENV)
+	$(DIFFUSERS_VENV)/bin/python $(PIP) torch
+	$(DIFFUSERS_VENV)/bin/python $(PIP) --editable ".[dev,diffusers]"
 	@touch $@
 
 run: $(DEV) ## the main experiment; results go to outputs/

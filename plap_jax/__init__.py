@@ -3,30 +3,50 @@
 The operator Δ_p u = ∇·(|s|^{p−2} s), s = ∇ log q, pointwise (``p_laplacian``) and averaged over balls (``flux``,
 ``volume``), computed from a score function alone.
 
-Every submodule is an attribute, loaded when it is first used: ``plap_jax.bounds``, ``plap_jax.training``, … .
+What is used daily is found here, everything else in submodules, which are attributes too, loaded when first used:
+``plap_jax.bounds``, ``plap_jax.training``, … .
 """
 
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from plap_jax._flux import FluxEstimator, flux
 from plap_jax._volume import volume
+from plap_jax.adaptive import adaptive_flux
+from plap_jax.diffusion import EDM, VE, Diffusion, DiscreteVP, VPCosine, VPLinear
 from plap_jax.mixtures import GaussianMixture
 from plap_jax.operators import p_laplacian, p_laplacian_estimate
+from plap_jax.parallel import map_points
 from plap_jax.typing import Estimate, ScoreFn
 
+if TYPE_CHECKING:
+    from plap_jax.pretrained import UserModel, load_diffusers
+
+__version__ = "0.2.0"
 __all__ = [
+    "EDM",
+    "VE",
+    "Diffusion",
+    "DiscreteVP",
     "Estimate",
     "FluxEstimator",
     "GaussianMixture",
     "ScoreFn",
+    "UserModel",
+    "VPCosine",
+    "VPLinear",
+    "adaptive_flux",
     "flux",
+    "load_diffusers",
+    "map_points",
     "p_laplacian",
     "p_laplacian_estimate",
     "volume",
 ]
 
-# Loaded on first use: scikit-learn, Flax and Orbax would make the import of the core several times as slow.
+# Loaded on first use, names as well as submodules: scikit-learn, Flax and Orbax would make the import of the core
+# several times as slow.
+_FOUND_IN = {"UserModel": "pretrained", "load_diffusers": "pretrained"}
 _SUBMODULES = frozenset(
     {
         "adaptive",
@@ -58,8 +78,10 @@ _SUBMODULES = frozenset(
 )
 
 
-def __getattr__(name: str) -> ModuleType:
-    """A submodule of the library, imported when it is first asked for."""
+def __getattr__(name: str) -> Any:
+    """A name or a submodule of the library, imported when it is first asked for."""
+    if name in _FOUND_IN:
+        return getattr(importlib.import_module(f"{__name__}.{_FOUND_IN[name]}"), name)
     if name in _SUBMODULES:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
