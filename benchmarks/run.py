@@ -1,4 +1,7 @@
-"""Measures every topic and prints one page: ``python -m benchmarks.run [--only TOPIC …] [--write PATH] [--setup]``."""
+"""Measures every topic and prints one page: ``python -m benchmarks.run [--only TOPIC …] [--write PATH] [--setup]``.
+
+What is written to PATH comes from a commit: a changed tree is refused before anything is measured.
+"""
 
 import argparse
 import subprocess
@@ -12,6 +15,7 @@ from benchmarks import machine
 from benchmarks.table import Row, markdown
 from benchmarks.timing import ROOT
 from benchmarks.topic import RUNS, read
+from experiments.core.revision import Revision, require_clean, revision
 
 OUTPUT = ROOT / "outputs" / "benchmarks.md"
 TOPICS = {
@@ -30,9 +34,14 @@ ON_REQUEST = ("setup",)
 
 
 def main() -> int:
-    """Exit code 0, or 1 when a topic could not be measured."""
+    """Exit code 0; 1 when a topic could not be measured, 2 for a page that may not be written."""
     arguments = _arguments()
-    machine_then = machine.describe()
+    try:
+        code = revision() if arguments.write is None or arguments.allow_dirty else require_clean()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    measured_on = f"{machine.describe()} {code_line(code)}"
     chosen = arguments.only or [t for t in TOPICS if t not in ON_REQUEST or arguments.setup]
     sections, failed = [], []
     for topic in chosen:
@@ -46,7 +55,7 @@ def main() -> int:
             failed.append(topic)
         else:
             sections.append((TOPICS[topic], rows))
-    page = markdown(sections, machine_then)
+    page = markdown(sections, measured_on)
     print(page)
     for path in filter(None, (OUTPUT, arguments.write)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,11 +71,18 @@ def measure(topic: str, runs: int) -> Sequence[Row] | None:
         return None if subprocess.run(command, cwd=ROOT, check=False).returncode else read(out)
 
 
+def code_line(code: Revision) -> str:
+    """Which code was measured, in a sentence."""
+    changes = f" with changes in {', '.join(code.changed[:3])}" if code.changed else ""
+    return f"Code: commit {(code.commit or 'unknown')[:12]}{changes}."
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(TOPICS), help="these topics alone")
     parser.add_argument("--runs", type=int, default=RUNS, help=f"runs behind each median (default {RUNS})")
-    parser.add_argument("--write", type=Path, help="write the page here as well, say docs/benchmarks.md")
+    parser.add_argument("--write", type=Path, help="write the page here as well, say docs/tables.md")
+    parser.add_argument("--allow-dirty", action="store_true", help="a trial: write it from uncommitted code, too")
     parser.add_argument("--setup", action="store_true", help="measure make setup in a fresh clone, too")
     return parser.parse_args()
 

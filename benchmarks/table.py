@@ -68,7 +68,7 @@ def markdown(sections: Sequence[tuple[str, Sequence[Row]]], machine: str) -> str
         sections: (title, rows) per topic.
         machine: the description of the machine.
     """
-    parts = ["# Benchmarks", "`make bench` writes this page. Medians; ratios are taken run by run.", machine]
+    parts = ["# Benchmarks", "Written by `python -m benchmarks.run`. Medians; ratios are taken run by run.", machine]
     for title, rows in sections:
         cells = [
             (row.what, f"{number(row.median)} {row.unit}", _range(row), len(row.values), row.goal, _met(row))

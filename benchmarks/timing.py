@@ -28,6 +28,20 @@ def fastest(contestants: Mapping[Any, Callable[[], Any]]) -> Any:
     return min(seconds, key=lambda name: min(seconds[name]))
 
 
+def fastest_way(
+    make: Callable[[Any, int, int], Callable[[], Any]], styles: Mapping[str, Any], batches: Sequence[int]
+) -> tuple[str, int, int]:
+    """The best (style, threads, batch) for PyTorch, where ``make(styles[style], threads, batch)`` does the work.
+
+    Batch and threads are chosen in eager mode, then style and threads at that batch: compiled code is compiled again
+    for every shape and number of threads, which takes longer than everything else here.
+    """
+    sizes = {(n, b): make(styles["eager"], n, b) for n in thread_numbers() for b in batches}
+    _, batch = fastest(sizes)
+    style, threads = fastest({(style, n): make(styles[style], n, batch) for style in styles for n in thread_numbers()})
+    return style, threads, batch
+
+
 def thread_numbers() -> list[int]:
     """What PyTorch may choose from: on small arrays a second thread can cost more than it brings."""
     return sorted({1, n_cores()})

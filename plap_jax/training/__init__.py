@@ -1,9 +1,21 @@
 """Denoising score matching, resumable: a run that was killed and started again ends with the same bits."""
 
+import importlib
+from typing import Any
+
 from plap_jax.training.config import TrainConfig
-from plap_jax.training.finished import load_diffusion, load_snapshots, save_diffusion
-from plap_jax.training.loop import NonFiniteLossError, TrainResult, batch_rows, train
 from plap_jax.training.steps import denoising_loss
+
+# Loaded on first use: checkpoints need Orbax and the loop its progress bar, the steps themselves neither.
+_LOADED = {
+    "NonFiniteLossError": "loop",
+    "TrainResult": "loop",
+    "batch_rows": "loop",
+    "load_diffusion": "finished",
+    "load_snapshots": "finished",
+    "save_diffusion": "finished",
+    "train": "loop",
+}
 
 __all__ = [
     "NonFiniteLossError",
@@ -16,3 +28,10 @@ __all__ = [
     "save_diffusion",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The loop and what stands on disk, whose modules are imported when one of their names is first asked for."""
+    if name in _LOADED:
+        return getattr(importlib.import_module(f"{__name__}.{_LOADED[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
 
 import jax
@@ -23,6 +24,7 @@ from benchmarks import (
 from benchmarks.table import Row, markdown, number
 from benchmarks.timing import ROOT, fastest, ratios, run_process
 from experiments.core.catalogue import CONF
+from experiments.core.revision import require_clean, revision
 from experiments.estimator_study import operator_cost
 from experiments.gmm_memorization.critical_points import critical_points
 from experiments.shared.random_networks import IMAGES, PATCHES, random_diffusion
@@ -222,7 +224,7 @@ def test_networks_of_images_against_pytorch():
             "from experiments.shared.random_networks import random_unet",
             "config = topic.TrainConfig(n_steps=3, batch_size=4)",
             "diffusion = random_unet((4, 4, 1), width=8, multipliers=(1,))",
-            "rows = topic.of_case(topic.Case('tiny', diffusion, config, 4, (4,), 1.2), 1)",
+            "rows = topic.of_case(topic.NetworkCase('tiny', diffusion, config, 4, (4,), 1.2), 1)",
             "assert [row.at_least for row in rows] == [None, None, 1.2] * 2",
             "case = topic.cases()[0]",
             "assert case.diffusion.network.blocks[0].inner.kernel.shape == (256, 256)",
@@ -232,21 +234,39 @@ def test_networks_of_images_against_pytorch():
 
 
 @needs_torch
-def test_the_baselines_estimate_the_same_flux():
+def test_the_baselines_estimate_the_same_flux_in_any_batch():
     code = "\n".join(
         [
             "import torch",
-            "from benchmarks.pytorch.fluxes import DRAWS, STYLES, boundary_by_batch",
-            "centre, normal = torch.tensor([0.3, -0.2, 0.1]), lambda x: -x",
-            "for estimator, draw in DRAWS.items():",
-            "    drawn = draw(1, 64, 3)[0]",
-            "    by = [styles[estimator](normal, centre, drawn, 0.7, 1.5) for styles in STYLES.values()]",
-            "    at_mode = STYLES['ball'][estimator](normal, 0 * centre, draw(1, 4096, 3)[0], 0.7, 1.5)",
-            "    assert abs(by[0] - by[1]) < 1e-4, (estimator, by)",
-            "    if estimator == 'boundary':",
-            "        together = boundary_by_batch(normal, torch.stack([centre, 0 * centre]), drawn, 0.7, 1.5)",
-            "        assert abs(together[0] - by[1]) < 1e-4 and abs(together[1] - 0.7**0.5) < 1e-4, together",
-            "    assert abs(at_mode - 0.7**0.5) < 0.05, (estimator, at_mode)",
+            "from benchmarks.pytorch.fluxes import DRAWS, ESTIMATORS",
+            "centres, normal = torch.tensor([[0.3, -0.2, 0.1], [0.0, 0.0, 0.0]]), lambda x: -x",
+            "for name, estimate in ESTIMATORS.items():",
+            "    drawn = DRAWS[name](2, 4096, 3)",
+            "    together = estimate(normal, centres, drawn, 0.7, 1.5)",
+            "    apart = [estimate(normal, centres[i, None], drawn[i, None], 0.7, 1.5) for i in range(2)]",
+            "    assert torch.allclose(together, torch.cat(apart), rtol=1e-5), (name, together, apart)",
+            "    shared = estimate(normal, centres, drawn[:1], 0.7, 1.5)",
+            "    assert torch.allclose(shared[0], together[0]) and shared.shape == (2,), (name, shared)",
+            "    assert abs(together[1] - 0.7**0.5) < 0.05, (name, together)",
+        ]
+    )
+    run_process([sys.executable, "-c", code])
+
+
+@needs_torch
+def test_pytorch_gets_batches():
+    code = "\n".join(
+        [
+            "import numpy as np, torch",
+            "from benchmarks.against_pytorch import Balls",
+            "calls = []",
+            "def score(x):",
+            "    calls.append(len(x))",
+            "    return -x",
+            "for estimator in ('boundary', 'volume'):",
+            "    balls = Balls(estimator, 8, 0.5, 1.0, np.ones((10, 2), np.float32))",
+            "    assert balls.in_pytorch(score, 1, batch=4)().shape == (10,)",
+            "assert calls == 2 * [32, 32, 16], calls",
         ]
     )
     run_process([sys.executable, "-c", code])
@@ -263,3 +283,25 @@ def test_the_command_line_explains_itself():
         [sys.executable, "-m", "benchmarks.run", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "--write" in result.stdout and "--setup" in result.stdout
+
+
+@pytest.mark.parametrize("options", [["--write", "page.md"], ["--write", "page.md", "--allow-dirty"]])
+def test_a_page_comes_from_a_commit(changed_tree, tmp_path, monkeypatch, capsys, options):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "require_clean", partial(require_clean, changed_tree))
+    monkeypatch.setattr(run, "revision", partial(revision, changed_tree))
+    monkeypatch.setattr(run, "OUTPUT", tmp_path / "outputs" / "page.md")
+    monkeypatch.setattr(run, "measure", lambda topic, runs: [Row("time", [1.0], "s")])
+    monkeypatch.setattr(sys, "argv", ["run", "--only", "experiment", *options])
+    trial = "--allow-dirty" in options
+    assert run.main() == (0 if trial else 2)
+    if trial:
+        assert "with changes in code.py" in (tmp_path / "page.md").read_text()
+    else:
+        assert not (tmp_path / "page.md").exists() and not run.OUTPUT.exists()
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_page_tells_its_commit(committed_tree):
+    code = require_clean(committed_tree)
+    assert run.code_line(code) == f"Code: commit {code.commit[:12]}."
