@@ -18,6 +18,7 @@ from torch import Tensor
 
 from benchmarks.pytorch.fluxes import boundary, unit_directions
 from benchmarks.pytorch.network import Predictor
+from benchmarks.pytorch.training import SETTINGS
 from benchmarks.pytorch.training import train as train_torch
 from benchmarks.pytorch.twin import images_first, require_agreement, twin
 from benchmarks.table import Row
@@ -32,7 +33,6 @@ from plap_jax.training import TrainConfig, train
 
 GOAL = 1.2
 TIME, N_DIRECTIONS, N_TRAIN = 30, 16, 1200
-SETTINGS = ("n_steps", "batch_size", "learning_rate", "warmup_steps", "ema_decay", "grad_clip", "weight_decay")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.timing import n_cores
+from experiments.core.revision import Revision
 
 LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "torch")
 
@@ -29,6 +30,12 @@ def describe(libraries: Sequence[str] = LIBRARIES) -> str:
         f"Python {platform.python_version()}, {versions}. "
         "All cores for everyone; PyTorch takes fewer where that is faster."
     )
+
+
+def code_line(code: Revision) -> str:
+    """Which code was measured, in a sentence."""
+    changes = f" with changes in {', '.join(code.changed[:3])}" if code.changed else ""
+    return f"Code: commit {(code.commit or 'unknown')[:12]}{changes}."
 
 
 def _version(library: str) -> str:

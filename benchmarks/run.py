@@ -15,7 +15,7 @@ from benchmarks import machine
 from benchmarks.table import Row, markdown
 from benchmarks.timing import ROOT
 from benchmarks.topic import RUNS, read
-from experiments.core.revision import Revision, require_clean, revision
+from experiments.core.revision import require_clean, revision
 
 OUTPUT = ROOT / "outputs" / "benchmarks.md"
 TOPICS = {
@@ -41,7 +41,7 @@ def main() -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    measured_on = f"{machine.describe()} {code_line(code)}"
+    measured_on = f"{machine.describe()} {machine.code_line(code)}"
     chosen = arguments.only or [t for t in TOPICS if t not in ON_REQUEST or arguments.setup]
     sections, failed = [], []
     for topic in chosen:
@@ -69,12 +69,6 @@ def measure(topic: str, runs: int) -> Sequence[Row] | None:
         out = Path(folder) / "rows.json"
         command = [sys.executable, "-m", f"benchmarks.{topic}", "--runs", str(runs), "--out", str(out)]
         return None if subprocess.run(command, cwd=ROOT, check=False).returncode else read(out)
-
-
-def code_line(code: Revision) -> str:
-    """Which code was measured, in a sentence."""
-    changes = f" with changes in {', '.join(code.changed[:3])}" if code.changed else ""
-    return f"Code: commit {(code.commit or 'unknown')[:12]}{changes}."
 
 
 def _arguments() -> argparse.Namespace:

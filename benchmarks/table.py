@@ -6,6 +6,8 @@ from statistics import median
 
 from tabulate import tabulate
 
+from benchmarks.formatting import number
+
 COLUMNS = ("what", "median", "min – max", "runs", "goal", "met")
 
 
@@ -50,15 +52,6 @@ class Row:
         """``≤ 8 s``, or nothing."""
         bounds = [("≤", self.at_most), ("≥", self.at_least)]
         return ", ".join(f"{sign} {number(bound)} {self.unit}" for sign, bound in bounds if bound is not None)
-
-
-def number(value: float) -> str:
-    """Three digits: ``1.04``, ``63.9``, ``1,230,000``."""
-    if abs(value) >= 1000:
-        digits = 10 ** (len(str(int(abs(value)))) - 3)
-        return f"{round(value / digits) * digits:,.0f}"
-    text = f"{value:.3g}"
-    return f"{value:.0f}" if "e+" in text else text
 
 
 def markdown(sections: Sequence[tuple[str, Sequence[Row]]], machine: str) -> str:

@@ -20,9 +20,7 @@ from torch import Tensor
 
 from benchmarks.pytorch.fluxes import ESTIMATORS, Score, in_batches
 from benchmarks.pytorch.network import NoisePredictor
-from benchmarks.pytorch.training import train
-
-TRAINING = ("n_steps", "batch_size", "learning_rate", "warmup_steps", "ema_decay", "grad_clip", "weight_decay")
+from benchmarks.pytorch.training import SETTINGS, train
 
 
 def triangle(side: float) -> Tensor:
@@ -64,7 +62,7 @@ def trained(setting: dict[str, Any], means: Tensor) -> NoisePredictor:
         np.sqrt(1 - alphas_squared),
         float(sample.std()),
     )
-    return train(network, sample, **{name: setting[name] for name in TRAINING})
+    return train(network, sample, **{name: setting[name] for name in SETTINGS})
 
 
 def values(setting: dict[str, Any], scores: list[Score], centres: Tensor) -> Tensor:

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from benchmarks.pytorch.network import Predictor
 
+# What it shares with ``TrainConfig``.
+SETTINGS = ("n_steps", "batch_size", "learning_rate", "warmup_steps", "ema_decay", "grad_clip", "weight_decay")
+
 
 def train(
     network: Predictor,

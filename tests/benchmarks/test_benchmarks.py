@@ -21,7 +21,8 @@ from benchmarks import (
     settings,
     topic,
 )
-from benchmarks.table import Row, markdown, number
+from benchmarks.formatting import number
+from benchmarks.table import Row, markdown
 from benchmarks.timing import ROOT, fastest, ratios, run_process
 from experiments.core.catalogue import CONF
 from experiments.core.revision import require_clean, revision
@@ -304,4 +305,4 @@ def test_a_page_comes_from_a_commit(changed_tree, tmp_path, monkeypatch, capsys,
 
 def test_a_page_tells_its_commit(committed_tree):
     code = require_clean(committed_tree)
-    assert run.code_line(code) == f"Code: commit {code.commit[:12]}."
+    assert machine.code_line(code) == f"Code: commit {code.commit[:12]}."
