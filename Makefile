@@ -27,7 +27,7 @@ $(error JAX=$(JAX): must be cuda13, cuda12 or tpu, or not be given for the CPU)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run audit-demo test test-all test-diffusers lint format bench sweep figures results clean
+.PHONY: help setup run audit-demo test test-all test-diffusers lint format bench gpu-check sweep figures results clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ format: $(DEV) ## style and imports, mended
 
 bench: $(BENCH) ## speed against PyTorch-style baselines
 	$(PY) -m benchmarks.run $(ARGS)
+
+gpu-check: $(DEV) ## what only an accelerator can tell, in six minutes (without this environment: python -m benchmarks.gpu_check)
+	$(PY) -m benchmarks.gpu_check $(ARGS)
 
 audit-demo: $(DEV) ## digits planted in a training set and found again; ends with report.html
 	$(PY) -m experiments.run +exp=audit_demo train.n_steps=6000 hydra.run.dir=outputs/audit_demo/latest $(ARGS)

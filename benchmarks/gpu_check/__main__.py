@@ -54,6 +54,8 @@ def measure(name: str, seconds: float, smoke: bool) -> list[Finding]:
     # Without preallocation there is memory left for PyTorch; with a cache compiling would take no time.
     environment = {key: value for key, value in os.environ.items() if key not in CACHES}
     environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if platforms := environment.get("JAX_PLATFORMS"):
+        environment["JAX_PLATFORMS"] = f"{platforms},cpu"  # to compare with
     if smoke:
         environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # most of its time is compiling
     with tempfile.TemporaryDirectory() as folder:

@@ -88,7 +88,7 @@ def _compared(row: Compared) -> tuple[str, ...]:
 
 
 def _timed(row: Timed, card: str) -> tuple[str, ...]:
-    ours, theirs = (f"{row.what}, {row.unit}", _rates(row.rates)), ("–", "–")
+    ours, theirs = (f"{row.what}, {row.unit}", _rates(row.rates)), (row.torch_note or "–", "–")
     if row.torch_rates:
         ratio = median(a / b for a, b in zip(row.rates, row.torch_rates, strict=True))
         theirs = (_rates(row.torch_rates), f"{number(ratio)} ×")

@@ -32,8 +32,7 @@ def found(what: str, measure: Callable[[], Finding]) -> Finding:
     except ModuleNotFoundError as error:
         return Missing(what, f"needs {error.name}, which is not installed", failed=False)
     except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        return Missing(what, f"{type(error).__name__}: {first[:200]}", failed=True)
+        return Missing(what, speed.one_line(error), failed=True)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Timed:
         compile_s: tracing and compiling.
         temporary_mib: XLA's figure for the program's temporary memory.
         torch_rates: the same by PyTorch; empty where it was not run.
+        torch_note: why it was not.
     """
 
     what: str
@@ -61,7 +62,8 @@ class Timed:
     peak: float
     compile_s: float
     temporary_mib: float
-    torch_rates: Sequence[float] = ()
+    torch_rates: Sequence[float] = field(default_factory=list)
+    torch_note: str = ""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,11 @@ class NotHereError(Exception):
     """Something that this machine does not tell."""
 
 
+def one_line(error: Exception) -> str:
+    """An error as a cell of a table."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+
+
 @dataclass(frozen=True)
 class Contest:
     """A network in one dtype, and how much of it is timed.
@@ -83,13 +88,21 @@ class Program:
 
 
 def compiled(fn: Any, *args: Any) -> Program:
-    """A jitted ``fn`` for ``args``; operations are counted before XLA puts calls of libraries in their place."""
+    """A jitted ``fn`` for ``args``, tracing and compiling timed together."""
     start = perf_counter()
-    lowered = fn.lower(*args)
-    call = lowered.compile()
+    call = fn.lower(*args).compile()
     seconds = perf_counter() - start
-    flops = (lowered.cost_analysis() or {}).get("flops")
-    return Program(call, seconds, flops, call.memory_analysis().temp_size_in_bytes / 2**20)
+    return Program(call, seconds, operations(fn, *args), call.memory_analysis().temp_size_in_bytes / 2**20)
+
+
+def operations(fn: Any, *args: Any) -> float | None:
+    """Floating-point operations of a call, counted by XLA in the program that it is given, before it compiles it.
+
+    For the CPU: on a card it counts in compiled programs alone, and what libraries do there may count for nothing.
+    """
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype) if hasattr(a, "shape") else a, args)
+    with jax.default_device(jax.devices("cpu")[0]):
+        return (fn.lower(*shapes).cost_analysis() or {}).get("flops")
 
 
 @jax.jit
@@ -121,8 +134,8 @@ def flux(contest: Contest, what: str) -> Timed:
     """κ_1 of points that are on the device."""
     args = contest.estimator(), jax.device_put(contest.points(contest.balls))
     program = compiled(fluxes, *args)
-    call, theirs = partial(program.call, *args), in_pytorch(contest, "fluxes")
-    return timed(contest, what, "evaluations", contest.evaluations, program, call, theirs)
+    call = partial(program.call, *args)
+    return timed(contest, what, "evaluations", contest.evaluations, program, call, baseline="fluxes")
 
 
 def mapped(contest: Contest, what: str) -> Timed:
@@ -146,11 +159,12 @@ def training(contest: Contest, what: str) -> Timed:
         state, loss = program.call(state, task, count, rows)
         return loss
 
-    return timed(contest, what, "steps", 1, program, step, in_pytorch(contest, "training_steps"))
+    return timed(contest, what, "steps", 1, program, step, baseline="training_steps")
 
 
 def exact_operator(contest: Contest, what: str) -> Timed:
     """Δ_1 u of one image: a forward-mode product per coordinate and one more, in a loop, which XLA does not count."""
+    contest = replace(contest, sizes=replace(contest.sizes, calls=1))
     score_fn, x = contest.diffusion.score_at(TIME), jax.device_put(contest.points(1)[0])
     program = replace(compiled(operator, score_fn, x, contest.sizes.chunk), flops=None)
     return timed(contest, what, "products", x.size + 1, program, partial(program.call, score_fn, x))
@@ -171,12 +185,13 @@ def timed(
     units: int,
     program: Program,
     call: Callable[[], Any],
-    theirs: Callable[[], Any] | None = None,
+    baseline: str | None = None,
 ) -> Timed:
-    """``units`` per call of ``call``, in turn with the card's largest product and with PyTorch."""
+    """``units`` per call of ``call``, in turn with the card's largest product and with PyTorch's ``baseline``."""
     sizes = contest.sizes
     square = jnp.ones((sizes.square, sizes.square), contest.dtype)
     contestants = {"ours": _repeated(call, sizes.calls), "product": _repeated(partial(product, square), sizes.calls)}
+    theirs, note = (None, "") if baseline is None else in_pytorch(contest, baseline)
     if theirs is not None:
         contestants["theirs"] = theirs
     seconds = take_turns(contestants, sizes.runs)
@@ -190,14 +205,22 @@ def timed(
         2 * sizes.square**3 * sizes.calls / median(seconds["product"]),
         program.compile_s,
         program.temporary_mib,
-        rates.get("theirs", ()),
+        rates.get("theirs", []),
+        note,
     )
 
 
-def in_pytorch(contest: Contest, name: str) -> Callable[[], Any] | None:
-    """``calls`` times the same by ``benchmarks.pytorch.on_device``; None where PyTorch has no such device."""
-    device = torch_device(jax.default_backend()).name
-    return None if device is None else getattr(import_module("benchmarks.pytorch.on_device"), name)(contest, device)
+def in_pytorch(contest: Contest, name: str) -> tuple[Callable[[], Any] | None, str]:
+    """``calls`` times the same by ``benchmarks.pytorch.on_device``; None, and why, where it does not run."""
+    device = torch_device(jax.default_backend())
+    if device.name is None:
+        return None, device.told
+    try:
+        call = getattr(import_module("benchmarks.pytorch.on_device"), name)(contest, device.name)
+        call()
+    except Exception as error:  # whatever PyTorch lacks here: our own figures stand without it
+        return None, one_line(error)
+    return call, ""
 
 
 def mlp(sizes: Sizes) -> Mapping[str, Callable[[], Timed | Memory]]:
