@@ -79,7 +79,7 @@ format: $(DEV) ## style and imports, mended
 bench: $(BENCH) ## speed against PyTorch-style baselines
 	$(PY) -m benchmarks.run $(ARGS)
 
-gpu-check: $(DEV) ## what only an accelerator can tell, in six minutes (without this environment: python -m benchmarks.gpu_check)
+gpu-check: $(DEV) ## what only an accelerator can tell, in six minutes; docs/benchmarks.md has the bare command
 	$(PY) -m benchmarks.gpu_check $(ARGS)
 
 audit-demo: $(DEV) ## digits planted in a training set and found again; ends with report.html
