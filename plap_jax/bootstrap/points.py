@@ -129,7 +129,7 @@ def _of_rows(statistic: Statistic, pos: np.ndarray, neg: np.ndarray) -> Statisti
     """
     if statistic is not auc:
         return lambda i, j: statistic(pos[i], neg[j])
-    places = stats.rankdata(np.concatenate([pos, neg]), method="dense") - 1
+    places = stats.rankdata(np.concatenate([pos, neg]), method="dense").astype(int) - 1
     n_values = int(places.max()) + 1
     place_pos, place_neg = places[: pos.size], places[pos.size :]
 

@@ -12,6 +12,7 @@ from experiments.audit.level_study import study
 from experiments.audit.models import user_function
 from experiments.core.catalogue import CONF
 from experiments.core.errors import UserError
+from experiments.core.ledger import open_ledger, refuse_foreign
 from experiments.core.schema import check
 from plap_jax.calibration import conformal_p_values
 from plap_jax.metrics import auc
@@ -66,7 +67,10 @@ def test_the_example_of_the_document_is_audited(tmp_path, monkeypatch):
     images[3] = 0  # the mode: the score points home from everywhere
     np.save(tmp_path / "images.npy", images)
     where = ("model=callable", "model.target=my_model:factory", f"images={tmp_path}/images.npy", "sigma=0.3")
+    open_ledger(tmp_path / "run")
     experiment_run.here("audit", tmp_path / "run", *where)
+    assert (tmp_path / "run" / "report.html").is_file()
+    refuse_foreign(tmp_path / "run", "hydra.run.dir")  # all that an audit writes is listed: it can be run again there
     with (tmp_path / "run" / "tables" / "audit.csv").open(newline="") as handle:
         first, second, *_ = csv.DictReader(handle)
     assert first["file"] == "3" and float(first["kappa"]) == pytest.approx(1, abs=1e-5)
