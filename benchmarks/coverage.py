@@ -1,8 +1,9 @@
 """Where 95 % intervals can be trusted: ``python -m benchmarks.coverage [--repetitions N]`` prints two tables.
 
 How often the Student interval of ``flux`` and ``volume`` contains the truth, outside the cases that
-``tests/test_coverage.py`` holds to 93–97 %: few units, integrands that are nearly constant, volumes whose variance is
-infinite. The density is N(0, I) in d dimensions, the ball has radius r and lies at distance D from the mode.
+``tests/plap_jax/test_coverage.py`` holds to 93–97 %: few units, integrands that are nearly constant, volumes whose
+variance is infinite. The density is N(0, I) in d dimensions, the ball has radius r and lies at distance D from the
+mode.
 """
 
 import argparse
@@ -36,9 +37,6 @@ VOLUME = [
     *((2, 2.0, 1.0, n) for n in (16, 64, 1024)),
 ]
 
-# kind of directions, control: the plain mean of every kind, and with the control variate where units are single
-COLUMNS = [*((kind, False) for kind in KINDS), ("iid", True)]
-
 
 def truth(d: int, distance: float, p: float) -> float:
     """κ_p at r = 1: E[|v|^{p−2} (1 + D t)], |v|² = 1 + D² + 2Dt, t the cosine with the axis; Gauss–Jacobi in t."""
@@ -65,19 +63,15 @@ def repeated(estimator, d: int, distance, p, n_samples: int, keys, options: tupl
 
 
 def flux_table(keys: jax.Array) -> str:
-    """Percent covered, and the units behind each interval, for every kind of directions and with a control."""
+    """Percent covered, and the units behind each interval, for every kind of directions."""
     rows = []
     for d, distance, p, n in FLUX:
         expected, cells = truth(d, distance, p), []
-        for kind, control in COLUMNS:
-            estimates = repeated(flux, d, distance, p, n, keys, (("directions", kind), ("control", control)))
+        for kind in KINDS:
+            estimates = repeated(flux, d, distance, p, n, keys, (("directions", kind),))
             cells.append(f"{share_covered(estimates, expected):.1f} ({n // unit_size(kind, n, d)})")
         rows.append([d, distance, p, n, *cells])
-    return tabulate(
-        rows,
-        ["d", "D/r", "p", "directions", *(f"{kind}, control" if control else kind for kind, control in COLUMNS)],
-        "github",
-    )
+    return tabulate(rows, ["d", "D/r", "p", "directions", *KINDS], "github")
 
 
 def volume_table(keys: jax.Array) -> str:

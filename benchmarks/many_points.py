@@ -26,10 +26,10 @@ def bare(score_fn: ScoreFn, points: np.ndarray, batch: int) -> Callable[[], None
     return lambda: jax.block_until_ready([evaluate(score_fn, points) for points in batches])
 
 
-def fluxes(score_fn: ScoreFn, points: np.ndarray, batch: int | None, **options: bool) -> Callable[[], None]:
+def fluxes(score_fn: ScoreFn, points: np.ndarray, batch: int | None) -> Callable[[], None]:
     """κ_1 of ``points`` as a user asks for it, from and to the host; None: the batch size that is the default."""
     radius = jnp.float32(np.sqrt(DIM))
-    estimator = FluxEstimator(score_fn, radius, jax.random.key(0), jnp.float32(1), N_DIRECTIONS, **options)
+    estimator = FluxEstimator(score_fn, radius, jax.random.key(0), jnp.float32(1), N_DIRECTIONS)
     size = {} if batch is None else {"batch_size": batch}
     return lambda: map_points(estimator, points, **size)
 
@@ -47,7 +47,6 @@ def of_network(name: str, sizes: Mapping[str, int], runs: int) -> list[Row]:
         "bare": bares[best_bare],
         "flux": all_fluxes[best_flux],
         "default": fluxes(score_fn, points, None),
-        "plain": fluxes(score_fn, points, best_flux, control=False),
     }
     seconds = take_turns(contestants, runs)
     rates = [len(evaluated) / s for s in seconds["flux"]]
@@ -58,7 +57,6 @@ def of_network(name: str, sizes: Mapping[str, int], runs: int) -> list[Row]:
         Row(f"{name}: evaluations of flux", rates, "/s"),
         Row(f"{name}: flux / bare", ratios(seconds["flux"], seconds["bare"]), "×", at_most=GOAL),
         Row(f"{name}: flux, default batch size / bare", ratios(seconds["default"], seconds["bare"]), "×"),
-        Row(f"{name}: flux without control variate / bare", ratios(seconds["plain"], seconds["bare"]), "×"),
     ]
 
 

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from plap_jax.balls import positive_radius
-from plap_jax.control import MIN_UNITS, subtract_mean_field
-from plap_jax.directions import Directions, circle, sample_directions, unit_size
-from plap_jax.moments import Moments, moments
+from plap_jax.directions import Directions, circle, sample_directions
 from plap_jax.operators import p_field
 from plap_jax.typing import (
     Array,
@@ -30,6 +27,7 @@ from plap_jax.typing import (
     require,
     require_ball,
     require_order,
+    standard_error,
 )
 
 
@@ -42,7 +40,6 @@ def flux(
     key: PRNGKey,
     n_samples: int = 16,
     directions: Directions = "iid",
-    control: bool = True,
 ) -> Estimate:
     """κ_p(x, r) = −E_n[ |s(x+rn)|^{p−2} ⟨s(x+rn), n⟩ ], n uniform on S^{d−1}: the mean inward flux density.
 
@@ -56,12 +53,7 @@ def flux(
         p: order, ≥ 1; may be traced.
         key: randomness; the same key gives the same directions at every point, which makes points comparable.
         n_samples: directions, each one score evaluation.
-        directions: "iid", "antithetic", "orthogonal", "antithetic-orthogonal" or "quasi"; see ``plap_jax.directions``.
-        control: subtract what the mean of the field explains, see ``plap_jax.control``: the same expectation from the
-            same evaluations, where the score points one way all over the ball with a fraction of the variance; needs
-            eight units. Its standard error counts what a control can miss, so that with few units it is much larger
-            than the error, and hardly smaller than that of the plain mean; see ``plap_jax.moments``. False for the
-            plain mean, which the bounds of ``plap_jax.bounds`` are about.
+        directions: "iid", "antithetic", "orthogonal" or "quasi"; see ``plap_jax.directions``.
 
     Returns:
         ``Estimate`` of κ_p in the units of |s|^{p−1}, higher = sharper. n_units counts independent directions, pairs or
@@ -69,17 +61,13 @@ def flux(
 
     Raises:
         ValueError: p < 1, radius not positive, x not finite or not floating, a score of another shape, an unknown kind
-            of directions or a number that does not fit it, a control that is not True or False. A traced p or radius
-            gives NaN instead.
+            of directions or a number that does not fit it. A traced p or radius gives NaN instead.
     """
-    found, n_zero, plain_mean = flux_moments(
-        score_fn, x, radius=radius, p=p, key=key, n_samples=n_samples, directions=directions, control=control
-    )
-    n_units = n_samples // unit_size(directions, n_samples, jnp.size(x))
-    return Estimate(found.mean, found.stderr, n_samples, n_units, n_zero, plain_mean)
+    units, n_zero = flux_units(score_fn, x, radius=radius, p=p, key=key, n_samples=n_samples, directions=directions)
+    return Estimate(jnp.mean(units), standard_error(units), n_samples, len(units), n_zero)
 
 
-def flux_moments(
+def flux_units(
     score_fn: ScoreFn,
     x: Array,
     *,
@@ -88,26 +76,17 @@ def flux_moments(
     key: PRNGKey,
     n_samples: int,
     directions: Directions,
-    control: bool,
-) -> tuple[Moments, Array, bool]:
-    """What ``flux`` is made of: the moments of its units, n_zero, and whether nothing was subtracted; as ``flux``."""
+) -> tuple[Array, Array]:
+    """The independent units ``(n_units,)`` of which ``flux`` is the mean, and n_zero; arguments and errors as there."""
     x = jnp.asarray(x)
     require_ball(x, radius, p)
-    require(isinstance(control, bool | np.bool_), "control", control, "must be True or False")
     vectors = sample_directions(key, n_samples, x.shape, directions, x.dtype)
     field, vanishes = _field_on_sphere(score_fn, x, radius, p, vectors.reshape(n_samples, *x.shape))
     units = vectors.reshape(*vectors.shape[:2], -1).astype(field.dtype)
     # Not jnp.sum(field * units, -1): with units of one, XLA takes several times as long for it on a CPU.
     outward = jnp.einsum("nd,nd->n", field, units.reshape(field.shape), precision="highest")
     outward = jnp.mean(outward.reshape(units.shape[:2]), axis=1)
-    inward = -jnp.asarray(one_or_nan(p, radius), field.dtype)
-    # The directions of a pair have mean 0, and so has what would be subtracted from it.
-    plain_mean = not control or directions in ("antithetic", "antithetic-orthogonal") or len(outward) < MIN_UNITS
-    if plain_mean:
-        return moments(inward * outward, inward * outward), jnp.sum(vanishes), True
-    mean_field = jnp.mean(field.reshape(units.shape), axis=1)
-    left, shared = subtract_mean_field(outward, mean_field, jnp.mean(units, axis=1))
-    return moments(inward * outward, inward * left, shared), jnp.sum(vanishes), False
+    return -jnp.asarray(one_or_nan(p, radius), field.dtype) * outward, jnp.sum(vanishes)
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -120,7 +99,7 @@ class FluxEstimator:
 
     Args:
         score_fn: s = ∇ log q as a pytree, e.g. ``Diffusion.score_at(t)``.
-        radius, key, p, n_samples, directions, control: as for ``flux``.
+        radius, key, p, n_samples, directions: as for ``flux``.
 
     Raises:
         ValueError: a radius or an order that is known (not traced) and out of range.
@@ -132,7 +111,6 @@ class FluxEstimator:
     p: ArrayLike = 1.0
     n_samples: int = 16
     directions: Directions = "iid"
-    control: bool = True
 
     def __post_init__(self) -> None:
         # Here already: under jit and map_points both are traced. Arrays of them, for vmap, pass.
@@ -151,14 +129,13 @@ class FluxEstimator:
             key=self.key,
             n_samples=self.n_samples,
             directions=self.directions,
-            control=self.control,
         )
 
     def tree_flatten_with_keys(self) -> tuple[tuple, tuple]:
         """Leaves with their names, and what is static, for JAX."""
         names = ("score_fn", "radius", "key", "p")
         leaves = tuple((jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in names)
-        return leaves, (self.n_samples, self.directions, self.control)
+        return leaves, (self.n_samples, self.directions)
 
     @classmethod
     def tree_unflatten(cls, static: tuple, leaves: tuple) -> FluxEstimator:

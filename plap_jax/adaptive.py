@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from numbers import Integral
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from plap_jax._flux import flux_moments
-from plap_jax.directions import Directions, unit_size
-from plap_jax.moments import Moments
-from plap_jax.typing import Array, ArrayLike, Estimate, PRNGKey, ScoreFn, require, require_scalar
+from plap_jax._flux import flux_units
+from plap_jax.directions import MIN_UNITS, Directions, unit_size
+from plap_jax.typing import Array, ArrayLike, Estimate, PRNGKey, ScoreFn, require, require_scalar, standard_error
 
 
 def adaptive_flux(
@@ -25,14 +25,16 @@ def adaptive_flux(
     n_samples: int = 16,
     max_samples: int = 512,
     directions: Directions = "iid",
-    control: bool = True,
 ) -> Estimate:
     """κ_p(x, r) from rounds of ``n_samples`` directions, until the standard error is ≤ ``target_stderr``.
 
     The rounds are independent, and are merged as one sample. Near a sharp mode, where all directions agree, the first
-    round is enough. Under ``jit`` nothing compiles again for another target; under ``vmap`` a batch takes as many
-    rounds as its hardest point, of which each point keeps only those that it asked for, so that its result and
-    ``nfe`` do not depend on the batch.
+    round is enough. Under ``jit`` nothing compiles again for another target.
+
+    What a batch costs: under ``vmap`` (and ``map_points``) the loop runs for every point until the hardest point of the
+    batch is done. Points that are finished discard the extra rounds, so that a result does not depend on its batch;
+    but the network is called for them, and a batch of n points spends n · max(nfe) evaluations, not Σ nfe. Sort points
+    by difficulty, or take small batches, where that matters.
 
     Derivatives are forward mode only (``jax.jacfwd``), as of every loop whose length is found on the way; for
     ``jax.grad`` take ``flux``.
@@ -41,15 +43,14 @@ def adaptive_flux(
     level, and the less the fewer units there are in a round (docs/estimators.md).
 
     Args:
-        score_fn, x, radius, p, key, directions, control: as for ``plap_jax.flux``.
+        score_fn, x, radius, p, key, directions: as for ``plap_jax.flux``.
         target_stderr: > 0, in the units of κ_p; may be traced, and a traced one that is not gives NaN.
         n_samples: directions per round, at least eight independent units.
         max_samples: the budget, ≥ n_samples, rounded up to whole rounds.
 
     Returns:
-        ``Estimate``; nfe, n_units and n_zero are those of this point, arrays, and plain_mean is False, with a
-        control or without: the number of units is not fixed beforehand. Where the budget did not suffice, stderr is
-        above the target.
+        ``Estimate``; nfe, n_units and n_zero are arrays, and count what this point keeps, not what its batch spent.
+        ``fixed_n_units`` is False. Where the budget did not suffice, stderr is above the target.
 
     Raises:
         ValueError: as ``flux``, a target that is not positive, fewer than eight units per round, or a budget below one
@@ -59,34 +60,53 @@ def adaptive_flux(
     require_scalar("target_stderr", target_stderr, lambda v: math.isfinite(v) and v > 0, allowed)
     x = jnp.asarray(x)
     units = n_samples // unit_size(directions, n_samples, x.size)
-    require(
-        units >= MIN_UNITS,
-        "n_samples",
-        n_samples,
-        f"must hold at least {MIN_UNITS} independent units; it holds {units}",
-    )
+    allowed = f"must hold at least {MIN_UNITS} independent units; it holds {units}"
+    require(units >= MIN_UNITS, "n_samples", n_samples, allowed)
     enough = isinstance(max_samples, Integral) and max_samples >= n_samples
     require(enough, "max_samples", max_samples, f"must be an integer >= n_samples={n_samples}")
     most = -(-max_samples // n_samples)
 
-    def one_round(i: ArrayLike) -> tuple[Moments, Array]:
-        how = {"n_samples": n_samples, "directions": directions, "control": control}
-        return flux_moments(score_fn, x, radius=radius, p=p, key=jax.random.fold_in(key, i), **how)[:2]
+    def one_round(i: ArrayLike) -> Rounds:
+        how = {"radius": radius, "p": p, "n_samples": n_samples, "directions": directions}
+        drawn, n_zero = flux_units(score_fn, x, key=jax.random.fold_in(key, i), **how)
+        return Rounds(jnp.asarray(1), jnp.mean(drawn), standard_error(drawn) * (units * (units - 1)) ** 0.5, n_zero)
 
-    def unfinished(state: tuple[Array, Moments, Array]) -> Array:
-        i, found, _ = state
-        return (i < most) & (found.stderr > target_stderr)
+    def unfinished(found: Rounds) -> Array:
+        return (found.n < most) & (found.stderr(units) > target_stderr)
 
-    def another(state: tuple[Array, Moments, Array]) -> tuple[Array, Moments, Array]:
-        i, found, n_zero = state
-        one, zeros = one_round(i)
-        return i + 1, found.merged(one), n_zero + zeros
+    def another(found: Rounds) -> Rounds:
+        return found.merged(one_round(found.n), units)
 
-    n_rounds, found, n_zero = jax.lax.while_loop(unfinished, another, (jnp.asarray(1), *one_round(0)))
+    found = jax.lax.while_loop(unfinished, another, one_round(0))
     good = jnp.where(jnp.isfinite(target_stderr) & jnp.greater(target_stderr, 0), 1, jnp.nan).astype(found.mean.dtype)
-    value, stderr = good * found.mean, good * found.stderr
-    return Estimate(value, stderr, n_rounds * n_samples, n_rounds * units, n_zero, plain_mean=False)
+    value, stderr = good * found.mean, good * found.stderr(units)
+    return Estimate(value, stderr, found.n * n_samples, found.n * units, found.n_zero, fixed_n_units=False)
 
 
-# Units of a round: from fewer the standard error itself is too uncertain to stop by.
-MIN_UNITS = 8
+class Rounds(NamedTuple):
+    """Rounds of equally many units, merged as one sample.
+
+    Attributes:
+        n: number of rounds.
+        mean: of all units.
+        spread: √Σ (unit − mean)²: squares of large or small fields would leave the range of a float.
+        n_zero: directions on which the score vanished.
+    """
+
+    n: Array
+    mean: Array
+    spread: Array
+    n_zero: Array
+
+    def stderr(self, units: int) -> Array:
+        """(sample standard deviation)/√m over the m = n · ``units`` units."""
+        m = (self.n * units).astype(self.spread.dtype)
+        return self.spread / jnp.sqrt(m) / jnp.sqrt(m - 1)
+
+    def merged(self, one: Rounds, units: int) -> Rounds:
+        """With one round more: S = S_a + S_b + (difference of the means)² m_a m_b/(m_a + m_b) (Chan et al. 1983)."""
+        n, apart = self.n + one.n, one.mean - self.mean
+        weight = (one.n / n).astype(apart.dtype)
+        between = jnp.sqrt(units * self.n * weight) * apart
+        spread = jnp.hypot(jnp.hypot(self.spread, one.spread), between)
+        return Rounds(n, self.mean + weight * apart, spread, self.n_zero + one.n_zero)

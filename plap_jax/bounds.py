@@ -59,21 +59,20 @@ def sampling_bound(kappa: Estimate, delta: float) -> Array:
     """min(Hoeffding, empirical Bernstein), each at δ/2: |κ̂_1 − κ_1| exceeds it in at most a share δ of cases.
 
     Args:
-        kappa: by ``flux`` with p = 1 and ``control=False``, whose units lie in [−1, 1] and are independent. Those
-            that the control variate leaves are neither, and the number of those that ``adaptive_flux`` takes depends
-            on their values.
+        kappa: by ``flux`` with p = 1, whose units are independent and lie in [−1, 1]. The number of units that
+            ``adaptive_flux`` takes depends on their values, which no bound of this kind allows.
         delta: allowed failure probability, in (0, 1).
 
     Returns:
         The bound, shape of ``kappa.value``, dimensionless.
 
     Raises:
-        ValueError: δ outside (0, 1), fewer than two units, no estimate or one that is no ``plain_mean``, or a value
-            beyond ±1, which is of another order than p = 1. A traced value gives NaN instead.
+        ValueError: δ outside (0, 1), fewer than two units, no estimate or one of ``adaptive_flux``, or a value beyond
+            ±1, which is of another order than p = 1. A traced value gives NaN instead.
     """
     require(isinstance(kappa, Estimate), "kappa", kappa, "must be an Estimate, as flux returns it")
-    allowed = "the bound needs flux, not adaptive_flux, with control=False"
-    require(kappa.plain_mean, "kappa.plain_mean", kappa.plain_mean, allowed)
+    allowed = "the bound needs a number of units set in advance: take flux, not adaptive_flux"
+    require(kappa.fixed_n_units, "kappa.fixed_n_units", kappa.fixed_n_units, allowed)
     variance = jnp.asarray(kappa.stderr) ** 2 * kappa.n_units
     first = hoeffding(kappa.n_units, delta / 2)
     bound = jnp.minimum(first, empirical_bernstein(variance, kappa.n_units, delta / 2))

@@ -20,18 +20,20 @@ from scipy.stats import qmc
 
 from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require
 
-Directions = Literal["iid", "antithetic", "orthogonal", "antithetic-orthogonal", "quasi"]
+Directions = Literal["iid", "antithetic", "orthogonal", "quasi"]
 KINDS: tuple[str, ...] = get_args(Directions)
+
+# From fewer independent units a standard error is too uncertain to stop or to judge by.
+MIN_UNITS = 8
 
 
 def unit_size(kind: Directions, n: int, dim: int) -> int:
     """How many of ``n`` directions in dimension ``dim`` form one independent unit.
 
-    iid: 1. antithetic: 2 (n, −n). orthogonal: the largest block b ≤ min(dim, n/8) that divides n.
-    antithetic-orthogonal: 2c, the largest c ≤ dim with 2c ≤ max(n/8, 2) and 2c dividing n. quasi: the largest b ≤ n/8
-    that divides n, best a power of two. Blocks of at most n/8 keep at least eight units, so that the standard error
-    means something; with few directions (n < 16, n < 32) or in one dimension blocks shrink to single directions or
-    pairs.
+    iid: 1. antithetic: 2 (n, −n). orthogonal: the largest block b ≤ min(dim, n/8) that divides n. quasi: the largest
+    b ≤ n/8 that divides n, best a power of two. Blocks of at most n/8 keep at least eight units, so that the standard
+    error means something; with few directions (n < 16), and orthogonal ones in one dimension, blocks shrink to single
+    directions.
 
     Args:
         kind: dependence between directions.
@@ -42,8 +44,8 @@ def unit_size(kind: Directions, n: int, dim: int) -> int:
         The size of a unit; n divided by it is the number of units.
 
     Raises:
-        ValueError: unknown kind; dim < 1; n not an integer ≥ 2, for the antithetic kinds not even or < 4; for kinds
-            with blocks an n that none divides although one would fit, such as 17, 31 or 127.
+        ValueError: unknown kind; dim < 1; n not an integer ≥ 2, for antithetic ones not even or < 4; for kinds with
+            blocks an n that none divides although one would fit, such as 17, 31 or 127.
     """
     require(kind in KINDS, "directions", kind, f"must be one of {', '.join(KINDS)}")
     require(
@@ -55,25 +57,21 @@ def unit_size(kind: Directions, n: int, dim: int) -> int:
     require(dim >= 1, "dim", dim, "must be >= 1")
     if kind == "iid":
         return 1
-    if kind == "quasi":
-        return _block(kind, n, n // 8, 1)
-    if kind == "orthogonal":
-        return _block(kind, n, min(dim, n // 8), 1)
-    require(n % 2 == 0 and n >= 4, "n_samples", n, f"must be an even number >= 4 for {kind} directions")
     if kind == "antithetic":
+        require(n % 2 == 0 and n >= 4, "n_samples", n, "must be an even number >= 4 for antithetic directions")
         return 2
-    return 2 * _block(kind, n, min(dim, n // 16), 2)
+    return _block(kind, n, n // MIN_UNITS if kind == "quasi" else min(dim, n // MIN_UNITS))
 
 
-def _block(kind: str, n: int, largest: int, copies: int) -> int:
-    """The largest b ≤ ``largest`` with ``copies`` · b dividing n; refused when that is 1 and need not be."""
+def _block(kind: str, n: int, largest: int) -> int:
+    """The largest b ≤ ``largest`` that divides n; refused when that is 1 and need not be."""
 
     def block(m: int) -> int:
-        return max(b for b in range(1, max(1, largest) + 1) if m % (copies * b) == 0)
+        return max(b for b in range(1, max(1, largest) + 1) if m % b == 0)
 
     if largest > 1 and block(n) == 1:
-        # n / copies is odd here, so that blocks of two divide both neighbours.
-        better = max((n - copies, n + copies), key=block)
+        # n is odd here, so that blocks of two divide both neighbours.
+        better = max((n - 1, n + 1), key=block)
         allowed = f"no block of 2 to {largest} directions divides it; take for example {better}"
         require(False, "n_samples", n, f"{allowed} for {kind} directions")
     return block(n)
@@ -99,13 +97,12 @@ def sample_directions(
     """
     dim = math.prod(shape)
     unit = unit_size(kind, n, dim)
-    paired = kind.startswith("antithetic")
-    block = unit // 2 if paired else unit
+    block = 1 if kind == "antithetic" else unit
     draw = _quasi_normal if kind == "quasi" else jax.random.normal
     normals = draw(key, (n // unit, block, dim), accumulation_dtype(dtype))
-    framed = block > 1 and "orthogonal" in kind
+    framed = block > 1 and kind == "orthogonal"
     vectors = orthonormal(normals) if framed else normals / jnp.linalg.norm(normals, axis=-1, keepdims=True)
-    if paired:
+    if kind == "antithetic":
         vectors = jnp.concatenate([vectors, -vectors], axis=1)
     return vectors.reshape(n // unit, unit, *shape).astype(dtype)
 
@@ -128,25 +125,23 @@ def _quasi_normal(key: PRNGKey, shape: tuple[int, int, int], dtype: jnp.dtype) -
 BITS = 23
 
 
-def orthonormal(vectors: Array, tolerance: float = 0.0) -> Array:
+def orthonormal(vectors: Array) -> Array:
     """Gram–Schmidt over axis −2, batched: (units, b, d), b ≤ d → the same shape with orthonormal rows.
 
-    Of normal rows it gives frames from the Haar distribution. A row whose part outside the span of those before it is
-    no longer than ``tolerance`` × its length becomes zero. Every row is projected twice, which keeps float32 frames
+    Of normal rows it gives frames from the Haar distribution. Every row is projected twice, which keeps float32 frames
     orthogonal to rounding even when b = d; a batched QR does the same, is several times slower on a CPU, and two of
     them in one program can wait for each other for ever there.
     """
 
-    def normalized(row: Array, shortest: float = 0.0) -> Array:
-        norm = jnp.linalg.norm(row, axis=-1, keepdims=True)
-        return jnp.where(norm > shortest, row / jnp.where(norm > 0, norm, 1), 0)
+    def normalized(row: Array) -> Array:
+        return row / jnp.linalg.norm(row, axis=-1, keepdims=True)
 
     def add_row(j: Array, frame: Array) -> Array:
         def outside(row: Array) -> Array:
             return row - jnp.einsum("ub,ubd->ud", jnp.einsum("ubd,ud->ub", frame, row), frame)
 
         row = normalized(lax.dynamic_index_in_dim(vectors, j, axis=1, keepdims=False))
-        row = normalized(outside(normalized(outside(row), tolerance)))
+        row = normalized(outside(normalized(outside(row))))
         return lax.dynamic_update_index_in_dim(frame, row, j, axis=1)
 
     return lax.fori_loop(0, vectors.shape[1], add_row, jnp.zeros_like(vectors))

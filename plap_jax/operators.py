@@ -9,14 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from numbers import Integral
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.linalg import solve_triangular
 
-from plap_jax.directions import orthonormal, sample_directions
 from plap_jax.typing import (
     Array,
     ArrayLike,
@@ -31,12 +28,6 @@ from plap_jax.typing import (
     require_scalar,
     standard_error,
 )
-
-TraceMethod = Literal["hutchinson", "hutch++", "xtrace"]
-TRACE_METHODS: tuple[str, ...] = get_args(TraceMethod)
-
-# Hutch++ and XTrace give no standard error of their own that could be trusted: it is taken over this many replicates.
-N_REPLICATES = 8
 
 
 def p_field(s: Array, p: ArrayLike, eps: ArrayLike = 0.0) -> tuple[Array, Array]:
@@ -105,43 +96,33 @@ def p_laplacian_estimate(
     *,
     key: PRNGKey,
     n_probes: int,
-    method: TraceMethod = "hutchinson",
     eps: ArrayLike = 0.0,
 ) -> Estimate:
-    """Δ_p u(x) with a stochastic trace: |s|^{p−2} ( E[vᵀJv] + (p−2) ŝᵀJŝ ).
+    """Δ_p u(x) with Hutchinson's trace: |s|^{p−2} ( mean of vᵀJv + (p−2) ŝᵀJŝ ), v Rademacher probes.
 
-    Hutchinson averages Rademacher probes, each an independent unit. Hutch++ (Meyer et al. 2021, arXiv 2010.09649) and
-    XTrace (Epperly et al. 2024, arXiv 2301.07825) take the trace on a sampled range of J exactly and sample the rest;
-    they run in eight independent replicates of n_probes/8 products each, which are the units.
+    Cheaper than ``p_laplacian`` where n_probes is much smaller than d. Each probe is an independent unit.
 
     Args:
         score_fn: as for ``p_laplacian``.
         x: the point ``(*shape)``.
         p: order, ≥ 1.
         key: randomness.
-        n_probes: Jacobian-vector products spent on the trace. Hutchinson: ≥ 2. Hutch++: a multiple of 24. XTrace: a
-            multiple of 16. The last two need n_probes/24, n_probes/16 ≤ d.
-        method: "hutchinson", "hutch++" or "xtrace".
+        n_probes: Jacobian-vector products spent on the trace, ≥ 2.
         eps: as for ``p_laplacian``.
 
     Returns:
         ``Estimate`` of Δ_p u, same units and sign; nfe = n_probes + 2 (the score and the product with ŝ).
 
     Raises:
-        ValueError: as ``p_laplacian``, and for an unknown method or an n_probes that does not fit it.
+        ValueError: as ``p_laplacian``, and for fewer than two probes.
     """
     require_order(p)
     _require_eps(eps)
-    require(method in TRACE_METHODS, "method", method, f"must be one of {', '.join(TRACE_METHODS)}")
+    fits = isinstance(n_probes, Integral) and n_probes >= 2
+    require(fits, "n_probes", n_probes, "must be an integer >= 2: one unit has no standard error")
     s, jacobian = _linearized(score_fn, x)
-    _check_probes(method, n_probes, s.size)
-    if method == "hutchinson":
-        probes = jax.random.rademacher(key, (n_probes, s.size), s.dtype)
-        units = jax.vmap(lambda v: v @ jacobian(v))(probes)
-    else:
-        one = _hutchpp if method == "hutch++" else _xtrace
-        keys = jax.random.split(key, N_REPLICATES)
-        units = jax.vmap(lambda k: one(k, jax.vmap(jacobian), s.size, n_probes // N_REPLICATES, s.dtype))(keys)
+    probes = jax.random.rademacher(key, (n_probes, s.size), s.dtype)
+    units = jax.vmap(lambda v: v @ jacobian(v))(probes)
     value = _assemble(s, jnp.mean(units), jacobian(_unit(s, eps)), p, eps)
     slope = _assemble(s, jnp.ones_like(units[0]), jnp.zeros_like(s), p, eps)
     return Estimate(value, slope * standard_error(units), n_probes + 2, units.shape[0])
@@ -149,58 +130,6 @@ def p_laplacian_estimate(
 
 def _require_eps(eps: ArrayLike) -> None:
     require_scalar("eps", eps, lambda v: math.isfinite(v) and v >= 0, "must be a single finite number >= 0")
-
-
-def _check_probes(method: str, n_probes: int, dim: int) -> None:
-    multiple = {"hutchinson": 1, "hutch++": 3 * N_REPLICATES, "xtrace": 2 * N_REPLICATES}[method]
-    allowed = "an integer >= 2" if multiple == 1 else f"a positive multiple of {multiple}"
-    fits = isinstance(n_probes, Integral) and n_probes >= max(multiple, 2) and n_probes % multiple == 0
-    require(fits, "n_probes", n_probes, f"must be {allowed} for {method}")
-    most = multiple * dim
-    require(multiple == 1 or n_probes <= most, "n_probes", n_probes, f"must be at most {most} for {method} here")
-
-
-def _hutchpp(key: PRNGKey, products: Callable[[Array], Array], dim: int, n: int, dtype: jnp.dtype) -> Array:
-    """tr(QJQᵀ) + E[gᵀJg], Q (rows) spanning J of n/3 probes, g probes without their part in Q: n products."""
-    probes = dim**0.5 * sample_directions(key, 2 * (n // 3), (dim,), "iid", dtype)[:, 0]
-    first, second = jnp.split(probes, 2)
-    q = _range(products(first))
-    rest = second - (second @ q.T) @ q
-    return jnp.sum(q * products(q)) + jnp.sum(rest * products(rest)) / rest.shape[0]
-
-
-def _range(images: Array) -> Array:
-    """Orthonormal rows that span those of ``images``, with zeros in place of rows that rounding alone tells apart."""
-    rounding = 10 * images.shape[1] ** 0.5 * float(jnp.finfo(images.dtype).eps)
-    return orthonormal((images / _largest(images))[None], rounding)[0]
-
-
-def _largest(a: Array) -> Array:
-    """max |a|, or 1 where all is 0."""
-    largest = jnp.max(jnp.abs(a))
-    return jnp.where(largest > 0, largest, 1)
-
-
-def _xtrace(key: PRNGKey, products: Callable[[Array], Array], dim: int, n: int, dtype: jnp.dtype) -> Array:
-    """Mean over i of tr(P_iJ) + (d−m+1) vᵢᵀJvᵢ/|vᵢ|², vᵢ = (I − P_i)ωᵢ, P_i onto J of the other m−1 of n/2 probes ω.
-
-    P_i = Qᵀ(I − sᵢsᵢᵀ)Q with Q (rows) spanning all J ω, and sᵢ the unit vector orthogonal to the others there.
-    """
-    m = n // 2
-    probes = dim**0.5 * sample_directions(key, max(m, 2), (dim,), "iid", dtype)[:m, 0]
-    y = products(probes)
-    q = _range(y)
-    z = products(q)
-    # Of the triangle only directions matter. A probe that adds nothing to the range must not be divided by.
-    triangle = jnp.tril((y / _largest(y)) @ q.T)
-    triangle += jnp.diag(jnp.where(jnp.diag(triangle) > 0, 0, jnp.finfo(dtype).eps))
-    s = solve_triangular(triangle, jnp.eye(m, dtype=dtype), lower=True).T
-    s = s / safe_norm(s)[0][:, None]
-    inside = probes @ q.T
-    inside = inside - s * jnp.sum(s * inside, axis=-1, keepdims=True)
-    rest, image = probes - inside @ q, y - inside @ z
-    on_range = jnp.sum(q * z) - jnp.sum((s @ q) * (s @ z), axis=-1)
-    return jnp.mean(on_range + (dim - m + 1) * jnp.sum(rest * image, axis=-1) / jnp.sum(rest**2, axis=-1))
 
 
 def _linearized(score_fn: ScoreFn, x: Array) -> tuple[Array, Callable[[Array], Array]]:

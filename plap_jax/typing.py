@@ -38,17 +38,15 @@ class ScoreFn(Protocol):
 class Estimate:
     """value ± stderr, where stderr = (sample standard deviation of the independent units) / √n_units.
 
-    Where a control variate was subtracted, stderr also counts what the units then share and what the control may have
-    missed: see ``plap_jax.control`` and ``plap_jax.moments``.
-
     Attributes:
         value: the estimate, ``(*batch,)``, in the units of the quantity estimated.
         stderr: its standard error, same shape and units.
         nfe: score evaluations spent per point; a Jacobian-vector product counts as one.
         n_units: independent units behind ``stderr`` (single directions, pairs, blocks, replicates).
         n_zero: directions on which the score vanished exactly while p < 2. They contribute 0.
-        plain_mean: whether value is the mean of a number of units fixed beforehand, nothing subtracted; not traced.
-            Estimates of both kinds are different pytrees: ``dataclasses.replace`` makes them one, to be stacked.
+        fixed_n_units: whether n_units was set in advance; False for ``adaptive_flux``, which stops by what it has
+            seen. Not traced: estimates of both kinds are different pytrees, and ``dataclasses.replace`` makes them
+            one, to be stacked.
     """
 
     value: Any
@@ -56,7 +54,7 @@ class Estimate:
     nfe: Any
     n_units: Any
     n_zero: Any = 0
-    plain_mean: bool = field(default=True, metadata={"static": True})
+    fixed_n_units: bool = field(default=True, metadata={"static": True})
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """value ± t_{(1+level)/2, n_units−1} · stderr: Student's interval, computed on the host.

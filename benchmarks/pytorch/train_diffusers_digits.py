@@ -144,7 +144,7 @@ def agreement(model: Pretrained, network: Flat, points: np.ndarray, settings: Se
     t = int(diffusion.schedule.time_at(settings.sigma))
     radius = diffusion.ball(points[0], t)[1]
     centres = np.asarray(diffusion.schedule.alpha(t)) * points
-    estimator = FluxEstimator(diffusion.score_at(t), radius, key, n_samples=settings.n_samples, control=False)
+    estimator = FluxEstimator(diffusion.score_at(t), radius, key, n_samples=settings.n_samples)
     estimates = map_points(estimator, centres, batch_size=8)
     drawn = sample_directions(key, settings.n_samples, points.shape[1:])
     drawn = torch.from_numpy(np.array(drawn).reshape(settings.n_samples, -1))

@@ -170,10 +170,9 @@ def in_words(
 ) -> dict[str, str]:
     """The settings for a reader; places by their names, as a page is passed on and its reader has other folders."""
     flux = config.flux
-    control = "with" if flux.control else "without"
     directions = (
-        f"rounds of {flux.n_samples} ({flux.directions}), {control} control variate, until stderr ≤ "
-        f"{config.target_stderr:g}, at most {config.max_samples} for an image"
+        f"rounds of {flux.n_samples} ({flux.directions}) until stderr ≤ {config.target_stderr:g}, at most "
+        f"{config.max_samples} for an image"
     )
     repeated = f"mean of {config.repeats} draws of its randomness"
     held = f"{config.fdr:g}, Benjamini–Hochberg"

@@ -38,16 +38,15 @@ class Kappa:
     n_samples: int = field(metadata={"static": True})
     max_samples: int = field(metadata={"static": True})
     directions: Directions = field(metadata={"static": True})
-    control: bool = field(metadata={"static": True})
 
     def __call__(self, image: Array, prompt: Array | None = None) -> dict[str, Estimate]:
         """``{"kappa"}``, or with a prompt also ``{"kappa_given", "kappa_gap"}``; nfe counts evaluations."""
         centre, radius = self.model.ball(image, self.t)
         how = {"n_samples": self.n_samples, "max_samples": self.max_samples}
-        how |= {"directions": self.directions, "control": self.control}
+        how |= {"directions": self.directions, "target_stderr": self.target_stderr}
 
         def flux(score: Callable[[Array], Array]) -> Estimate:
-            return adaptive_flux(score, centre, radius=radius, key=self.key, target_stderr=self.target_stderr, **how)
+            return adaptive_flux(score, centre, radius=radius, key=self.key, **how)
 
         found = {"kappa": flux(self.model.score_at(self.t))}
         if prompt is not None:
@@ -130,7 +129,7 @@ class Scorer:
 
     def _kappa(self, model: Diffusion, points: np.ndarray, numbers: np.ndarray | None) -> dict[str, Estimate]:
         flux = self.settings.flux
-        counts = (flux.n_samples, self.settings.max_samples, flux.directions, flux.control)
+        counts = (flux.n_samples, self.settings.max_samples, flux.directions)
         one = Kappa(model, self.time, named_key(self.seed, "audit"), np.float32(self.settings.target_stderr), *counts)
         columns = () if numbers is None else (numbers,)
         return map_points(one, points, *columns, batch_size=self._batch(points[0].size))
@@ -175,13 +174,12 @@ def chosen(name: str, method: Method, sigma: float) -> dict[str, Any]:
 def level_scores(
     subject: Subject, settings: Settings, sigmas: list[float], images: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """κ₁ without prompt of ``images`` at every level, plain means, and its standard error: ``(n levels, n)`` each."""
+    """κ₁ without prompt of ``images`` at every level and its standard error: ``(n levels, n)`` each."""
     points, flux, schedule = subject.model.encode(images), settings.flux, subject.model.diffusion.schedule
     model, key = subject.model.diffusion, named_key(seed, "audit/levels")
     size = batch_size(settings, points[0].size, flux.n_samples)
-    # One round, whatever its standard error, of plain means: the rule takes the standard error off the spread, and with
-    # a control variate it is larger than the error.
-    once = (np.float32(1), flux.n_samples, flux.n_samples, flux.directions, False)
+    # One round, whatever its standard error.
+    once = (np.float32(1), flux.n_samples, flux.n_samples, flux.directions)
     found = [
         map_points(Kappa(model, schedule.time_at(sigma), key, *once), points, batch_size=size)["kappa"]
         for sigma in sigmas

@@ -9,13 +9,11 @@ from experiments.core.schema import STRICT, Flux, checked_as
 from experiments.shared.generation import Labels
 from experiments.shared.methods import Method
 from plap_jax.data.decoding import Resize
-from plap_jax.directions import unit_size
+from plap_jax.directions import MIN_UNITS, unit_size
 from plap_jax.typing import require
 
 Score = Literal["kappa", "kappa_given", "kappa_gap", "detector"]
 WITH_PROMPT: tuple[Score, ...] = ("kappa_given", "kappa_gap")
-# Independent units of a round, of which the standard error is taken.
-MIN_UNITS = 8
 
 
 class Settings(BaseModel):

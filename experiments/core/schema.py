@@ -76,7 +76,6 @@ class Flux(Section):
     p: float = Field(ge=1, description="below 1 the operator is unbounded where the score vanishes")
     n_samples: int = Field(ge=1, description="directions per ball")
     directions: Directions
-    control: bool = Field(description="subtract what the mean of the field explains; false as published")
     radius: Annotated[float, Field(gt=0)] | None = Field(description="null: the noise shell σ√d")
 
 

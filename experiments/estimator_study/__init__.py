@@ -2,7 +2,7 @@
 
 On mixtures in closed form, a learned mixture and a network that memorized digits: error against evaluations for every
 method, coverage of the intervals, what the radius trades, the error of a learned score with its bound, where the volume
-breaks, what variance reduction gains for which images, and what the exact operator costs.
+breaks, which kind of directions gains for which images, and what the exact operator costs.
 """
 
 from typing import Annotated
@@ -53,7 +53,7 @@ class Config(RunConfig):
             ("gains.n_samples", self.gains.n_samples),
         ):
             for n in values:
-                for kind in ("antithetic-orthogonal", "orthogonal", "quasi"):
+                for kind in ("antithetic", "orthogonal", "quasi"):
                     checked_as(key, n, unit_size, kind, n, 2)  # blocks that fit the plane fit all dimensions
         names = [method.name for method in (*BOUNDARY, *VOLUME, *POINTWISE)]
         for name in self.methods or ():
@@ -80,7 +80,6 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
     convergence.run(config, every, report=report)
     small = [scene for scene in mixtures if scene.dim <= 64]
     gains.run(config, [*small, images], report=report)
-    gains.detection(config, digits, report=report)
     radius.run(config, report=report)
     score_error.run(config, plane, report=report)
     breakdown.run(config, report=report)

@@ -10,12 +10,9 @@ from experiments.core.report import Report
 from experiments.core.schema import Section
 from experiments.estimator_study.convergence import ROUNDING, Distinct, columns, slug
 from experiments.estimator_study.methods import BOUNDARY, PLAIN, chosen, references, repeated
-from experiments.estimator_study.scenes import Digits, Scene
-from experiments.shared.measuring import measure, measure_gain
+from experiments.estimator_study.scenes import Scene
 from experiments.shared.networks import named_key
-from plap_jax._flux import FluxEstimator
-from plap_jax.metrics import auc, mean_interval
-from plap_jax.parallel import map_points
+from plap_jax.metrics import mean_interval
 
 
 class Gains(Section):
@@ -23,8 +20,6 @@ class Gains(Section):
 
     n_samples: Distinct[int] = Field(min_length=1)
     repeats: int = Field(ge=8)
-    few: int = Field(ge=2, description="directions, with control, whose AUC is held against that of …")
-    many: int = Field(ge=2, description="plain directions")
 
 
 def run(config: Any, scenes: list[Scene], *, report: Report) -> list[dict[str, Any]]:
@@ -75,25 +70,3 @@ def _of_scene(config: Any, scene: Scene, truth: np.ndarray, n: int) -> list[dict
                 }
             )
     return rows
-
-
-def detection(config: Any, digits: Digits, *, report: Report) -> None:
-    """AUC of planted against held-out images: few directions with control against many plain ones, test halves."""
-    images, schedule = digits.images, digits.network.schedule
-    t = schedule.time_at(config.sigma)
-    alpha, radius = float(schedule.alpha(t)), schedule.sigma(t) * images.points[0].size ** 0.5
-    key = named_key(config.seed, "gains/detection")
-    part = config.gains
-    # Few plain directions too: where they do as well, the comparison says nothing of the control variate.
-    ways = {"few": (part.few, True), "few_plain": (part.few, False), "many": (part.many, False)}
-    positive, negative = (~images.validation & of for of in (images.is_planted, images.is_heldout))
-    found = {}
-    for name, (n, control) in ways.items():
-        estimator = FluxEstimator(digits.network.score_at(t), radius, key, 1.0, n, "iid", control)
-        values = map_points(estimator, alpha * images.points, batch_size=max(1, 4096 // n)).value
-        found[name] = values[positive], values[negative]
-        measure(report, f"detection/{name}/auc", auc, *found[name], config.seed)
-    measure_gain(report, "detection/difference", (*found["few"], *found["many"]), config.seed)
-    classes = ("planted", "heldout")
-    kept = {f"{name}_{of}": v for name, pair in found.items() for of, v in zip(classes, pair, strict=True)}
-    report.arrays("detection", **kept)

@@ -12,7 +12,7 @@ from pydantic import Field
 from experiments.core.report import Report
 from experiments.core.schema import Section
 from experiments.estimator_study.convergence import Distinct, columns, log_slope
-from experiments.estimator_study.methods import BOUNDARY, PLAIN, pointwise_exact, references, repeated
+from experiments.estimator_study.methods import BOUNDARY, PLAIN, chosen, pointwise_exact, references, repeated
 from experiments.estimator_study.scenes import AWAY, in_dimension, mixture_scene
 from experiments.shared.networks import named_key
 
@@ -25,12 +25,10 @@ class Radii(Section):
     repeats: int = Field(ge=8)
 
 
-METHODS = (PLAIN, "iid, control")
-
-
 def run(config: Any, *, report: Report) -> None:
     """Bias |ball average − Δ_p u|, standard deviation and root mean square error of the estimated average."""
     part, orders = config.radius, tuple(config.convergence.p)
+    (plain,) = chosen([PLAIN], BOUNDARY)
     scene = mixture_scene("mixture, d = 2", in_dimension(2, config.variance), config.seed, 1)
     point = scene.of_kind(AWAY, 1)
     rows = []
@@ -41,36 +39,29 @@ def run(config: Any, *, report: Report) -> None:
         ball = replace(scene, radius=radius)
         with report.stage(f"radius/{radius:g}"):
             truth, _ = references(ball, point, orders, named_key(config.seed, "radius/reference"))
-            of_method = {}
-            for method in (m for m in BOUNDARY if m.name in METHODS):
-                key = named_key(config.seed, f"radius/{radius}")
-                found = repeated(method, ball, point, orders, key, part.n_samples, part.repeats)
-                of_method[method.name] = found.value[:, :, 0]
+            key = named_key(config.seed, f"radius/{radius}")
+            values = repeated(plain, ball, point, orders, key, part.n_samples, part.repeats).value[:, :, 0]
         factor = -2 / radius  # ball average = −(d/r) κ_p
-        for name, values in of_method.items():
-            for i, p in enumerate(orders):
-                errors = factor * values[:, i] - exact[i]
-                rows.append(
-                    {
-                        "radius": radius,
-                        "p": p,
-                        "method": name,
-                        "exact": float(exact[i]),
-                        "bias": float(abs(factor * truth[i, 0] - exact[i])),
-                        "spread": float(abs(factor) * np.std(values[:, i], ddof=1)),
-                        "rmse": float(np.sqrt(np.mean(errors**2))),
-                    }
-                )
+        for i, p in enumerate(orders):
+            errors = factor * values[:, i] - exact[i]
+            rows.append(
+                {
+                    "radius": radius,
+                    "p": p,
+                    "exact": float(exact[i]),
+                    "bias": float(abs(factor * truth[i, 0] - exact[i])),
+                    "spread": float(abs(factor) * np.std(values[:, i], ddof=1)),
+                    "rmse": float(np.sqrt(np.mean(errors**2))),
+                }
+            )
     report.table("radius", rows)
     report.arrays("radius", **columns(rows))
     for p in orders:
-        line = [row for row in rows if row["p"] == p and row["method"] == PLAIN]
+        line = [row for row in rows if row["p"] == p]
         # The order in r: where the bias is above what float32 leaves of a quotient by r, and the ball still small.
         smooth = [row for row in line if row["bias"] > 1e-3 * abs(row["exact"]) and row["radius"] <= SMALL]
         report.metric(f"radius/order/p{p:g}", *log_slope(smooth, "radius", "bias"))
-        for method in METHODS:
-            best = min((row for row in rows if row["p"] == p and row["method"] == method), key=lambda row: row["rmse"])
-            report.metric(f"radius/best/{'plain' if method == PLAIN else 'control'}/p{p:g}", best["radius"])
+        report.metric(f"radius/best/p{p:g}", min(line, key=lambda row: row["rmse"])["radius"])
 
 
 # Beyond it the ball of the default mixture (variance 0.1) is no longer small.

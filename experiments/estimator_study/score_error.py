@@ -58,7 +58,7 @@ def _errors(s: ScoreFn, other: ScoreFn, points: Array, radius: Array, p: Array, 
     how = {"radius": radius, "key": key, "n_samples": DIRECTIONS}
 
     def one(x: Array) -> tuple[Array, Array, Array]:
-        difference = flux(other, x, p=p, control=False, **how).value - flux(s, x, p=p, control=False, **how).value
+        difference = flux(other, x, p=p, **how).value - flux(s, x, p=p, **how).value
         # b_2 = |ŝ − s|: the bound of order 2 is the mean error of the score itself.
         bound, gap = (score_error_bound(s, other, x, p=q, **how).value for q in (p, 2.0))
         return jnp.abs(difference), bound, gap

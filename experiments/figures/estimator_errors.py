@@ -11,17 +11,12 @@ from experiments.figures.style import COLOURS, MARKERS, PAGE, grid, save, with_i
 # Method → colour and shape, in the order of the legend.
 LOOK = {
     "iid": ("iid", COLOURS[6], "o"),
-    "iid, control": ("iid, control", COLOURS[0], "s"),
     "antithetic": ("antithetic", COLOURS[1], "^"),
     "orthogonal": ("orthogonal", COLOURS[2], "D"),
-    "both": ("antithetic-orthogonal", COLOURS[3], "v"),
     "quasi": ("quasi", COLOURS[4], "P"),
-    "quasi, control": ("quasi, control", COLOURS[5], "X"),
     "exact divergence": ("exact divergence", COLOURS[0], "o"),
     "finite differences": ("finite differences", COLOURS[1], "^"),
     "hutchinson": ("Hutchinson", COLOURS[0], "o"),
-    "hutch++": ("Hutch++", COLOURS[1], "^"),
-    "xtrace": ("XTrace", COLOURS[2], "D"),
 }
 FAMILIES = {"boundary": "κ$_1$, flux", "volume": "κ$_1$, volume", "pointwise": "Δ$_1 u$ at the point"}
 OFF_MODES = ("away", "held out")
@@ -80,17 +75,15 @@ def _guide(panel: Axes, of: Columns) -> None:
 
 
 def draw_orders(a: Columns, figures: Path) -> None:
-    """κ_p for every order: plain directions and with control, relative error; columns are scores."""
+    """κ_p for every order: relative error of independent directions; columns are scores."""
     scores, orders = distinct(a["score"]), distinct(a["p"])
     figure, axes = grid(1, len(scores), width=PAGE, height=2.2, sharex=True, sharey=True)
     for panel, score in zip(axes[0], scores, strict=True):
         for i, p in enumerate(orders):
-            for method, line in (("iid", "-"), ("iid, control", "--")):
-                of = where(a, score=score, family="boundary", method=method, p=p, kind=OFF_MODES)
-                errors = [of[name] / np.abs(of["truth"]) for name in ("rmse", "rmse_low", "rmse_high")]
-                label = f"p = {p:g}" + ("" if method == "iid" else ", control")
-                look = {"color": COLOURS[i], "marker": MARKERS[i], "spread": 1.0, "line": line}
-                with_intervals(panel, of["evaluations"], errors, i, len(orders), label=label, **look)
+            of = where(a, score=score, family="boundary", method="iid", p=p, kind=OFF_MODES)
+            errors = [of[name] / np.abs(of["truth"]) for name in ("rmse", "rmse_low", "rmse_high")]
+            look = {"color": COLOURS[i], "marker": MARKERS[i], "spread": 1.0}
+            with_intervals(panel, of["evaluations"], errors, i, len(orders), label=f"p = {p:g}", **look)
         panel.set(xscale="log", yscale="log", xlabel="evaluations")
         panel.set_title(score.replace(", ", "\n"), fontsize=7)
     axes[0, 0].set_ylabel("relative error of κ$_p$")

@@ -13,7 +13,7 @@ from experiments.figures.style import COLOURS, MARKERS, grid, save
 # What a page of figures says below each.
 CAPTIONS = {
     "convergence": "Relative error at one point off the modes against evaluations, p = 1: flux, volume, operator.",
-    "orders": "Relative error of the flux at the same point for every order p, without and with the control variate.",
+    "orders": "Relative error of the flux at the same point for every order p.",
     "bounds": "The error that 5 % of estimates exceed, and its bound (dashed), one point of each kind, p = 1.",
     "coverage": "Coverage of nominal 95 % intervals against independent units, one point of each kind, p = 1.",
     "gains": "How many times fewer evaluations than plain directions at equal error, 16 directions, by kind of point.",
@@ -72,11 +72,10 @@ def draw_radius(a: Columns, figures: Path) -> None:
     orders = distinct(a["p"])
     figure, axes = grid(2, 2, height=3.6, sharex=True)
     for panel, p in zip(axes.ravel(), orders, strict=False):
-        for i, (method, line) in enumerate((("iid", "-"), ("iid, control", "--"))):
-            of = where(a, p=p, method=method)
-            scale = np.abs(of["exact"])
-            panel.plot(of["radius"], of["spread"] / scale, line, color=COLOURS[i], label=f"spread, {method}", lw=0.9)
-            panel.plot(of["radius"], of["rmse"] / scale, line, color=COLOURS[i], marker=MARKERS[i], ms=3, lw=0)
+        of = where(a, p=p)
+        scale = np.abs(of["exact"])
+        panel.plot(of["radius"], of["spread"] / scale, color=COLOURS[0], label="spread", lw=0.9)
+        panel.plot(of["radius"], of["rmse"] / scale, color=COLOURS[0], marker=MARKERS[0], ms=3, lw=0)
         bias = of["bias"] / scale
         panel.plot(of["radius"], bias, color=COLOURS[2], marker="^", ms=3, label="bias")
         panel.plot(of["radius"], of["radius"] ** 2, ":", color="grey", label="r²")

@@ -103,7 +103,7 @@ def run(config: RunConfig, setting: Setting, *, report: Report) -> None:
     _record(report, found["values"], found["reference"], points, kinds, config)
 
 
-STATIC = ("n_samples", "directions", "control")
+STATIC = ("n_samples", "directions")
 
 
 def _arguments(config: RunConfig, setting: Setting, points: np.ndarray) -> tuple[tuple, dict[str, float]]:
@@ -136,7 +136,6 @@ def _compute(
     p: float,
     n_samples: int,
     directions: str,
-    control: bool,
 ) -> dict[str, Array]:
     """All that part 1 shows, in one compilation: both scores share the random numbers, and are compiled side by side.
 
@@ -150,7 +149,7 @@ def _compute(
     def estimates(score_fn: ScoreFn, x: Array, key: Array) -> Array:
         key_boundary, key_volume = jax.random.split(key)
         common = {"radius": radius, "p": p, "n_samples": n_samples}
-        boundary = flux(score_fn, x, key=key_boundary, directions=directions, control=control, **common)
+        boundary = flux(score_fn, x, key=key_boundary, directions=directions, **common)
         average = volume(score_fn, x, key=key_volume, **common)
         return jnp.stack([boundary.value, flux_density(average, radius, x.size).value])
 

@@ -154,8 +154,8 @@ def _kappa(
 ) -> np.ndarray:
     centres = np.asarray(alpha * points)
     radius = sigma * np.sqrt(np.prod(centres.shape[1:]))
-    how = (n_samples, config.flux.directions, config.flux.control)
-    estimator = FluxEstimator(score_fn, radius, key, jnp.float32(config.flux.p), *how)
+    p = jnp.float32(config.flux.p)
+    estimator = FluxEstimator(score_fn, radius, key, p, n_samples, config.flux.directions)
     return map_points(estimator, centres, batch_size=batch).value
 
 

@@ -16,6 +16,7 @@ from experiments.core.schema import RunConfig
 from experiments.shared.networks import Trained, named_key
 from plap_jax._flux import FluxEstimator
 from plap_jax.diffusion import Diffusion
+from plap_jax.directions import Directions
 from plap_jax.parallel import map_points
 from plap_jax.typing import Array, Estimate
 
@@ -81,9 +82,8 @@ def score_images(
     def compute() -> dict[str, np.ndarray]:
         started = time.perf_counter()
         key = named_key(config.seed, "scoring/directions")
-        kinds = (config.flux.directions, config.flux.control)
         orders_ = jnp.asarray(orders, jnp.float32)
-        levels = [_at_level(trained.network, t, images, key, orders_, n_samples, kinds) for t in times]
+        levels = [_at_level(trained.network, t, images, key, orders_, n_samples, config.flux.directions) for t in times]
         report.rate(f"images/{name}", len(images), time.perf_counter() - started)
         return {key: np.stack([level[key] for level in levels], axis=-2) for key in levels[0]}
 
@@ -101,12 +101,12 @@ def score_images(
 
 
 def _at_level(
-    network: Diffusion, t: Array, images: np.ndarray, key: Array, orders: Array, n: int, kinds: tuple[str, bool]
+    network: Diffusion, t: Array, images: np.ndarray, key: Array, orders: Array, n: int, directions: Directions
 ) -> dict[str, np.ndarray]:
     """``kappa``, ``stderr`` ``(n orders, n images)`` and ``norm`` ``(n images,)`` at time t."""
     alpha, sigma = network.schedule.alpha(t), network.schedule.sigma(t)
     radius = sigma * np.sqrt(images[0].size)
-    estimator = FluxEstimator(network.score_at(t), radius, key, orders, n, *kinds)
+    estimator = FluxEstimator(network.score_at(t), radius, key, orders, n, directions)
     batch = max(1, EVALUATIONS // n)
     estimate, norm = map_points(Partial(_scores, estimator), np.asarray(alpha) * images, batch_size=batch)
     return {"kappa": estimate.value.T, "stderr": estimate.stderr.T, "norm": norm}

@@ -26,14 +26,13 @@ class FluxDensity(Detector):
         sigma: noise level, > 0, within the schedule.
         p: order, ≥ 1.
         n_samples: directions, one evaluation each.
-        directions, control: as for ``plap_jax.flux``.
+        directions: as for ``plap_jax.flux``.
     """
 
     sigma: float
     p: float = 1.0
     n_samples: int = field(default=16, metadata={"static": True})
     directions: Directions = field(default="iid", metadata={"static": True})
-    control: bool = field(default=True, metadata={"static": True})
     needs: ClassVar[frozenset[Need]] = frozenset({"image"})
     takes_prompt: ClassVar[bool] = True
 
@@ -42,7 +41,7 @@ class FluxDensity(Detector):
         t = model.schedule.time_at(self.sigma)
         centre, radius = model.ball(query.image, t)
         score = model.score_at(t, query.prompt)
-        how = {"n_samples": self.n_samples, "directions": self.directions, "control": self.control}
+        how = {"n_samples": self.n_samples, "directions": self.directions}
         return flux(score, centre, radius=radius, p=self.p, key=key, **how).value
 
     def nfe(self, dim: int) -> int:

@@ -26,14 +26,13 @@ class FluxGap(Detector):
         sigma: noise level, > 0, within the schedule.
         p: order, ≥ 1.
         n_samples: directions, two evaluations each.
-        directions, control: as for ``plap_jax.flux``.
+        directions: as for ``plap_jax.flux``.
     """
 
     sigma: float
     p: float = 1.0
     n_samples: int = field(default=16, metadata={"static": True})
     directions: Directions = field(default="iid", metadata={"static": True})
-    control: bool = field(default=True, metadata={"static": True})
     needs: ClassVar[frozenset[Need]] = frozenset({"image", "prompt"})
 
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
@@ -41,7 +40,7 @@ class FluxGap(Detector):
         t = model.schedule.time_at(self.sigma)
         image = query.image.astype(accumulation_dtype(query.image.dtype))  # small gaps vanish in half precision
         centre, radius = model.ball(image, t)
-        how = {"n_samples": self.n_samples, "directions": self.directions, "control": self.control}
+        how = {"n_samples": self.n_samples, "directions": self.directions}
         return flux(gap_at(model, t, query.prompt), centre, radius=radius, p=self.p, key=key, **how).value
 
     def nfe(self, dim: int) -> int:

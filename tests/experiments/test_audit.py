@@ -35,8 +35,7 @@ from tests.helpers.places import ROOT
 
 MODEL = ("model=callable", "model.target=tests.helpers.memorizing_model:factory")
 PROMPTED = ("model=callable", "model.target=tests.helpers.memorizing_model:prompted")
-# Without the control variate, whose compilation is most of the time; tests/test_audit_demo.py has it.
-QUICK = ("scale=smoke", "sigma=0.22", "evaluations=1024", "flux.control=false", "tracking=disabled")
+QUICK = ("scale=smoke", "sigma=0.22", "evaluations=1024", "tracking=disabled")
 MEMORIZED, images = memorizing_model.MEMORIZED, memorizing_model.images
 
 
@@ -130,9 +129,9 @@ def test_scores_are_those_of_the_library_whatever_the_chunks(data, tmp_path):
     @jax.jit
     def twin(image):
         centre, radius = model.ball(image, t)
-        how = {"n_samples": 16, "max_samples": 64, "target_stderr": 0.05, "control": False}
+        how = {"n_samples": 16, "max_samples": 64, "target_stderr": 0.05}
         one = adaptive_flux(score, centre, radius=radius, key=key, **how)
-        return one, flux(score, centre, radius=radius, key=jax.random.key(9), n_samples=512, control=False)
+        return one, flux(score, centre, radius=radius, key=jax.random.key(9), n_samples=512)
 
     for i, image in ((0, images(40, 1)[0]), (40, MEMORIZED[0])):
         (one, fresh), row = twin(image), table[str(i)]
@@ -162,7 +161,7 @@ def test_a_prompt_adds_its_scores(data, tmp_path):
     centre, radius = model.ball(MEMORIZED[5], t)
     prompt = np.int32(6)
     for name, score in {"kappa_given": model.score_at(t, prompt), "kappa_gap": gap_at(model, t, prompt)}.items():
-        how = {"key": jax.random.fold_in(key, 0), "n_samples": 16, "control": False}
+        how = {"key": jax.random.fold_in(key, 0), "n_samples": 16}
         one = jax.jit(lambda x, score=score, how=how: flux(score, x, radius=radius, **how))(centre)
         assert float(row[name]) == pytest.approx(float(one.value), abs=1e-4), name
     assert int(row["nfe"]) == 64 and report.metrics["audit/evaluations_per_image"] == 64
@@ -405,7 +404,7 @@ def test_one_image_and_a_reference_that_holds_it(tmp_path, caplog):
     assert report.metrics["audit/smallest_p_value"] == pytest.approx(2 / 5) and report.metrics["audit/flagged"] == 0
     html = (tmp_path / "run" / "report.html").read_text()
     assert "<dd>reference.npy; holds 1 of the audited images too</dd>" in html and str(tmp_path) not in html
-    assert "<dt>flagged</dt><dd>0</dd>" in html and "without control variate" in html
+    assert "<dt>flagged</dt><dd>0</dd>" in html
     assert "0.05, Benjamini–Hochberg" in html
     alone = run(tmp_path / "alone", *MODEL, paths[0], cache=tmp_path / "run" / "cache")
     assert alone.metrics["audit/images"] == 1 and rows(tmp_path / "alone")[0]["z"] == ""

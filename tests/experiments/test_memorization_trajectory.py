@@ -44,7 +44,7 @@ along = jax.jit(flux_along, static_argnames=("n_samples", "directions", "p"))
 def flux_at(diffusion, x, t, prompt):
     """κ_1 around ``x`` at the radius of its level, one score at a time."""
     radius = diffusion.ball(x, t)[1]
-    return flux(diffusion.score_at(t, prompt), x, radius=radius, key=KEY, control=False)
+    return flux(diffusion.score_at(t, prompt), x, radius=radius, key=KEY)
 
 
 @pytest.fixture(scope="module")

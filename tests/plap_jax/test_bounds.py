@@ -75,11 +75,11 @@ def random_truths():
 
 @pytest.mark.parametrize(("kind", "n"), [*((kind, 64) for kind in KINDS[1:]), ("iid", 512)])
 def test_sampling_bound_fails_in_no_more_than_its_share_of_random_cases(kind, n, random_truths):
-    """1,000 random mixtures, points and radii in the plane; the bound is of the plain mean."""
+    """1,000 random mixtures, points and radii in the plane."""
 
     def estimated(key):
         score_fn, x, radius, direction_key = random_case(key)
-        return flux(score_fn, x, radius=radius, key=direction_key, n_samples=n, directions=kind, control=False)
+        return flux(score_fn, x, radius=radius, key=direction_key, n_samples=n, directions=kind)
 
     estimate = jax.jit(jax.vmap(estimated))(jax.random.split(KEY, 1000))
     error = np.abs(estimate.value - random_truths)
@@ -93,30 +93,22 @@ def test_sampling_bound_fails_sometimes_where_the_variance_is_largest():
     """Cosines ±1 with equal chances, κ_1 = 0: no bound of this kind could be much smaller."""
     keys = jax.random.split(KEY, 20_000)
     uphill = Partial(jnp.ones_like)  # both directions of a line, one towards and one away
-    estimate = jax.vmap(lambda k: flux(uphill, jnp.zeros(1), radius=1.0, key=k, n_samples=32, control=False))(keys)
+    estimate = jax.vmap(lambda k: flux(uphill, jnp.zeros(1), radius=1.0, key=k, n_samples=32))(keys)
     share = np.mean(np.abs(estimate.value) > sampling_bound(estimate, 0.1))
     assert 1e-4 < share <= 0.1
 
 
-@pytest.mark.parametrize(
-    ("how", "taken"), [({}, False), ({"n_samples": 7}, True), ({"directions": "antithetic"}, True)]
-)
-def test_sampling_bound_takes_plain_means_only(how, taken):
-    """A control variate needs eight units and subtracts nothing from pairs; scaling and jit keep the mark."""
-    estimate = jax.jit(partial(flux, Partial(jnp.negative), radius=1.0, key=KEY, **how))(jnp.ones(2))
+@pytest.mark.parametrize(("estimator", "how"), [(flux, {}), (adaptive_flux, {"target_stderr": 0.1})])
+def test_sampling_bound_takes_no_number_of_units_that_depends_on_them(estimator, how):
+    """Scaling, jit and maps over leaves keep the mark."""
+    estimate = jax.jit(partial(estimator, Partial(jnp.negative), radius=1.0, key=KEY, **how))(jnp.ones(2))
     for found in (estimate, jax.tree.map(np.asarray, estimate)):
-        if taken:
+        if estimator is flux:
             assert np.isfinite(sampling_bound(found, 0.1))
         else:
-            with pytest.raises(ValueError, match="control=False"):
+            with pytest.raises(ValueError, match="fixed_n_units=False: .* take flux, not adaptive_flux"):
                 sampling_bound(found, 0.1)
-    assert ball_average(estimate, 1.0, 2).plain_mean == taken
-
-
-def test_sampling_bound_takes_no_number_of_units_that_depends_on_them():
-    how = {"radius": 1.0, "key": KEY, "target_stderr": 0.1, "control": False}
-    with pytest.raises(ValueError, match="control=False"):
-        sampling_bound(adaptive_flux(Partial(jnp.negative), jnp.ones(2), **how), 0.1)
+    assert ball_average(estimate, 1.0, 2).fixed_n_units == (estimator is flux)
 
 
 def test_sampling_bound_takes_cosines_only():
@@ -189,7 +181,7 @@ def test_score_error_bound_holds_in_all_cases(x64):
         true, other = (GaussianMixture(weights, *parts, "spherical").score for parts in ((means, variances), moved))
         p = jax.random.choice(keys[5], jnp.array([1.0, 1.2, 1.5, 1.9, 2.0, 2.1, 3.0, 4.0]))
         common = dict(radius=jnp.exp(jax.random.normal(keys[6])), p=p, key=keys[7], n_samples=32)
-        values = [flux(score_fn, jnp.zeros(3), control=False, **common).value for score_fn in (true, other)]
+        values = [flux(score_fn, jnp.zeros(3), **common).value for score_fn in (true, other)]
         return jnp.abs(values[0] - values[1]), score_error_bound(true, other, jnp.zeros(3), **common).value
 
     difference, bound = jax.vmap(case)(jax.random.split(KEY, 2000))
@@ -209,14 +201,14 @@ def test_score_error_bound_is_attained_by_the_opposite_score():
 @pytest.mark.parametrize("kind", KINDS)
 def test_score_error_bound_says_how_sure_it_is(kind, x64):
     """The bound on the true κ is a mean over the sphere, here known: b = |n|² of one axis, so E b = 1/d."""
-    n = {"orthogonal": 96, "antithetic-orthogonal": 96}.get(kind, 64)
+    n = 96 if kind == "orthogonal" else 64
     along = Partial(lambda x: x.at[1:].set(0))  # |ŝ − s| = |n_1| at the unit sphere; p = 3 with s = 0: b = 2 n_1²
     arguments = (jnp.zeros_like, along, jnp.zeros(3))
     run = jax.jit(
         jax.vmap(lambda k: score_error_bound(*arguments, radius=1.0, p=3.0, key=k, n_samples=n, directions=kind))
     )
     estimate = run(jax.random.split(KEY, 400))
-    unit = {"iid": 1, "antithetic": 2, "orthogonal": 3, "antithetic-orthogonal": 6, "quasi": 8}[kind]
+    unit = {"iid": 1, "antithetic": 2, "orthogonal": 3, "quasi": 8}[kind]
     assert np.all(estimate.nfe == 2 * n) and np.all(estimate.n_units == n // unit)
     spread = estimate.value.std(ddof=1)
     assert abs(estimate.value.mean() - 2 / 3) <= 4 * spread / 20 + 1e-12
@@ -259,8 +251,8 @@ def test_scores_of_mixed_precision_are_compared_in_the_wider_one(x64):
         (lambda: sampling_bound(0.3, 0.1), "kappa=0.3: must be an Estimate, as flux returns it"),
         (lambda: sampling_bound(Estimate(0.1, 0.1, 16, 16), float("nan")), r"delta=nan: must lie in \(0, 1\)"),
         (
-            lambda: sampling_bound(flux(Partial(jnp.negative), jnp.ones(2), radius=1.0, key=KEY), 0.1),
-            "kappa.plain_mean=False: the bound needs flux, not adaptive_flux, with control=False",
+            lambda: sampling_bound(Estimate(0.1, 0.1, 16, 16, fixed_n_units=False), 0.1),
+            "kappa.fixed_n_units=False: the bound needs a number of units set in advance: take flux, not adaptive_flux",
         ),
     ],
 )

@@ -1,9 +1,7 @@
 """95 % intervals of κ_p cover the truth in 93–97 % of 2,000 repetitions, for every kind of directions.
 
-With the control variate in 93 % at least: its standard error counts directions that might have been missed. The cases
-are points off the modes of mixtures, where the integrand is neither nearly constant nor even, with at least 16
-independent units (quasi-random blocks: 8). What happens elsewhere is measured by ``python -m benchmarks.coverage`` and
-``benchmarks.coverage_control``.
+The cases are points off the modes of mixtures, where the integrand is neither nearly constant nor even, with at least
+16 independent units (quasi-random blocks: 8). What happens elsewhere is measured by ``python -m benchmarks.coverage``.
 """
 
 from functools import partial
@@ -53,49 +51,27 @@ def truth(case, p):
     return quadrature(twin.score, np.pad(case.centre, rest[1]), case.radius, p)
 
 
-@partial(jax.jit, static_argnames=("n_samples", "kind", "control"))
-def repeated(mixture, x, radius, orders, n_samples, kind, control):
+@partial(jax.jit, static_argnames=("n_samples", "kind"))
+def repeated(mixture, x, radius, orders, n_samples, kind):
     """Estimates of κ_p ``(n_orders, REPETITIONS)``."""
     keys = jax.random.split(jax.random.key(0), REPETITIONS)
 
     def at_order(p):
-        how = {"n_samples": n_samples, "directions": kind, "control": control}
-        one = partial(flux, mixture.score, x, radius=radius, p=p, **how)
+        one = partial(flux, mixture.score, x, radius=radius, p=p, n_samples=n_samples, directions=kind)
         return jax.vmap(lambda key: one(key=key))(keys)
 
     return lax.map(at_order, orders)
 
 
-# Pairs have nothing to subtract: with a control or without they are the same.
-WAYS = [*((kind, True) for kind in KINDS), *((kind, False) for kind in KINDS if not kind.startswith("antithetic"))]
-
-
-@pytest.mark.parametrize(("kind", "control"), WAYS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"d{case.dim}-{case.centre[0]}")
-def test_intervals_cover_the_truth(case, kind, control):
+def test_intervals_cover_the_truth(case, kind):
     rest = ((0, 0), (0, case.dim - 2))
     mixture = GaussianMixture(WEIGHTS, np.pad(MEANS, rest), VARIANCES, "spherical")
     x = jnp.asarray(np.pad(case.centre, rest[1]), jnp.float32)
-    estimates = repeated(mixture, x, case.radius, jnp.array(case.orders), case.n_samples, kind, control)
+    estimates = repeated(mixture, x, case.radius, jnp.array(case.orders), case.n_samples, kind)
     assert estimates.n_units.min() >= (8 if kind == "quasi" else 16)
-    most = 0.97 if estimates.plain_mean else 1
     low, high = Estimate(*map(np.asarray, jax.tree.leaves(estimates))).interval(0.95)
     for p, lower, upper in zip(case.orders, low, high, strict=True):
         covered = np.mean((lower <= truth(case, p)) & (truth(case, p) <= upper))
-        assert 0.93 <= covered <= most, f"p={p}: {covered:.3f}"
-
-
-# Where few directions reach the half of the other component: with 16, one to five of them.
-SADDLES = [(3, -0.8, 16), (6, -0.6, 16), (8, -0.5, 16), (12, -0.4, 64), (6, -0.7, 64), (8, -0.7, 64), (16, -0.5, 64)]
-
-
-@pytest.mark.parametrize(("dim", "along", "n_samples"), SADDLES)
-def test_beside_a_saddle_the_control_variate_covers_nearly_as_much(dim, along, n_samples):
-    """N(±3 e₁, I), κ_1 in a ball of radius 1 about x e₁: 89 % at least; counting what was drawn alone, down to 62."""
-    means = np.array([[-3.0, 0.0], [3.0, 0.0]])
-    mixture = GaussianMixture([0.5, 0.5], np.pad(means, ((0, 0), (0, dim - 2))), [1.0, 1.0], "spherical")
-    x = jnp.zeros(dim).at[0].set(along)
-    found = repeated(mixture, x, 1.0, jnp.ones(1), n_samples, "iid", True)
-    low, high = Estimate(*map(np.asarray, jax.tree.leaves(found))).interval(0.95)
-    expected = planar_kappa(np.full(2, 0.5), means, np.ones(2), np.array([along, 0.0]), 1.0, 1.0, dim)
-    assert np.mean((low <= expected) & (expected <= high)) >= 0.89
+        assert 0.93 <= covered <= 0.97, f"p={p}: {covered:.3f}"

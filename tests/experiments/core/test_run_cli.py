@@ -80,7 +80,7 @@ def test_the_objective_is_returned(main, monkeypatch):
         (("+exp=none",), "exp=none: must be one of audit, audit_demo, detection_benchmark, "),
         ((*TINY, "flux.p=0.5"), "flux.p=0.5: must be >= 1"),
         ((*TINY, "typo=1"), "typo=1: unknown key; known here: cache_dir, data, diffusion,"),
-        ((*TINY, "flux.typo=1"), "flux.typo=1: unknown key; known here: control, directions, n_samples, p, radius"),
+        ((*TINY, "flux.typo=1"), "flux.typo=1: unknown key; known here: directions, n_samples, p, radius"),
         ((*TINY, "+typo=1"), "typo=1: unknown key; known here: cache_dir, data, diffusion,"),
         ((*TINY, "diffusion=none"), "diffusion=none: must be one of ddpm_linear_100, edm, ve, vp_cosine, vp_linear"),
         ((*TINY, "none/group=a"), "none/group=a: "),

@@ -95,7 +95,7 @@ def test_scale_is_a_value_and_a_direct_override_wins():
         ("flux.n_samples=true", "flux.n_samples=true: must be an integer (directions per ball)"),
         (
             "flux.directions=some",
-            "flux.directions=some: must be one of 'iid', 'antithetic', 'orthogonal', 'antithetic-orthogonal' or",
+            "flux.directions=some: must be one of 'iid', 'antithetic', 'orthogonal' or 'quasi'",
         ),
         ("flux.radius=0", "flux.radius=0: must be > 0 (null: the noise shell σ√d)"),
         ("flux.n_samples=null", "flux.n_samples=null: must be an integer"),
@@ -107,7 +107,7 @@ def test_scale_is_a_value_and_a_direct_override_wins():
         ("name=A/B", "name=A/B: "),
         ("headline=all", "headline=all: must be a list (patterns"),
         ("+typo=1", "typo=1: unknown key; known here: cache_dir, data, diffusion, experiment, figures, flux,"),
-        ("++flux.foo=2", "flux.foo=2: unknown key; known here: control, directions, n_samples, p, radius"),
+        ("++flux.foo=2", "flux.foo=2: unknown key; known here: directions, n_samples, p, radius"),
         ("+sample.foo={a: 1}", "sample.foo={…}: unknown key; known here: fail, n, spread"),
         ("+scales.cpu.m=1", "scales={…}: must hold smoke, cpu and full, each with the same keys"),
         ("sample.n=1", "sample.n=1: must be >= 2"),

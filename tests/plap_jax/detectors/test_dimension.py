@@ -264,7 +264,7 @@ def test_kappa_1_of_a_subspace_and_the_manifold_bias_of_it():
     images = (BASIS[:, :K] @ RNG.normal(size=(K, 1))).T
     logs = special.gammaln([(D - K + 1) / 2, D / 2, (D - K) / 2, (D + 1) / 2])
     expected = math.exp(logs[0] + logs[1] - logs[2] - logs[3])
-    kappa = scores(FluxDensity(0.2, n_samples=n, control=False), SUBSPACE, images)
+    kappa = scores(FluxDensity(0.2, n_samples=n), SUBSPACE, images)
     # |n_⊥|, whose second moment is 1 − k/d, is what each direction gives.
     stderr = math.sqrt((1 - K / D - expected**2) / n)
     np.testing.assert_allclose(kappa, expected, atol=4 * stderr + 1e-3)

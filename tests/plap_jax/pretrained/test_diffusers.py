@@ -290,7 +290,7 @@ class TestTransformations:
     def test_a_detector_that_takes_prompts(self, loaded, latents):
         """κ^Δ through JAX against the same cosines by forward passes of PyTorch, on the same directions."""
         model, key = loaded["latents"], jax.random.key(0)
-        detector = FluxGap(0.3, n_samples=8, control=False)
+        detector = FluxGap(0.3, n_samples=8)
         points, prompts = model.encode(np.tanh(normal(2, 16, 16, 3))), np.array([0, 1])
         found = detector.scores(model.diffusion, Query(points, prompts), key=key)
         assert found.shape == (2,) and (np.abs(found) < 1).all()
