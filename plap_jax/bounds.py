@@ -73,9 +73,7 @@ def sampling_bound(kappa: Estimate, delta: float) -> Array:
     require(isinstance(kappa, Estimate), "kappa", kappa, "must be an Estimate, as flux returns it")
     allowed = "the bound needs a number of units set in advance: take flux, not adaptive_flux"
     require(kappa.fixed_n_units, "kappa.fixed_n_units", kappa.fixed_n_units, allowed)
-    variance = jnp.asarray(kappa.stderr) ** 2 * kappa.n_units
-    first = hoeffding(kappa.n_units, delta / 2)
-    bound = jnp.minimum(first, empirical_bernstein(variance, kappa.n_units, delta / 2))
+    bound = _smaller(kappa, delta / 2)
     known, largest = concrete(kappa.value), 1 + _COSINE_TOLERANCE
     allowed = "must be an estimate with p = 1, which lies in [-1, 1]: the bound holds for no other order"
     require(known is None or not np.any(np.abs(known) > largest), "kappa.value", known, allowed)
@@ -97,10 +95,12 @@ def score_error_bound(
 
     b_p bounds | |ŝ|^{p−2}ŝ − |s|^{p−2}s | pointwise: for 1 ≤ p ≤ 2, 2^{2−p}|ŝ−s|^{p−1}, and for p = 1 the smaller of
     that, 2, and 2|ŝ−s|/(|ŝ|+|s|) (Dunkl & Williams 1964); for p ≥ 2, (p−1) max(|ŝ|,|s|)^{p−2} |ŝ−s|. The bound is
-    pointwise: ``.value`` bounds, without any probability, the difference of the two *estimates* of κ_p with the same
-    key, n_samples and directions and ``control=False``, and nothing else. The true κ_p differ by at most E_n[b_p], of
-    which ``.value`` is an estimate that may be too small: there use the upper end of ``.interval()``, which holds with
-    its level.
+    pointwise: ``.value`` bounds, without any probability, the difference of the two *estimates* of κ_p by ``flux`` with
+    the same key, n_samples and directions.
+
+    The true κ_p differ by at most E_n[b_p], of which ``.value`` is an estimate that may be too small; so may be the
+    upper end of ``.interval()``, since directions in which the scores differ much may be rare and none of them drawn.
+    For p = 1 ``score_error_limit`` is a bound; for other orders b_p has no largest value, and nothing is promised.
 
     Args:
         score_fn: the true score s.
@@ -126,6 +126,44 @@ def score_error_bound(
     units = jnp.mean(bounds.reshape(vectors.shape[:2]), axis=1)
     units = units * jnp.asarray(one_or_nan(p, radius), units.dtype)
     return Estimate(jnp.mean(units), standard_error(units), 2 * n_samples, units.shape[0])
+
+
+def score_error_limit(
+    score_fn: ScoreFn,
+    other_fn: ScoreFn,
+    x: Array,
+    *,
+    radius: ArrayLike,
+    key: PRNGKey,
+    delta: float,
+    n_samples: int = 16,
+    directions: Directions = "iid",
+) -> Array:
+    """|κ_1(ŝ) − κ_1(s)| ≤ min(2, mean of b_1 + c) with probability ≥ 1 − δ, for the true κ_1 of both scores.
+
+    b_1 of ``score_error_bound`` lies in [0, 2] whatever the scores, so that its mean over the sphere exceeds that over
+    the directions by no more than c: the smaller of Hoeffding's and the empirical Bernstein bound, one-sided, each at
+    δ/2. About √(2 ln(2/δ)/n_units) where b_1 varies much: with few directions it says little, and it says so.
+
+    Args:
+        score_fn, other_fn, x, radius, key, n_samples, directions: as for ``score_error_bound``.
+        delta: allowed failure probability, in (0, 1).
+
+    Returns:
+        The bound, a scalar without unit.
+
+    Raises:
+        ValueError: as ``score_error_bound``, and δ outside (0, 1).
+    """
+    how = {"radius": radius, "key": key, "n_samples": n_samples, "directions": directions}
+    mean = score_error_bound(score_fn, other_fn, x, p=1.0, **how)
+    return jnp.minimum(mean.value + _smaller(mean, delta), 2)
+
+
+def _smaller(mean: Estimate, delta: float) -> Array:
+    """The smaller half-width of ``hoeffding`` and ``empirical_bernstein``, both at δ, for units in a range of 2."""
+    variance = jnp.asarray(mean.stderr) ** 2 * mean.n_units
+    return jnp.minimum(hoeffding(mean.n_units, delta), empirical_bernstein(variance, mean.n_units, delta))
 
 
 def field_difference_bound(s: Array, other: Array, p: ArrayLike) -> Array:

@@ -20,7 +20,7 @@ from plap_jax.typing import Array, Estimate, PRNGKey, ScoreFn
 # Score evaluations at a time: bounds the memory.
 EVALUATIONS = 8192
 # Directions drawn for a reference in more than two dimensions.
-REFERENCE = 2**16
+REFERENCE = 2**17
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _repeated(
 
 
 def references(scene: Scene, points: np.ndarray, orders: tuple[float, ...], key: PRNGKey) -> tuple[np.ndarray, ...]:
-    """κ_p ``(n orders, n points)`` and its standard error: by quadrature in the plane, else from 65,536 directions.
+    """κ_p ``(n orders, n points)`` and its standard error: by quadrature in the plane, else from 131,072 directions.
 
     Half of them are pairs, which do best off the modes, half quasi-random, which do best elsewhere; the better half is
     the reference.

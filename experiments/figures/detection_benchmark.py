@@ -14,14 +14,13 @@ from experiments.figures.style import COLOURS, MARKERS, PAGE, grid, save, with_i
 # Drawn in colour; the others in grey. The first are ours.
 HIGHLIGHTS = {
     "flux_p1": COLOURS[1],
-    "flux_contrast": COLOURS[6],
     "flux_gap_p1": COLOURS[5],
     "score_norm": COLOURS[0],
     "denoising_loss": COLOURS[4],
     "flipd": COLOURS[2],
     "noise_gap_norm": COLOURS[3],
 }
-FAMILY = {"p-laplacian": COLOURS[1], "other": COLOURS[0], "candidate": COLOURS[6], "oracle": "#777777"}
+FAMILY = {"p-laplacian": COLOURS[1], "other": COLOURS[0], "oracle": "#777777"}
 PROMPTS = ("known", "unknown")
 REST = "#BBBBBB"
 # AUCs are drawn on a logit axis, which spreads those near 1; what lies beyond these ends is drawn at them.

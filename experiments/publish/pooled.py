@@ -1,7 +1,6 @@
 """The detection benchmark over seeds: one table from the runs of a sweep, intervals over seeds.
 
-``python -m experiments.publish.pooled SWEEP_DIR`` writes ``sweep/detection.csv``, ``.md`` and ``.tex``, and the
-candidate against every other detector, ``sweep/candidate.csv`` and ``.md``, below SWEEP_DIR.
+``python -m experiments.publish.pooled SWEEP_DIR`` writes ``sweep/detection.csv``, ``.md`` and ``.tex`` below SWEEP_DIR.
 
 A run's own intervals resample its captions. Over seeds they are Student's, of the values or of the differences within
 each seed: the captions' part of the variance is in the spread between seeds already, and to draw both again, seeds and
@@ -24,8 +23,8 @@ from experiments.core.report import write_rows
 from plap_jax.console import plain_console
 from plap_jax.metrics import Interval, mean_interval
 
-ALL, FEW = "all", "1to8"
-CANDIDATE, ORACLE, REFERENCE = "flux_contrast", "copy_ratio", "flux_p1"
+ALL = "all"
+ORACLE, REFERENCE = "copy_ratio", "flux_p1"
 Row = dict[str, Any]
 
 
@@ -86,13 +85,13 @@ def pool(runs: Sequence[Path], cell: str) -> PooledCell | None:
     return PooledCell(names, np.stack([auc for _, auc in found]))
 
 
-def cells_of(runs: Sequence[Path], copies: str = ALL) -> dict[str, PooledCell]:
+def cells_of(runs: Sequence[Path]) -> dict[str, PooledCell]:
     """``task/prompt/g…`` → the cell, of all that two runs have measured."""
     names: dict[str, None] = {}
     for run in runs:
         with np.load(run / "arrays" / "resamples.npz") as stored:
             names |= dict.fromkeys(key.rsplit("/", 2)[0] for key in stored.files)
-    found = {name: pool(runs, f"{name}/k{copies}") for name in sorted(names)}
+    found = {name: pool(runs, f"{name}/k{ALL}") for name in sorted(names)}
     return {name: cell for name, cell in found.items() if cell is not None}
 
 
@@ -121,24 +120,6 @@ def detection_rows(runs: Sequence[Path]) -> list[Row]:
     return rows
 
 
-def candidate_rows(runs: Sequence[Path]) -> list[Row]:
-    """The candidate against every other that does not see the training data, in every cell, all and few copies."""
-    rows = []
-    for copies in (ALL, FEW):
-        for name, pooled in cells_of(runs, copies).items():
-            others = [other for other in pooled.names if other not in (CANDIDATE, ORACLE)]
-            if len(others) == len(pooled.names):
-                continue
-            for other in sorted(others, key=lambda o, c=pooled: -c.interval(o).value):
-                gain = pooled.difference(CANDIDATE, other)
-                rows.append(
-                    {"cell": f"{name}/k{copies}", "auc": pooled.interval(CANDIDATE).value, "other": other}
-                    | {"auc_of_other": pooled.interval(other).value}
-                    | {"difference": gain.value, "low": gain.low, "high": gain.high, "seeds": gain.n}
-                )
-    return rows
-
-
 def chosen_family(runs: Sequence[Path]) -> str:
     """Prompt unknown, by image: the p-Laplacian of highest mean validation AUC over all guidance scales and seeds.
 
@@ -147,7 +128,7 @@ def chosen_family(runs: Sequence[Path]) -> str:
     found: dict[str, list[float]] = {}
     for run in runs:
         for (cell, detector), row in _table(run).items():
-            member = row["family"] == "p-laplacian" and detector not in (CANDIDATE, "manifold_bias")
+            member = row["family"] == "p-laplacian" and detector != "manifold_bias"
             if cell.startswith("image/unknown/") and member:
                 found.setdefault(detector, []).append(float(row["validation_auc"]))
     if not found:
@@ -162,7 +143,7 @@ def _table(run: Path) -> dict[tuple[str, str], Row]:
 
 
 def write(sweep: Path) -> list[Row]:
-    """The tables of one sweep; returns the rows of the first.
+    """The table of one sweep; returns its rows.
 
     Raises:
         ValueError: fewer than two finished runs below ``sweep``.
@@ -174,7 +155,6 @@ def write(sweep: Path) -> list[Row]:
     claim(sweep, "SWEEP_DIR", ("sweep",))
     rows = detection_rows(runs)
     write_rows(sweep / "sweep" / "detection", rows, kinds=("csv", "md", "tex"))
-    write_rows(sweep / "sweep" / "candidate", candidate_rows(runs))
     return rows
 
 

@@ -20,7 +20,7 @@ from tabulate import tabulate
 from experiments.core.files import write_text
 from experiments.core.report import MANIFEST, METRICS
 from experiments.core.revision import require_clean
-from experiments.publish.pooled import CANDIDATE, ORACLE, PooledCell, cells_of, chosen_family, runs_of
+from experiments.publish.pooled import ORACLE, PooledCell, cells_of, chosen_family, runs_of
 from plap_jax.console import plain_console
 from plap_jax.metrics import Interval, mean_interval
 
@@ -124,24 +124,12 @@ def ranking(task: str, prompt: str) -> Callable[[Path], str]:
     return write
 
 
-def candidate(sweep: Path) -> str:
-    """The candidate against the best others, prompt unknown, by image, all copies and few copies."""
-    rows = []
-    for copies in ("all", "1to8"):
-        for guidance, cell in _cells(runs_of(sweep), "image", "unknown", copies).items():
-            others = [name for name in cell.names if name not in (CANDIDATE, ORACLE)]
-            for other in sorted(others, key=lambda n, c=cell: -c.interval(n).value)[:RIVALS]:
-                aucs = [f"{cell.interval(name).value:.3f}" for name in (CANDIDATE, other)]
-                rows.append([copies, guidance, aucs[0], other, aucs[1], shown(cell.difference(CANDIDATE, other))])
-    return table(["copies", "guidance", f"AUC of {CANDIDATE}", "other", "its AUC", "difference"], rows)
-
-
 def family(sweep: Path) -> str:
     """One p-Laplacian for all seeds and scales, chosen on validation, against the others that are best on test."""
     runs = runs_of(sweep)
     member, rows = chosen_family(runs), []
     for guidance, cell in _cells(runs, "image", "unknown").items():
-        others = [name for name in cell.names if name not in (member, CANDIDATE, ORACLE, "manifold_bias")]
+        others = [name for name in cell.names if name not in (member, ORACLE, "manifold_bias")]
         others = [name for name in others if not name.startswith(("flux_", "p_laplacian", "ball_average"))]
         for other in sorted(others, key=lambda n, c=cell: -c.interval(n).value)[:RIVALS]:
             aucs = [f"{cell.interval(name).value:.3f}" for name in (member, other)]
@@ -185,7 +173,6 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
         for task in ("image", "prompt")
         for prompt in ("known", "unknown")
     },
-    "detection/candidate": ("detection", candidate),
     "detection/copies": ("detection", copied),
     "detection/family": ("detection", family),
     "trajectory/summary": ("trajectory", trajectories),
@@ -225,16 +212,16 @@ def shown(interval: Interval) -> str:
     return f"{interval.value:+.3f} ± {interval.high - interval.value:.3f}"
 
 
-def _cells(runs: Sequence[Path], task: str, prompt: str, copies: str = "all") -> dict[str, PooledCell]:
+def _cells(runs: Sequence[Path], task: str, prompt: str) -> dict[str, PooledCell]:
     """Guidance → the cell, where two runs have measured it.
 
     Raises:
         ValueError: there is none.
     """
     prefix = f"{task}/{prompt}/g"
-    found = {name: cell for name, cell in cells_of(runs, copies).items() if name.startswith(prefix)}
+    found = {name: cell for name, cell in cells_of(runs).items() if name.startswith(prefix)}
     if not found:
-        raise ValueError(f"cell={prefix}…/k{copies}: must be measured by two runs of the sweep")
+        raise ValueError(f"cell={prefix}…: must be measured by two runs of the sweep")
     return {name.removeprefix(prefix): found[name] for name in sorted(found, key=lambda n: float(n[len(prefix) :]))}
 
 

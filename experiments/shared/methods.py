@@ -16,13 +16,13 @@ from plap_jax.diffusion import Diffusion, Schedule
 from plap_jax.typing import Array, require
 
 Prompt = Literal["known", "unknown"]
-Family = Literal["p-laplacian", "other", "candidate", "oracle"]
+Family = Literal["p-laplacian", "other", "oracle"]
 
 
 class Method(Section):
     """One detector and the parameters that are tried on the validation half."""
 
-    family: Family = Field(description="p-laplacian, other, candidate (tried, no part of the library), oracle")
+    family: Family = Field(description="p-laplacian, other, oracle (sees the training data)")
     detector: Target
     grid: dict[str, list[float | int | None]] = Field(
         description="parameter of the detector → values; all combinations"

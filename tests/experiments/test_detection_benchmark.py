@@ -21,7 +21,6 @@ from tests.helpers.experiment_run import FIXED
 NAMED = [
     *(
         "flux_p1",
-        "flux_contrast",
         "flux_gap_p1",
         "noise_gap_norm",
         "sharpness",
@@ -180,7 +179,6 @@ def test_the_family_is_the_p_laplacian_that_is_best_on_the_validation_half():
         "flux_p2": with_auc(1, 3),  # and on the test half
         "score_norm": with_auc(0, 2),  # the best of the others on the test half
         "pia": with_auc(9, 0),
-        "flux_contrast": with_auc(9, 9),  # a candidate is no member
         "copy_ratio": with_auc(9, 9),
     }
     results = Results(config.detectors, "flux_p1", 0, (4,))

@@ -21,6 +21,7 @@ from plap_jax.bounds import (
     hoeffding,
     sampling_bound,
     score_error_bound,
+    score_error_limit,
 )
 from plap_jax.directions import KINDS
 from plap_jax.operators import p_field
@@ -213,9 +214,36 @@ def test_score_error_bound_says_how_sure_it_is(kind, x64):
     spread = estimate.value.std(ddof=1)
     assert abs(estimate.value.mean() - 2 / 3) <= 4 * spread / 20 + 1e-12
     np.testing.assert_allclose(np.sqrt(np.mean(estimate.stderr**2)), spread, rtol=0.2, atol=1e-12)
-    if kind == "iid":  # alone, the value is too small about as often as not; the end of its interval seldom is
+    if kind == "iid":  # alone, the value is too small about as often as not
         assert np.mean(estimate.value < 2 / 3) > 0.3
-        assert np.mean(estimate.interval(0.95)[1] < 2 / 3) < 0.06
+
+
+@pytest.mark.parametrize("n", [16, 512])
+def test_score_error_limit_holds_where_the_interval_of_the_bound_does_not(n):
+    """The other score is the reverse on 3 % of the circle, so that κ_1 differs by .06; 16 directions often miss it."""
+    reverse = Partial(lambda x: jnp.where(jnp.arctan2(x[1], x[0]) < (0.06 - 1) * jnp.pi, x, -x))
+    arguments, how = (Partial(jnp.negative), reverse, jnp.zeros(2)), {"radius": 1.0, "n_samples": n}
+    keys = jax.random.split(KEY, 4000)
+    mean = jax.jit(jax.vmap(lambda key: score_error_bound(*arguments, p=1.0, key=key, **how)))(keys)
+    limit = jax.jit(jax.vmap(lambda key: score_error_limit(*arguments, delta=0.05, key=key, **how)))(keys)
+    assert np.mean(limit < 0.06) <= 0.05 and np.all(limit <= 2)
+    if n == 16:
+        assert np.mean(mean.interval(0.95)[1] < 0.06) > 0.5
+    else:
+        assert limit.mean() < 0.2
+
+
+def test_score_error_limit_is_the_smaller_of_both_bounds_one_sided():
+    """With 16 units Hoeffding's, with 4,096 and little variance Bernstein's; never above 2."""
+    near = Partial(lambda x: -x.at[1:].multiply(1.01))
+    for n, smaller in ((16, hoeffding), (4096, empirical_bernstein)):
+        how = {"radius": 1.0, "key": KEY, "n_samples": n}
+        mean = score_error_bound(jnp.negative, near, jnp.zeros(2), p=1.0, **how)
+        more = score_error_limit(jnp.negative, near, jnp.zeros(2), delta=0.1, **how) - mean.value
+        arguments = (mean.stderr**2 * n, n, 0.1) if smaller is empirical_bernstein else (n, 0.1)
+        np.testing.assert_allclose(more, smaller(*arguments), rtol=1e-5)
+    opposite = score_error_limit(jnp.negative, lambda x: x, jnp.zeros(2), radius=1.0, key=KEY, delta=0.1)
+    assert opposite == 2
 
 
 def test_traced_balls_out_of_range_have_no_bound():

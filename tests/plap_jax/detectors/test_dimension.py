@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy import special
 
-from experiments.detection_benchmark.candidates import FluxContrast
 from plap_jax import GaussianMixture
 from plap_jax.detectors import normal_bundle
 from plap_jax.detectors.ball_average import BallAverage
@@ -354,19 +353,3 @@ def test_normal_bundle_refuses_what_is_not_finite():
 def test_too_few_noised_points_are_refused():
     with pytest.raises(ValueError, match="n_samples=5: must be None or at least d=6"):
         NormalBundle(SIGMA, n_samples=5).scores(model(MIXED), Query(image=IMAGES), key=KEY)
-
-
-def test_the_contrast_is_the_difference_of_two_fluxes():
-    mixed, images = model(MIXED), Query(IMAGES, PROMPTS)
-    near, far = (FluxDensity(sigma, n_samples=4).scores(mixed, images, key=KEY) for sigma in (SIGMA, 0.6))
-    found = FluxContrast(SIGMA, 0.6, 0.7, n_samples=4).scores(mixed, images, key=KEY)
-    np.testing.assert_allclose(found, near - 0.7 * far, rtol=1e-9)
-    plain = FluxContrast(SIGMA, 0.6, 0.0, n_samples=4).scores(mixed, images, key=KEY)
-    np.testing.assert_allclose(plain, near, rtol=1e-9)
-
-
-def test_the_contrast_costs_both_shells_and_refuses_a_reference_that_is_not_larger():
-    assert FluxContrast(0.1, 0.3, n_samples=5).nfe(D) == 10
-    assert FluxContrast(0.1, 0.3).levels == (0.1, 0.3)
-    with pytest.raises(ValueError, match=r"^sigma_reference=0\.1: must be above sigma=0\.1"):
-        FluxContrast(0.1, 0.1)
