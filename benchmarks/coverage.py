@@ -1,6 +1,6 @@
-"""Where 95 % intervals can be trusted: ``python -m benchmarks.coverage [--repetitions N]`` prints two tables.
+"""Where 95 % intervals can be trusted: ``python -m benchmarks.coverage [--repetitions N]`` prints three tables.
 
-How often the Student interval of ``flux`` and ``volume`` contains the truth, outside the cases that
+How often the Student interval of ``flux``, ``adaptive_flux`` and ``volume`` contains the truth, outside the cases that
 ``tests/plap_jax/test_coverage.py`` holds to 93–97 %: few units, integrands that are nearly constant, volumes whose
 variance is infinite. The density is N(0, I) in d dimensions, the ball has radius r and lies at distance D from the
 mode.
@@ -17,6 +17,7 @@ from scipy import special
 from tabulate import tabulate
 
 from plap_jax import Estimate, flux, volume
+from plap_jax.adaptive import adaptive_flux
 from plap_jax.directions import KINDS, unit_size
 
 # d, D/r, p, number of directions
@@ -27,6 +28,9 @@ FLUX = [
     *((16, 0.1, 1.0, n) for n in (16, 64, 272)),
     *((16, 1.0, 3.0, n) for n in (16, 64, 272)),
 ]
+# d, D/r, directions per round; p = 1
+ADAPTIVE = [*((2, distance, n) for distance in (0.5, 3.0) for n in (8, 16, 32)), (16, 0.5, 16), (16, 0.5, 32)]
+TARGETS, BUDGET = (0.1, 0.05, 0.02), 4096
 # d, D/r, p, number of points
 VOLUME = [
     *((2, 0.0, 1.0, n) for n in (16, 64, 1024)),
@@ -74,6 +78,19 @@ def flux_table(keys: jax.Array) -> str:
     return tabulate(rows, ["d", "D/r", "p", "directions", *KINDS], "github")
 
 
+def adaptive_table(keys: jax.Array) -> str:
+    """Percent covered, and the directions spent on average, for every target."""
+    rows = []
+    for d, distance, n in ADAPTIVE:
+        expected, cells = truth(d, distance, 1.0), []
+        for target in TARGETS:
+            options = (("target_stderr", target), ("max_samples", BUDGET))
+            estimates = repeated(adaptive_flux, d, distance, 1.0, n, keys, options)
+            cells.append(f"{share_covered(estimates, expected):.1f} ({np.mean(estimates.nfe):.0f})")
+        rows.append([d, distance, n, *cells])
+    return tabulate(rows, ["d", "D/r", "per round", *(f"target {target:g}" for target in TARGETS)], "github")
+
+
 def volume_table(keys: jax.Array) -> str:
     """Percent covered by intervals of the ball average, and whether its variance is finite."""
     rows = []
@@ -85,17 +102,13 @@ def volume_table(keys: jax.Array) -> str:
     return tabulate(rows, ["d", "D/r", "p", "points", "variance", "covered (%)"], "github")
 
 
-def asked_keys(description: str, repetitions: int) -> jax.Array:
-    """One key per repetition, of as many as the command line asks for."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--repetitions", type=int, default=repetitions)
-    return jax.random.split(jax.random.key(0), parser.parse_args().repetitions)
-
-
 def main() -> None:
-    """Print both tables."""
-    keys = asked_keys(__doc__, 10_000)
+    """Print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=10_000)
+    keys = jax.random.split(jax.random.key(0), parser.parse_args().repetitions)
     print(f"flux: percent covered (units), {len(keys)} repetitions\n\n{flux_table(keys)}\n")
+    print(f"adaptive_flux: percent covered (directions)\n\n{adaptive_table(keys)}\n")
     print(f"volume, exact divergence\n\n{volume_table(keys)}")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from benchmarks.stated_errors import calibrations
 from plap_jax import Estimate, GaussianMixture, flux
 from plap_jax.directions import KINDS
 from tests.helpers.numpy_twin import Mixture, circle_kappa, planar_kappa, sphere_kappa
@@ -75,3 +76,16 @@ def test_intervals_cover_the_truth(case, kind):
     for p, lower, upper in zip(case.orders, low, high, strict=True):
         covered = np.mean((lower <= truth(case, p)) & (truth(case, p) <= upper))
         assert 0.93 <= covered <= 0.97, f"p={p}: {covered:.3f}"
+
+
+@pytest.mark.parametrize(
+    ("d", "n", "repetitions"),
+    [(12, 64, 400), *(pytest.param(d, 240, 1000, marks=pytest.mark.slow) for d in (2, 12, 64))],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_stated_errors_are_the_true_ones(d, n, repetitions, kind):
+    """Within 15 %, in root mean square, on other fields than above: beside a saddle, a narrow component, amid five."""
+    ratios = [one.ratio for one in calibrations(d, kind, n, repetitions)]
+    told = [ratio for ratio in ratios if np.isfinite(ratio)]  # some fields leave pairs and frames but rounding
+    assert len(told) >= 8
+    assert all(0.85 <= ratio <= 1.15 for ratio in told), ratios
