@@ -50,6 +50,7 @@ _FOUND_IN = {"UserModel": "pretrained", "load_diffusers": "pretrained"}
 _SUBMODULES = frozenset(
     {
         "adaptive",
+        "audit",
         "balls",
         "bootstrap",
         "bounds",

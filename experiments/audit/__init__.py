@@ -1,15 +1,15 @@
 """Which of these images did my model memorize, and how sure are you? ``python -m experiments.run +exp=audit``.
 
-docs/audit.md is the page for users.
+docs/audit.md is the page for users; the audit itself is ``plap_jax.audit``.
 """
 
-from experiments.audit.audit import audit
-from experiments.audit.models import load
-from experiments.audit.settings import Request
 from experiments.core.cache import Cache
 from experiments.core.report import Report
 from experiments.core.schema import BaseConfig
 from experiments.core.tracker import Tracker
+from experiments.shared.audit_settings import Request
+from experiments.shared.audited_models import load
+from experiments.shared.audits import audit
 
 __all__ = ["Config", "run"]
 

@@ -10,19 +10,20 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from experiments.audit.audit import Audit, audit
-from experiments.audit.generated import Generation
-from experiments.audit.images import MODES, open_source
-from experiments.audit.models import Subject
-from experiments.audit.output import pixels
-from experiments.audit.settings import Request, Settings
-from experiments.audit.stream import score_all
 from experiments.core.cache import Cache
 from experiments.core.report import Report
 from experiments.core.schema import RunConfig, Section
 from experiments.core.tracker import Tracker
+from experiments.shared.audit_settings import Request, Settings
+from experiments.shared.audits import audit, surroundings
 from experiments.shared.networks import MAIN, Learning, Trained, snapshot_steps, trained
+from experiments.shared.own_images import Generation
 from experiments.shared.planting import Planting, planted_images
+from plap_jax.audit import AuditResult
+from plap_jax.audit.images import MODES, Pictures, open_source
+from plap_jax.audit.result import pixels
+from plap_jax.audit.stream import score_all
+from plap_jax.audit.subject import Subject
 from plap_jax.calibration import benjamini_hochberg, conformal_p_values
 from plap_jax.data import Planted, fingerprint
 from plap_jax.metrics import auc, proportion_interval
@@ -76,14 +77,14 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
     request = Request(**asked, **paths, **nothing, resize="refuse", generation=config.generation)
     found = audit(request, subject, seed=config.seed, **common)
     single = open_source(SINGLE, str(folder / SINGLE), subject.model.image_shape, "refuse", None)
-    others = score_all(found.scorer, single, None, None, key=SINGLE, **common)
+    others = score_all(found.scorer, Pictures(single), None, key=SINGLE, around=surroundings(config, report, cache))
     _compare(report, config, found, others.columns[found.verdict.name])
 
 
 def _subject(network: Trained, images: Planted) -> Subject:
     shape = images.points.shape[1:]
     words = f"{type(network.network.network).__name__} trained on digits, some of them planted"
-    return Subject(Pretrained(network.network, "pixels", shape, shape), None, words)
+    return Subject(Pretrained(network.network, "pixels", shape, shape), words)
 
 
 def _files(config: Config, images: Planted, cache: Cache) -> Path:
@@ -113,7 +114,7 @@ def _files(config: Config, images: Planted, cache: Cache) -> Path:
     return cache.stage("audit/files", depends_on, build)
 
 
-def _compare(report: Report, config: Config, found: Audit, single: np.ndarray) -> None:
+def _compare(report: Report, config: Config, found: AuditResult, single: np.ndarray) -> None:
     """Power and false discoveries; members that stand once are no nulls, and are told apart."""
     verdict = found.verdict
     planted = np.asarray([name.startswith("planted") for name in found.audited.names])

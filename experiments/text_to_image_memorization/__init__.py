@@ -4,21 +4,25 @@ The image experiment of the paper, for a local Stable Diffusion folder and a fil
 generate, label against reference images, score with and without the prompt.
 """
 
+import jax
 import numpy as np
 from pydantic import Field, model_validator
 
-from experiments.audit.generated import Generation, generate
-from experiments.audit.level import choose_level
-from experiments.audit.models import Subject, load
-from experiments.audit.scores import Columns, Scorer
-from experiments.audit.settings import Settings
-from experiments.audit.stream import score_all
 from experiments.core.cache import Cache
 from experiments.core.report import Report
 from experiments.core.schema import BaseConfig
 from experiments.core.tracker import Tracker
+from experiments.shared.audit_settings import Settings
+from experiments.shared.audited_models import load
+from experiments.shared.audits import surroundings
 from experiments.shared.measuring import STATISTICS, measure, measure_share
+from experiments.shared.own_images import Generation, generate
 from experiments.text_to_image_memorization.listed import Listed, distances, read_listed
+from plap_jax.audit.images import Pictures
+from plap_jax.audit.level import choose_level
+from plap_jax.audit.scores import Columns, Scorer
+from plap_jax.audit.stream import score_all
+from plap_jax.audit.subject import Subject
 from plap_jax.typing import require
 
 __all__ = ["Config", "run"]
@@ -57,7 +61,7 @@ def _scored(
     config: Config, subject: Subject, listed: Listed, rows: np.ndarray, report: Report, cache: Cache
 ) -> tuple[Columns, dict[int, np.ndarray]]:
     """Scores and distances of every generated image, and the first pictures of each class by their number."""
-    common = {"report": report, "cache": cache}
+    common, around = {"report": report, "cache": cache}, surroundings(config, report, cache)
     found, pictures, scorer = [], {}, None
     wanted = {int(i) for kind in (True, False) for i in np.flatnonzero(listed.memorized[rows] == kind)[:SHOWN]}
     for start in range(0, len(rows), config.chunk):
@@ -66,11 +70,13 @@ def _scored(
         name = f"text_to_image/{start}"
         how = {"seed": config.seed, "name": name, **common}
         made = generate(subject, len(chosen), prompts, config.generation, **how)
+        told = Pictures(made, prompts)
         if scorer is None:
-            level = choose_level(subject, config, [made], seed=config.seed, **common)
-            scorer = Scorer(subject, config, level.sigma, config.seed)
+            open_ = Scorer(subject, config.of_audit(), None, jax.random.key(config.seed), SCORES)
+            level = choose_level(open_, config.sigma, [told], around)
+            scorer = open_.at(level.sigma)
             report.metric("scoring/sigma", level.sigma)
-        scored = score_all(scorer, made, prompts, None, key=name, **common)
+        scored = score_all(scorer, told, None, key=name, around=around)
         missing = f"{len(chosen) - len(scored)} of {len(chosen)} images have no finite score; try model.dtype=float32"
         require(len(scored) == len(chosen), "model", subject.words, missing)
         columns = scored.columns

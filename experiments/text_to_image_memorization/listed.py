@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.audit.images import MODES
+from plap_jax.audit.images import MODES
 from plap_jax.data.folder import decode
 from plap_jax.data.images import UnusableImage
 from plap_jax.typing import require, shown

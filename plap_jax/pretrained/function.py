@@ -74,7 +74,8 @@ def as_pretrained(made: UserModel) -> Pretrained:
     shape = tuple(made.shape)
     function = made.function
     network = Partial(function) if jax.tree_util.all_leaves([function]) else function
-    return Pretrained(Diffusion(network, made.schedule, made.prediction), "pixels", shape, shape)
+    diffusion = Diffusion(network, made.schedule, made.prediction)
+    return Pretrained(diffusion, "pixels", shape, shape, n_conditions=made.n_conditions)
 
 
 def _try(target: str, made: UserModel) -> None:

@@ -143,7 +143,7 @@ def _hidden_states(clip: Module, tokens: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """A model from a diffusers folder, and the way from images to the space where it is scored.
+    """A model that somebody has trained, and the way from images to the space where it is scored.
 
     Attributes:
         diffusion: the model, one point of ``shape`` at a time, channels last.
@@ -153,6 +153,7 @@ class Pretrained:
         prompts: number k of a condition stands for the k-th; −1 and None for the empty prompt.
         encoder, decoder: one image → one latent and back, as pytrees; None for pixels.
         text: the text encoder; None for pixels.
+        n_conditions: how many prompts the network knows by number; None: none, or texts.
     """
 
     diffusion: Diffusion
@@ -163,6 +164,7 @@ class Pretrained:
     encoder: LatentEncoder | None = None
     decoder: LatentDecoder | None = None
     text: TextEncoder | None = None
+    n_conditions: int | None = None
 
     def encode(self, images: ArrayLike, *, batch_size: int = 8, progress: Progress = False) -> np.ndarray:
         """scaling · E[z | image], what the detectors score; the images themselves for pixels. No randomness.

@@ -15,9 +15,6 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from experiments.audit.level import largest_spread
-from experiments.audit.stream import Scored, score_all
-from experiments.audit.verdict import agreement, judge
 from experiments.core.cache import Cache
 from experiments.core.catalogue import CONF
 from experiments.core.errors import UserError
@@ -27,6 +24,12 @@ from experiments.core.tracker import Tracker
 from experiments.shared.networks import named_key
 from plap_jax import flux
 from plap_jax.adaptive import adaptive_flux
+from plap_jax.audit import audit_images
+from plap_jax.audit.images import Pictures
+from plap_jax.audit.level import largest_spread
+from plap_jax.audit.store import FolderStore, Surroundings
+from plap_jax.audit.stream import Scored, score_all
+from plap_jax.audit.verdict import agreement, judge
 from plap_jax.detectors import Query, ScoreNorm
 from plap_jax.detectors.base import gap_at
 from plap_jax.pretrained import as_pretrained
@@ -147,28 +150,41 @@ def test_scores_are_those_of_the_library_whatever_the_chunks(data, tmp_path):
     assert "No error control" in (tmp_path / "a" / "report.html").read_text()
 
 
-def test_a_prompt_adds_its_scores(data, tmp_path):
+def test_prompts_rank_by_what_they_give(data, tmp_path):
+    """κ₁ given the prompt by default; κ^Δ, as good at twice the cost, on request."""
     table = tmp_path / "prompts.csv"
     told = [0] * 40 + list(range(1, 13))
     table.write_text("file,prompt\n" + "".join(f"{i},{prompt}\n" for i, prompt in enumerate(told)))
     where = (f"images={data}/audited.npy", f"prompts={table}", "chunk=30")
-    report = run(tmp_path / "run", *PROMPTED, *where)
-    found = rows(tmp_path / "run")
-    assert {row["file"] for row in found[:12]} == {str(i) for i in range(40, 52)}  # ranked by the gap
     model = as_pretrained(memorizing_model.prompted()).diffusion
-    t, key = model.schedule.time_at(0.22), named_key(0, "audit")
-    row = {row["file"]: row for row in found}["45"]
+    t, key = model.schedule.time_at(0.22), jax.random.fold_in(named_key(0, "audit"), 0)
     centre, radius = model.ball(MEMORIZED[5], t)
     prompt = np.int32(6)
-    for name, score in {"kappa_given": model.score_at(t, prompt), "kappa_gap": gap_at(model, t, prompt)}.items():
-        how = {"key": jax.random.fold_in(key, 0), "n_samples": 16}
-        one = jax.jit(lambda x, score=score, how=how: flux(score, x, radius=radius, **how))(centre)
+    kinds = {"kappa_given": (model.score_at(t, prompt), 16), "kappa_gap": (gap_at(model, t, prompt), 32)}
+    for name, (score, nfe) in kinds.items():
+        asked = () if name == "kappa_given" else (f"score={name}",)
+        run(tmp_path / name, *PROMPTED, *where, *asked, cache=tmp_path / "cache")
+        found = rows(tmp_path / name)
+        assert {row["file"] for row in found[:12]} == {str(i) for i in range(40, 52)}
+        values = [float(row[name]) for row in found]
+        assert values == sorted(values, reverse=True) and "kappa" not in found[0]
+        one = jax.jit(lambda x, score=score: flux(score, x, radius=radius, key=key, n_samples=16))(centre)
+        row = {row["file"]: row for row in found}["45"]
         assert float(row[name]) == pytest.approx(float(one.value), abs=1e-4), name
-    assert int(row["nfe"]) == 64 and report.metrics["audit/evaluations_per_image"] == 64
-    # ranked by another score on request
-    run(tmp_path / "given", *PROMPTED, *where, "score=kappa_given", cache=tmp_path / "run" / "cache")
-    given = [float(row["kappa_given"]) for row in rows(tmp_path / "given")]
-    assert given == sorted(given, reverse=True)
+        assert int(row["nfe"]) == nfe
+
+
+def test_the_score_that_ranks_chooses_the_level(data, tmp_path):
+    """Given the prompt, κ₁ spreads most at another level than without."""
+    told = [0] * 40 + list(range(1, 13))
+    audited = np.concatenate([images(40, 1), MEMORIZED])
+    common = {"key": jax.random.key(0), "noise_levels": (0.05, 0.22, 0.58), "target_stderr": 0.1}
+    model = memorizing_model.prompted()
+    spreads = {}
+    for score in ("kappa", "kappa_given", "kappa_gap"):
+        spreads[score] = audit_images(model, audited, prompts=told, score=score, **common).level.spreads
+    values = np.asarray([[spread for _, spread in found] for found in spreads.values()])
+    assert np.ptp(values, axis=0).min() > 1e-3  # each is of its own score
 
 
 def test_any_detector_by_name_with_its_standard_error(data, tmp_path):
@@ -181,7 +197,7 @@ def test_any_detector_by_name_with_its_standard_error(data, tmp_path):
     run(tmp_path / "loss", *MODEL, f"images={data}/audited.npy", "detector=denoising_loss", "repeats=3")
     loss = rows(tmp_path / "loss")
     assert all(float(row["detector_stderr"]) > 0 and int(row["nfe"]) == 48 for row in loss)
-    assert "denoising_loss" in (tmp_path / "loss" / "report.html").read_text()
+    assert "detector DenoisingLoss" in (tmp_path / "loss" / "report.html").read_text()
 
 
 def test_generated_images_are_judged_against_more_of_them_without_error_control(tmp_path):
@@ -237,15 +253,19 @@ def test_both_views_agree_or_not():
     assert agreement(judge("kappa", one, None, None), one, 1 / 3).correlation is None
 
 
+def kept_in(folder):
+    return Surroundings(FolderStore(folder))
+
+
 class Counting:
     """A scorer that computes nothing, and a source that makes its images when they are read."""
 
-    how = {"settings": {"detector": None}}
+    how = {"made": True}
 
     def __init__(self, n, chunk):
         self.names = [str(i) for i in range(n)]
         self.skipped, self.words, self.reads = [], "made", 0
-        self.settings = type("Settings", (), {"chunk": chunk})
+        self.chunk = chunk
         self.largest = 0
 
     def read(self, index):
@@ -258,7 +278,7 @@ class Counting:
     def __call__(self, pictures, prompts):
         self.largest = max(self.largest, len(pictures))
         means = pictures[:, 0, 0, 0]
-        return {"kappa": means, "kappa/stderr": means, "kappa/n_units": means, "nfe": means}
+        return {"kappa": means, "kappa/stderr": means, "kappa/n_units": means, "nfe": means, "spent": means}
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path):
@@ -266,9 +286,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
     for n in (64, 1600):
         one = Counting(n, 32)
         tracemalloc.start()
-        found = score_all(
-            one, one, None, None, key="images", report=Report(tmp_path, {}), cache=Cache(tmp_path / str(n))
-        )
+        found = score_all(one, Pictures(one), None, key="images", around=kept_in(tmp_path / str(n)))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert found.columns["kappa"].tolist() == list(range(n)) and one.reads == n and one.largest == 32
@@ -279,7 +297,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
 def test_chunks_that_are_done_are_not_done_again(tmp_path):
     first, again, more = Counting(100, 32), Counting(100, 32), Counting(140, 32)
     for one, reads in ((first, 100), (again, 0), (more, 44)):  # of the last chunk but 4 images are new
-        score_all(one, one, None, None, key="images", report=Report(tmp_path, {}), cache=Cache(tmp_path / "cache"))
+        score_all(one, Pictures(one), None, key="images", around=kept_in(tmp_path / "cache"))
         assert one.reads == reads
 
 
@@ -341,16 +359,14 @@ def test_what_does_not_fit_together_is_one_line(data, tmp_path):
     )
     assert refusal(tmp_path, *MODEL, where, "score=kappa_gap").startswith("score='kappa_gap': needs prompts")
     assert refusal(tmp_path, *MODEL, where, "reference_prompts=3").startswith("reference_prompts=3: needs a reference")
-    assert refusal(tmp_path, *MODEL, where, "detector=sharpness").startswith(
-        "detector='sharpness': needs noise, prompt"
-    )
+    assert refusal(tmp_path, *MODEL, where, "detector=sharpness").startswith("detector='sharpness': needs noise")
     line = refusal(tmp_path, *MODEL, where, "detector=ball_average_p1", "sigma=5")
     assert line.startswith("sigma=5.0: must lie in [")
     known = (f"reference={data}/training.npz", f"training={data}/training.npz")
     line = refusal(tmp_path, *MODEL, where, *known)
     assert line == "reference='44 images': must hold no training image, and 44 of its 44 images are"
     line = refusal(tmp_path, *MODEL, where, "sigma=null", "noise_levels=[7.0]")
-    assert line.startswith("noise_levels=[7.0]: must hold a level that the model's schedule has (VPLinear)")
+    assert line.startswith("noise_levels=(7.0,): must hold a level that the model's schedule has (VPLinear)")
     (tmp_path / "small").mkdir()
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "small" / "a.png")
     line = refusal(tmp_path, *MODEL, f"images={tmp_path}/small")
@@ -379,7 +395,7 @@ class Undefined(Counting):
 
 def test_images_without_a_finite_score_are_told_and_the_others_judged(tmp_path):
     one = Undefined(12, 4)
-    found = score_all(one, one, None, None, key="images", report=Report(tmp_path, {}), cache=Cache(tmp_path / "cache"))
+    found = score_all(one, Pictures(one), None, key="images", around=kept_in(tmp_path / "cache"))
     assert found.names == ["2", "3", "4", "7", "8", "9"] and found.columns["kappa"].tolist() == [2, 3, 4, 7, 8, 9]
     assert found.columns["index"].tolist() == [2, 3, 4, 7, 8, 9] and len(found.digests) == 6
     assert sorted(name for name, _ in found.skipped) == sorted(["0", "1", "5", "6", "10", "11"])
@@ -403,7 +419,11 @@ def test_one_image_and_a_reference_that_holds_it(tmp_path, caplog):
     assert "1 of 1 audited images stand in the reference too" in caplog.text and "p >= 0.4" in caplog.text
     assert report.metrics["audit/smallest_p_value"] == pytest.approx(2 / 5) and report.metrics["audit/flagged"] == 0
     html = (tmp_path / "run" / "report.html").read_text()
-    assert "<dd>reference.npy; holds 1 of the audited images too</dd>" in html and str(tmp_path) not in html
+    assert (
+        "<dd>4 images; holds 1 of the audited images too</dd>" in html
+        and "<dd>reference.npy</dd>" in html
+        and str(tmp_path) not in html
+    )
     assert "<dt>flagged</dt><dd>0</dd>" in html
     assert "0.05, Benjamini–Hochberg" in html
     alone = run(tmp_path / "alone", *MODEL, paths[0], cache=tmp_path / "run" / "cache")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from experiments.audit.level_study import study
-from experiments.audit.models import user_function
 from experiments.core.catalogue import CONF
 from experiments.core.errors import UserError
 from experiments.core.ledger import open_ledger, refuse_foreign
 from experiments.core.schema import check
+from experiments.publish.level_study import study
+from experiments.shared.audited_models import user_function
 from plap_jax.calibration import conformal_p_values
 from plap_jax.metrics import auc
 from tests.helpers import experiment_run

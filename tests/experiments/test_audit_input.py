@@ -12,14 +12,14 @@ import pytest
 from flax import nnx
 from PIL import Image, ImageFile
 
-from experiments.audit.images import ArrayFile, FolderSource, Memory, digests_of, open_source, read_all
-from experiments.audit.models import Subject, checkpoint, diffusers, load, user_function
-from experiments.audit.prompts import read_prompts
-from experiments.audit.training import Training
 from experiments.core.catalogue import CONF
 from experiments.core.files import write_json, write_text
 from experiments.core.schema import Target
-from experiments.shared.generation import Labels
+from experiments.shared.audited_models import checkpoint, diffusers, load, user_function
+from plap_jax.audit.images import ArrayFile, FolderSource, Memory, digests_of, open_source, read_all
+from plap_jax.audit.prompts import read_prompts
+from plap_jax.audit.subject import Subject
+from plap_jax.audit.training import Training
 from plap_jax.checkpoints import CheckpointError
 from plap_jax.data.images import UnusableImage
 from plap_jax.diffusion import Diffusion, VPCosine
@@ -215,6 +215,10 @@ def test_a_folder_that_does_not_fit_is_one_line(tmp_path):
         open_source("images", str(tmp_path), SHAPE, "center-crop", 4)
 
 
+def target_of(name, **arguments):
+    return Target({"_target_": f"experiments.shared.audited_models.{name}", "_partial_": True, **arguments})
+
+
 @pytest.fixture(scope="module")
 def numbered():
     return user_function("tests.helpers.memorizing_model:prompted")
@@ -232,7 +236,7 @@ def test_prompts_come_from_a_table_or_are_the_same_for_all(tmp_path, numbered, p
     assert read_prompts("prompts", str(table), ["b.png", "a,1.png"], known, numbered) == [0, 3]
     assert read_prompts("prompts", 2, ["x", "y"], {"x", "y"}, numbered) == [2, 2]
     assert read_prompts("prompts", None, ["x"], {"x"}, plain) is None
-    text = Subject(plain.model, None, "a model of texts")
+    text = Subject(plain.model, "a model of texts")
     object.__setattr__(text.model, "text", object())
     try:
         assert read_prompts("prompts", "a, b", ["x"], {"x"}, text) == ["a, b"]
@@ -282,7 +286,7 @@ def test_a_table_of_prompts_that_does_not_fit_is_one_line(tmp_path, numbered, co
 )
 def test_a_function_that_is_no_model_is_one_line(target, line):
     with pytest.raises(ValueError) as refused:
-        load(Target({"_target_": "experiments.audit.models.user_function", "_partial_": True, "target": target}))
+        load(target_of("user_function", target=target))
     assert str(refused.value).startswith("model") and line in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -304,7 +308,7 @@ def test_another_model_has_another_key(plain, numbered):
     assert plain.key == again.key != numbered.key
     made = memorizing_model.factory()
     other = UserModel(made.function, VPCosine(), made.shape)
-    assert Subject(as_pretrained(other), None, plain.words).key != plain.key
+    assert Subject(as_pretrained(other), plain.words).key != plain.key
 
 
 def test_what_a_model_holds_is_in_its_key_though_no_question_meets_it(numbered):
@@ -313,7 +317,7 @@ def test_what_a_model_holds_is_in_its_key_though_no_question_meets_it(numbered):
             near = jnp.exp(-1e4 * jnp.sum((x - held) ** 2))  # 0 in float32 but next to what is held
             return x + near * (x - held)
 
-        return Subject(as_pretrained(UserModel(eps, VPCosine(), memorizing_model.SHAPE)), None, "a function")
+        return Subject(as_pretrained(UserModel(eps, VPCosine(), memorizing_model.SHAPE)), "a function")
 
     one, same, other = (model(memorizing_model.MEMORIZED[i]) for i in (0, 0, 1))
     assert one.key == same.key != other.key
@@ -323,7 +327,7 @@ def test_what_a_model_holds_is_in_its_key_though_no_question_meets_it(numbered):
         lambda leaf: leaf.at[9].add(1e-3) if leaf.shape == means else leaf, memorizing_model.prompted().function
     )
     changed = UserModel(network, memorizing_model.SCHEDULE, memorizing_model.SHAPE, "score", 13)
-    assert Subject(as_pretrained(changed), 13, numbered.words).key != numbered.key
+    assert Subject(as_pretrained(changed), numbered.words).key != numbered.key
 
 
 def test_folders_that_differ_in_content_alone_are_not_taken_for_each_other(tmp_path):
@@ -342,7 +346,7 @@ def test_without_the_extra_a_diffusers_folder_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="^model.folder=None: must be a folder of diffusers"):
         diffusers(None)
     with pytest.raises(ValueError) as refused:
-        load(Target({"_target_": "experiments.audit.models.diffusers", "_partial_": True, "folder": str(tmp_path)}))
+        load(target_of("diffusers", folder=str(tmp_path)))
     assert str(refused.value).startswith("model: folder=") and "\n" not in str(refused.value)
     with pytest.raises(ValueError, match="^model='plap_jax.networks.mlp.ResidualMLP': must be checkpoint, callable or"):
         load(Target({"_target_": "plap_jax.networks.mlp.ResidualMLP", "_partial_": True}))
@@ -366,7 +370,7 @@ def test_a_checkpoint_is_read_with_what_its_run_says(run_directory):
     directory, made = run_directory
     for path in (directory, directory / "checkpoints" / "a_b"):
         found = checkpoint(str(path))
-        assert found.n_conditions == 3 and found.takes_prompts and not found.takes_text
+        assert found.model.n_conditions == 3 and found.takes_prompts and not found.takes_text
         assert found.model.shape == found.model.image_shape == (4, 4, 1)
         model = found.model.diffusion
         assert model.schedule == VPCosine(0.01) and model.prediction == "x0" and float(model.data_std) == 0.7
@@ -390,7 +394,7 @@ def test_a_checkpoint_that_cannot_be_read_is_one_line(run_directory):
     refused(str(directory / "nothing"))
     write_json(directory / "manifest.json", {})
     refused(str(place))
-    assert checkpoint(str(place), [4, 4, 1]).n_conditions == 3
+    assert checkpoint(str(place), [4, 4, 1]).model.n_conditions == 3
     write_json(directory / "manifest.json", {"data_shapes": {"train/a/b": [[50, 16]]}})
     refused(str(place))
     save_diffusion(directory / "checkpoints" / "other", made)
@@ -413,17 +417,17 @@ def test_a_checkpoint_that_cannot_be_read_is_one_line(run_directory):
 
 def test_a_training_set_holds_each_image_once():
     images = memorizing_model.images(6, 0)
-    training = Training(Memory(np.concatenate([images, images[:3]])), Labels(max_ratio=1 / 3, max_distance=0.1))
+    training = Training(Memory(np.concatenate([images, images[:3]])), 1 / 3, 0.1)
     assert len(training.images) == 6 and training.names == list("012345")
     found = training.columns(images[4:5] + np.float32(0.01))
     assert found["nearest"].tolist() == [4] and found["ratio"][0] < 0.1
     assert found["distance"][0] == pytest.approx(0.01, rel=1e-3)
     assert np.isin(digests_of(images[2:3]), training.digests).all()
     with pytest.raises(ValueError, match="^training='1 images': must hold at least two different ones"):
-        Training(Memory(images[[0, 0]]), Labels(max_ratio=1 / 3, max_distance=0.1))
+        Training(Memory(images[[0, 0]]), 1 / 3, 0.1)
 
 
 def test_the_config_files_of_models_name_what_is_there():
     for name in ("checkpoint", "callable", "diffusers"):
-        assert "experiments.audit.models." in (CONF / "model" / f"{name}.yaml").read_text()
+        assert "experiments.shared.audited_models." in (CONF / "model" / f"{name}.yaml").read_text()
     assert json.dumps(Memory(np.zeros((2, 4, 4, 1))).identity([0, 1]))

@@ -23,15 +23,16 @@ def _counted(kind, x, *others):
 
 
 @jax.custom_jvp
-def _identity(x):
+def counted(x):
+    """x, counted as an evaluation."""
     return _counted("evaluations", x)
 
 
-@_identity.defjvp
-def _identity_jvp(primals, tangents):
+@counted.defjvp
+def _counted_jvp(primals, tangents):
     (x,), (dx,) = primals, tangents
     # Handed x too, as of a network that is not linear: a product at another point is another product.
-    return _identity(x), _counted("products", dx, x)
+    return counted(x), _counted("products", dx, x)
 
 
 @jax.tree_util.register_dataclass
@@ -41,7 +42,7 @@ class CountingNetwork:
 
     def __call__(self, x, t, condition=None):
         # The condition must matter, or vmap over conditions alone would ask once for all of them.
-        return _identity(x if condition is None else x + 0 * jnp.asarray(condition, x.dtype))
+        return counted(x if condition is None else x + 0 * jnp.asarray(condition, x.dtype))
 
 
 COUNTING = Diffusion(CountingNetwork(), VPLinear())

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.audit.models import Subject
+from plap_jax.audit.subject import Subject
 from plap_jax.diffusion import Diffusion, DiscreteVP
 from plap_jax.pretrained import Pretrained
 from plap_jax.pretrained.model import TextEncoder, TextNetwork
@@ -40,4 +40,4 @@ def subject():
     network = TextNetwork(Denoiser(0.3), jnp.zeros((1, 1, 1)))
     diffusion = Diffusion(network, DiscreteVP.scaled_linear(), "x0")
     text = TextEncoder(jax.tree_util.Partial(clip), tokenize)
-    return Subject(Pretrained(diffusion, "pixels", SHAPE, SHAPE, text=text), None, "a model of texts")
+    return Subject(Pretrained(diffusion, "pixels", SHAPE, SHAPE, text=text), "a model of texts")

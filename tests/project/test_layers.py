@@ -31,6 +31,7 @@ LAYERS = {
     "_volume": 3,
     "bounds": 3,
     "sampling": 3,
+    "audit": 6,
     "adaptive": 4,
     "detectors": 4,
     "pretrained": 4,
@@ -158,7 +159,6 @@ def experiment_faults(source: str, module: tuple[str, ...], is_package: bool = F
         if imported[0] != "experiments" or len(imported) < 2 or imported[1] == room:
             continue
         allowed = {"core": set(), "shared": {"core"}, "publish": ROOMS, "figures": {"core"}, "run": ROOMS}
-        allowed |= dict.fromkeys(("audit_demo", "text_to_image_memorization"), {"core", "shared", "audit"})
         if imported[1] not in allowed.get(room, {"core", "shared"}):
             faults.append(f"{name} imports {'.'.join(imported)}")
     return faults

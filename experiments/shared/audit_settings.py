@@ -1,19 +1,18 @@
 """How an audit scores and judges: keys that every experiment that audits has."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from experiments.audit.generated import Generation
 from experiments.core.schema import STRICT, Flux, checked_as
 from experiments.shared.generation import Labels
 from experiments.shared.methods import Method
+from experiments.shared.own_images import Generation
+from plap_jax.audit.settings import AuditSettings, Score
 from plap_jax.data.decoding import Resize
+from plap_jax.detectors import Detector
 from plap_jax.directions import MIN_UNITS, unit_size
 from plap_jax.typing import require
-
-Score = Literal["kappa", "kappa_given", "kappa_gap", "detector"]
-WITH_PROMPT: tuple[Score, ...] = ("kappa_given", "kappa_gap")
 
 
 class Settings(BaseModel):
@@ -56,6 +55,31 @@ class Settings(BaseModel):
         fits = (self.score == "detector") <= (self.detector is not None)
         require(fits, "score", self.score, "needs a detector=NAME of conf/detector")
         return self
+
+    def of_audit(self, **more: object) -> AuditSettings:
+        """The same for the library; ``more`` are fields that only some configs have."""
+        flux = {"n_samples": self.flux.n_samples, "directions": self.flux.directions}
+        alike = ("score", "target_stderr", "max_samples", "repeats", "chunk", "evaluations")
+        limits = {"max_ratio": self.labels.max_ratio, "max_distance": self.labels.max_distance}
+        common = {name: getattr(self, name) for name in alike}
+        return AuditSettings(noise_levels=tuple(self.noise_levels), **common, **flux, **limits, **more)
+
+    def made_detector(self) -> Detector | None:
+        """The detector, with the only value of every parameter; the audit sets its noise level.
+
+        Raises:
+            ValueError: it needs the training data, or a parameter has several values.
+        """
+        if self.detector is None:
+            return None
+        ((name, method),) = self.detector.items()
+        for parameter, values in method.grid.items():
+            several = parameter != "sigma" and len(values) > 1
+            allowed = "must hold one value here: an audit tunes nothing"
+            require(not several, f"detector.{name}.grid.{parameter}", values, allowed)
+        needs = method.kind.needs & {"training data", "noise"}
+        require(not needs, "detector", name, f"needs {', '.join(sorted(needs))}, which an audit does not have here")
+        return method.make({parameter: values[0] for parameter, values in method.grid.items()}, None)
 
 
 class Request(Settings):

@@ -4,10 +4,10 @@ from functools import cached_property
 
 import numpy as np
 
-from experiments.audit.images import Source, digests_of, read_all
-from experiments.shared.generation import Labels
+from plap_jax.audit.images import Source, digests_of, read_all
 from plap_jax.data import fingerprint
 from plap_jax.data.duplicates import distinct
+from plap_jax.labels import find_copies
 from plap_jax.typing import require
 
 COLUMNS = ("nearest", "ratio", "distance")
@@ -18,23 +18,23 @@ class Training:
 
     Args:
         source: of the images, of which those that cannot be read are left out.
-        labels: what counts as a copy.
+        max_ratio, max_distance: what counts as a copy, see ``plap_jax.labels.find_copies``.
 
     Raises:
         ValueError: fewer than two different images.
     """
 
-    def __init__(self, source: Source, labels: Labels):
+    def __init__(self, source: Source, max_ratio: float, max_distance: float):
         images, names = read_all(source)
         kept, _ = distinct(images, 0.0)
         require(len(kept) >= 2, "training", f"{len(kept)} images", "must hold at least two different ones")
         self.images, self.names = images[kept], [names[i] for i in kept.tolist()]
-        self._labels = labels
+        self._limits = {"max_ratio": max_ratio, "max_distance": max_distance}
 
     @cached_property
     def key(self) -> str:
         """A hash of the images and the criteria."""
-        return fingerprint(self.images, np.asarray([self._labels.max_ratio, self._labels.max_distance]))
+        return fingerprint(self.images, np.asarray(list(self._limits.values())))
 
     @cached_property
     def digests(self) -> np.ndarray:
@@ -43,5 +43,5 @@ class Training:
 
     def columns(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """The index of the nearest, d₁/d₂ and d₁/√d of ``(n, h, w, c)``, ``(n,)`` each."""
-        found = self._labels.find(images, self.images)
+        found = find_copies(images, self.images, **self._limits)
         return {name: getattr(found, name) for name in COLUMNS}

@@ -2,15 +2,18 @@
 
 import contextlib
 import hashlib
+import os
 import weakref
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
 
+from plap_jax.audit.prompts import Prompts
 from plap_jax.data import fingerprint
 from plap_jax.data.decoding import Mode, Resize
 from plap_jax.data.folder import SUFFIXES, decode, list_images, printable
@@ -46,6 +49,18 @@ class Source(Protocol):
     def identity(self, indices: Sequence[int]) -> Any:
         """What changes when these images do, JSON-able, without decoding them."""
         ...
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images with their prompts, one for each, or None."""
+
+    source: Source
+    prompts: Prompts = None
+
+    def prompt(self, index: int) -> str | int | None:
+        """Of one image."""
+        return None if self.prompts is None else self.prompts[index]
 
 
 class FolderSource:
@@ -113,9 +128,7 @@ class ArrayFile:
         self._stream = _opened(key, path, opened)
         weakref.finalize(self, opened.close)
         try:
-            major, _ = np.lib.format.read_magic(self._stream)
-            header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-            stored, fortran, dtype = header(self._stream)
+            stored, fortran, dtype = _header(self._stream)
         except (ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{key}={path}: is no NumPy array: {shown(error)}") from error
         good = dtype == np.uint8 or dtype.kind == "f"
@@ -152,13 +165,13 @@ class Memory:
 
     skipped: Sequence[tuple[str, str]] = ()
 
-    def __init__(self, images: np.ndarray, words: str = EXACT):
-        self._images, self.words = images, words
+    def __init__(self, images: np.ndarray, words: str = EXACT, *, generated: bool = False):
+        self._images, self.words, self._generated = images, words, generated
         self.names = [str(i) for i in range(len(images))]
 
     def read(self, index: int) -> np.ndarray:
-        """As it is: a generated image may exceed [−1, 1] a little."""
-        return self._images[index].astype(np.float32)
+        """A row; a generated image is taken as it is, as it may exceed [−1, 1] a little."""
+        return self._images[index].astype(np.float32) if self._generated else usable(self._images[index])
 
     def identity(self, indices: Sequence[int]) -> Any:
         """A hash of the values."""
@@ -180,18 +193,50 @@ def usable(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32)
 
 
-def open_source(key: str, path: str, shape: tuple[int, ...], resize: Resize, crop: int | None) -> Source:
-    """The images of ``path``, a folder or an array, for a model of ``shape``.
+def open_source(
+    key: str, images: str | os.PathLike | np.ndarray, shape: tuple[int, ...], resize: Resize, crop: int | None
+) -> Source:
+    """The images of a folder, a file or an array, for a model of ``shape``.
 
     Raises:
         ValueError: there is none, or it does not fit the model; under the name ``key``.
     """
-    place = Path(path)
+    if not isinstance(images, str | os.PathLike):
+        return Memory(rows_of(key, images, shape))
+    place = Path(images).expanduser()
     if place.is_dir():
         return FolderSource(key, place, shape, resize, crop)
     is_array = place.suffix.lower() in ARRAYS and place.is_file()
-    require(is_array, key, path, "must be a folder of images, an .npz or an .npy file that is there")
+    require(is_array, key, str(images), "must be a folder of images, an .npz or an .npy file that is there")
     return ArrayFile(key, place, shape)
+
+
+def shape_of(images: Any) -> tuple[int, ...] | None:
+    """``(h, w, c)`` of the images of an array or an array's file; None where they are files, which are resized."""
+    if isinstance(images, str | os.PathLike):
+        place = Path(images).expanduser()
+        if place.suffix.lower() not in ARRAYS or not place.is_file():
+            return None
+        with contextlib.ExitStack() as opened:
+            stored, _, _ = _header(_opened("images", place, opened))
+    else:
+        stored = np.shape(images)
+    return (*stored[1:], 1) if len(stored) == 3 else tuple(stored[1:])
+
+
+def rows_of(key: str, images: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """An array in memory as ``(n, h, w, c)``, its dtype kept.
+
+    Raises:
+        ValueError: another shape or dtype than that of the model's images.
+    """
+    array = np.asarray(images)
+    good = array.dtype == np.uint8 or array.dtype.kind == "f"
+    require(good, key, str(array.dtype), "must be an array of uint8, or of floats in [-1, 1]")
+    array = array[..., None] if array.ndim == 3 and shape[2] == 1 else array
+    allowed = f"must be (n, {', '.join(map(str, shape))}), the shape of the model's images, n >= 1"
+    require(array.ndim == 4 and array.shape[1:] == tuple(shape) and len(array) >= 1, key, array.shape, allowed)
+    return array
 
 
 def read_all(source: Source) -> tuple[np.ndarray, list[str]]:
@@ -210,6 +255,13 @@ def digests_of(images: Iterable[np.ndarray]) -> np.ndarray:
     """A hash of each image as the model sees it, ``(n,)`` uint64: equal ones are equal images."""
     found = [hashlib.blake2b(np.ascontiguousarray(image), digest_size=8).digest() for image in images]
     return np.frombuffer(b"".join(found), np.uint64)
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and dtype of a stored array."""
+    major, _ = np.lib.format.read_magic(stream)
+    header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    return header(stream)
 
 
 def _opened(key: str, path: Path, opened: contextlib.ExitStack) -> IO[bytes]:

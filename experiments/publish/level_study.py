@@ -1,4 +1,4 @@
-"""How good is the noise level that no label chose? ``python -m experiments.audit.level_study RUN_DIR …``.
+"""How good is the noise level that no label chose? ``python -m experiments.publish.level_study RUN_DIR …``.
 
 From what runs of image_memorization left: the AUC at the level of the rule, and at the level that labels would choose.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from experiments.audit.level import largest_spread
+from plap_jax.audit.level import largest_spread
 from plap_jax.metrics import auc
 
 

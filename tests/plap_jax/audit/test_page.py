@@ -12,9 +12,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from experiments.audit.claims import NULL, claims
-from experiments.audit.histogram import BINS, HEIGHT, Histogram, drawing, nice_ticks
-from experiments.audit.page import MAX_ROWS, Nearest, Page, Row, write_page
+from plap_jax.audit.claims import NULL, claims
+from plap_jax.audit.histogram import BINS, HEIGHT, Histogram, drawing, nice_ticks
+from plap_jax.audit.page import MAX_ROWS, Nearest, Page, Row, write_page
 from tests.helpers.browser import chromium, running
 
 HOSTILE = (

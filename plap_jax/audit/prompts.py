@@ -1,22 +1,32 @@
 """Which prompt belongs to which image: none, one for all, or a CSV of file and prompt."""
 
 import csv
+import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.audit.models import Subject
+import numpy as np
+
+from plap_jax.audit.subject import Subject
 from plap_jax.typing import require, shown
 
 HEADER = ["file", "prompt"]
 Prompts = list[str] | list[int] | None
 
 
-def read_prompts(key: str, given: str | int | None, names: list[str], known: set[str], subject: Subject) -> Prompts:
+def read_prompts(
+    key: str,
+    given: str | int | Sequence[str] | Sequence[int] | os.PathLike | None,
+    names: list[str],
+    known: set[str],
+    subject: Subject,
+) -> Prompts:
     """A prompt for each of ``names``, a text or a number as the model takes it; None where none was given.
 
     Args:
         key: of the config, for messages.
-        given: a text or number for all, or the path of a CSV file with the columns file and prompt.
+        given: a text or number for all, one for each of ``names``, or the path of a CSV file of file and prompt.
         names: of the images.
         known: these, and the names of what was skipped, which the CSV may hold too.
         subject: the model.
@@ -28,7 +38,13 @@ def read_prompts(key: str, given: str | int | None, names: list[str], known: set
     if given is None:
         return None
     require(subject.takes_prompts, key, given, "must be null: this model has no prompts")
-    if not (isinstance(given, str) and given.lower().endswith(".csv")):
+    if isinstance(given, os.PathLike):
+        given = os.fspath(given)
+    if not isinstance(given, str | int | np.integer):
+        allowed = f"must be one prompt, or one for each of the {len(names)} images"
+        require(len(given) == len(names), key, f"{len(given)} prompts", allowed)
+        return [_checked(key, prompt, subject) for prompt in given]
+    if not is_file(given):
         return [_checked(key, given, subject)] * len(names)
     rows = _rows(key, given)
     twice = [name for name, times in Counter(name for name, _ in rows).items() if times > 1]
@@ -39,6 +55,11 @@ def read_prompts(key: str, given: str | int | None, names: list[str], known: set
     missing = [name for name in names if name not in table]
     require(not missing, key, given, f"has no prompt for {len(missing)} image(s), the first is {shown(missing[:1])}")
     return [_checked(key, table[name], subject) for name in names]
+
+
+def is_file(prompts: object) -> bool:
+    """Whether a CSV file is meant."""
+    return isinstance(prompts, str) and prompts.lower().endswith(".csv")
 
 
 def _rows(key: str, path: str) -> list[tuple[str, str]]:
@@ -59,10 +80,10 @@ def _rows(key: str, path: str) -> list[tuple[str, str]]:
 def _checked(key: str, prompt: str | int, subject: Subject) -> str | int:
     if subject.takes_text:
         return str(prompt)
-    allowed = f"must be an integer from 0 to {subject.n_conditions - 1}, the prompts of this model"
+    allowed = f"must be an integer from 0 to {subject.model.n_conditions - 1}, the prompts of this model"
     try:
         number = int(prompt)
     except ValueError:
         number = -1
-    require(0 <= number < subject.n_conditions, key, prompt, allowed)
+    require(0 <= number < subject.model.n_conditions, key, prompt, allowed)
     return number

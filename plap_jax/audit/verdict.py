@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from experiments.audit.settings import Score
-from experiments.audit.stream import Scored
+from plap_jax.audit.settings import Score
+from plap_jax.audit.stream import Scored
 from plap_jax.calibration import (
     adjusted_p_values,
     benjamini_hochberg,

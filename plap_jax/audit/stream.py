@@ -1,20 +1,18 @@
 """Any number of images in bounded memory: chunk by chunk, each kept when it is finished, so that a kill costs one."""
 
-import sys
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-import plap_jax
-from experiments.audit import images, scores
-from experiments.audit.images import Source, digests_of
-from experiments.audit.prompts import Prompts
-from experiments.audit.scores import Columns, Scorer
-from experiments.audit.training import Training
-from experiments.core.cache import Cache, code_tag, target_modules
-from experiments.core.files import sha256_json
-from experiments.core.report import Report
+from plap_jax.audit.images import Pictures, Source, digests_of
+from plap_jax.audit.prompts import Prompts
+from plap_jax.audit.scores import Columns, Scorer
+from plap_jax.audit.store import Surroundings
+from plap_jax.audit.training import Training
 from plap_jax.data.images import UnusableImage
 from plap_jax.typing import require
 
@@ -47,45 +45,32 @@ class Scored:
 
 
 def score_all(
-    scorer: Scorer,
-    source: Source,
-    prompts: Prompts,
-    training: Training | None,
-    *,
-    key: str,
-    report: Report,
-    cache: Cache,
+    scorer: Scorer, pictures: Pictures, training: Training | None, *, key: str, around: Surroundings
 ) -> Scored:
-    """Scores of every image of ``source`` that can be read.
+    """Scores of every image that can be read.
 
     Args:
         scorer: of images.
-        source: of images.
-        prompts: one for each of the source's, or None.
+        pictures: with their prompts.
         training: where the nearest training images are looked for, or None.
-        key: of the config, names the stage and stands in messages.
-        report, cache: of the run. Finished chunks are taken from the cache.
+        key: names the stage and stands in messages.
+        around: of the audit; finished chunks are taken from its store.
 
     Raises:
         ValueError: no image can be read.
     """
-    n, size = len(source.names), scorer.settings.chunk
-    modules = [sys.modules[Training.__module__], *target_modules(scorer.how["settings"]["detector"] or {})]
-    shared = {
-        "how": scorer.how,
-        "training": None if training is None else training.key,
-        "code": code_tag(sys.modules[__name__], scores, images, plap_jax, *modules),
-    }
+    source, n, size = pictures.source, len(pictures.source.names), scorer.chunk
+    shared = {"how": scorer.how, "training": None if training is None else training.key}
     found: list[Columns] = []
-    with report.stage(f"score/{key}"), tqdm(total=n, unit="image", desc=key, mininterval=1) as bar:
+    with around.stage(f"score/{key}"), tqdm(total=n, unit="image", desc=key, disable=not around.progress) as bar:
         for start in range(0, n, size):
             indices = list(range(start, min(start + size, n)))
-            told = None if prompts is None else [prompts[i] for i in indices]
-            depends_on = {**shared, "images": sha256_json(source.identity(indices)), "prompts": told}
-            chunk = _Chunk(scorer, source, indices, told, training)
-            found.append(cache.arrays(f"audit/{key}", depends_on, chunk.compute))
+            prompts = None if pictures.prompts is None else [pictures.prompts[i] for i in indices]
+            depends_on = {**shared, "images": source.identity(indices), "prompts": prompts}
+            chunk = _Chunk(scorer, source, indices, prompts, training)
+            found.append(around.store.arrays(f"audit/{key}", depends_on, chunk.compute))
             bar.update(len(indices))
-    return _joined(source, found, key, report)
+    return _joined(source, found, key)
 
 
 @dataclass(frozen=True)
@@ -98,31 +83,33 @@ class _Chunk:
 
     def compute(self) -> Columns:
         """Columns of the images that can be read, and why the others cannot."""
-        kept, pictures, skipped, reasons = [], [], [], []
+        kept, images, skipped, reasons = [], [], [], []
         for position, index in enumerate(self.indices):
             try:
-                pictures.append(self.source.read(index))
+                images.append(self.source.read(index))
                 kept.append(position)
             except UnusableImage as reason:
                 skipped.append(index)
                 reasons.append(str(reason))
         if not kept:
-            told = {SKIPPED: np.asarray(skipped, int), REASON: np.asarray(reasons, str)}
-            return {INDEX: np.zeros(0, int), **told}
-        stacked = np.stack(pictures)
+            return {INDEX: np.zeros(0, int), **_told(skipped, reasons)}
+        stacked = np.stack(images)
         columns = self.scorer(stacked, None if self.prompts is None else [self.prompts[k] for k in kept])
         if self.training is not None:
             columns |= self.training.columns(stacked)
-        columns |= {DIGEST: digests_of(pictures), INDEX: np.asarray(self.indices)[kept]}
+        columns |= {DIGEST: digests_of(images), INDEX: np.asarray(self.indices)[kept]}
         scores = [column for name, column in columns.items() if f"{name}/stderr" in columns or name.endswith("/stderr")]
         finite = np.all(np.isfinite(scores), axis=0)
         skipped += columns[INDEX][~finite].tolist()
         reasons += [NOT_FINITE] * int((~finite).sum())
-        told = {SKIPPED: np.asarray(skipped, int), REASON: np.asarray(reasons, str)}
-        return {name: column[finite] for name, column in columns.items()} | told
+        return {name: column[finite] for name, column in columns.items()} | _told(skipped, reasons)
 
 
-def _joined(source: Source, chunks: list[Columns], key: str, report: Report) -> Scored:
+def _told(skipped: list[int], reasons: list[str]) -> dict[str, Any]:
+    return {SKIPPED: np.asarray(skipped, int), REASON: np.asarray(reasons, str)}
+
+
+def _joined(source: Source, chunks: list[Columns], key: str) -> Scored:
     full = [chunk for chunk in chunks if len(chunk[INDEX])]
     skipped = list(source.skipped)
     for chunk in chunks:
@@ -131,5 +118,4 @@ def _joined(source: Source, chunks: list[Columns], key: str, report: Report) -> 
     require(bool(full), key, f"{len(source.names)} files", f"must hold an image that can be read and scored{first}")
     names = [name for name in full[0] if name not in (SKIPPED, REASON)]
     columns = {name: np.concatenate([chunk[name] for chunk in full]) for name in names}
-    report.fingerprint(key, columns[DIGEST])
     return Scored(columns, [source.names[i] for i in columns[INDEX].tolist()], sorted(skipped))

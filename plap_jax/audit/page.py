@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from experiments.audit.claims import Claims
-from experiments.audit.histogram import Histogram, drawing
-from experiments.core.files import write_text
+from plap_jax.audit.claims import Claims
+from plap_jax.audit.histogram import Histogram, drawing
 from plap_jax.typing import require
 
 MAX_ROWS = 2000  # with thumbnails, some 10 MB; the rest stands in the table of the run
@@ -115,7 +115,10 @@ def write_page(path: Path, page: Page) -> None:
         script=Markup(script),
         policy=_policy(style, script),
     )
-    write_text(path, CONTROL.sub("\N{REPLACEMENT CHARACTER}", html).encode("utf-8", "backslashreplace").decode())
+    text = CONTROL.sub("\N{REPLACEMENT CHARACTER}", html)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+    temporary.replace(path)
 
 
 def _policy(style: str, script: str) -> str:

@@ -1,86 +1,23 @@
 """The model that is audited: a checkpoint of this suite, a function of one's own, or a diffusers folder."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from omegaconf import OmegaConf
 
 from experiments.core.report import MANIFEST
 from experiments.core.schema import Target
+from plap_jax.audit.subject import Subject
 from plap_jax.checkpoints import read_about
-from plap_jax.data import fingerprint
 from plap_jax.diffusion import Diffusion
-from plap_jax.parallel import map_points
 from plap_jax.pretrained import Pretrained, as_pretrained, load_diffusers, load_function
 from plap_jax.training import load_diffusion
 from plap_jax.typing import require
 
 CAPTIONS = "network.captions.table.value"  # of a checkpoint, where its network knows captions
-PROBES = 3
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The model that is audited.
-
-    Attributes:
-        model: takes one image, or its latent, at a time.
-        n_conditions: how many prompts it knows by number; None: none, or texts.
-        words: what it is, for the report.
-    """
-
-    model: Pretrained
-    n_conditions: int | None
-    words: str
-
-    @property
-    def takes_text(self) -> bool:
-        """Whether a prompt is a text."""
-        return self.model.text is not None
-
-    @property
-    def takes_prompts(self) -> bool:
-        """Whether there are prompts at all."""
-        return self.takes_text or self.n_conditions is not None
-
-    @cached_property
-    def key(self) -> str:
-        """A hash of the arrays that the model computes with, and of what it answers to a few fixed questions.
-
-        The arrays alone do not tell other code, nor a few answers a change far away from the questions.
-        """
-        model, digest = self.model, hashlib.sha256(self.words.encode())
-        if self.takes_text:
-            model = model.with_prompts(["a photograph"])
-        told = jnp.asarray(0) if self.takes_prompts else None
-        first = model.diffusion.eps_at(jnp.asarray(model.diffusion.schedule.t_max), told)
-        for array in jax.make_jaxpr(first)(jnp.zeros(model.shape)).consts:
-            digest.update(fingerprint(array).encode())
-        rng = np.random.default_rng(0)
-        points = rng.normal(size=(PROBES, *model.shape)).astype(np.float32)
-        schedule = model.diffusion.schedule
-        answers = []
-        for share in (0.1, 0.5, 0.9):
-            t = schedule.t_min + share * (schedule.t_max - schedule.t_min)
-            t = round(t) if schedule.discrete else t
-            for condition in (None, 0) if self.takes_prompts else (None,):
-                told = None if condition is None else jnp.asarray(condition)
-                answers.append(map_points(model.diffusion.eps_at(t, told), points))
-        answers.append(model.encode(rng.uniform(-1, 1, (1, *model.image_shape))))
-        for answer in answers:
-            digest.update(np.ascontiguousarray(answer, np.float32).tobytes())
-        levels = [[float(f(t)) for f in (schedule.alpha, schedule.sigma)] for t in (schedule.t_min, schedule.t_max)]
-        digest.update(json.dumps(levels).encode())
-        return digest.hexdigest()
 
 
 def load(model: Target) -> Subject:
@@ -125,14 +62,14 @@ def checkpoint(path: str | None, shape: list[int] | None = None) -> Subject:
     like = Diffusion(network, sections["diffusion"].make(), config.prediction, 1.0, "log_snr")
     found = load_diffusion(place, like)
     words = f"checkpoint {place.name} of {config.name}, {type(network).__name__} for images {shape}"
-    return Subject(Pretrained(found, "pixels", shape, shape), n_conditions, words)
+    return Subject(Pretrained(found, "pixels", shape, shape, n_conditions=n_conditions), words)
 
 
 def user_function(target: str | None) -> Subject:
     """What the factory ``package.module:factory`` returns, see ``plap_jax.pretrained.UserModel``."""
     require(target is not None, "model.target", target, "must be package.module:factory")
     made = load_function(target)
-    return Subject(as_pretrained(made), made.n_conditions, f"function {target} for images {tuple(made.shape)}")
+    return Subject(as_pretrained(made), f"function {target} for images {tuple(made.shape)}")
 
 
 def diffusers(
@@ -148,7 +85,7 @@ def diffusers(
     model = load_diffusers(folder, **how, allow_pickle=allow_pickle)
     space = f"latents {model.shape}" if model.kind == "latents" else "pixels"
     words = f"diffusers folder {Path(folder).name}, images {model.image_shape} scored as {space}, network in {dtype}"
-    return Subject(model, None, words)
+    return Subject(model, words)
 
 
 def _chosen(path: Path) -> Path:

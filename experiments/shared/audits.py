@@ -1,0 +1,133 @@
+"""The library's audit as a part of a run: from a config to the files of an audit."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import plap_jax
+from experiments.core.cache import Cache, code_tag, target_modules
+from experiments.core.report import Report
+from experiments.shared.audit_output import write_arrays, write_metrics, write_tables
+from experiments.shared.audit_settings import Request
+from experiments.shared.own_images import generate
+from plap_jax.audit import AuditResult
+from plap_jax.audit.auditing import audit as audit_opened
+from plap_jax.audit.auditing import open_training, opened
+from plap_jax.audit.images import Pictures
+from plap_jax.audit.prompts import is_file, read_prompts
+from plap_jax.audit.store import Surroundings
+from plap_jax.audit.subject import Subject
+from plap_jax.typing import require
+
+log = logging.getLogger(__name__)
+GENERATED = "generated"
+
+
+class CodedCache:
+    """The run's cache as the store of an audit; entries also depend on the code behind them."""
+
+    def __init__(self, cache: Cache, detector: Mapping[str, Any] | None = None):
+        self._cache, self._code = cache, code_tag(plap_jax, *target_modules(detector or {}))
+
+    def arrays(
+        self, stage: str, depends_on: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
+    ) -> dict[str, np.ndarray]:
+        """As of ``Cache``."""
+        return self._cache.arrays(stage, {**depends_on, "code": self._code}, compute)
+
+
+def surroundings(config: Any, report: Report, cache: Cache) -> Surroundings:
+    """What is around an audit in a run."""
+    detector = config.model_dump(mode="json", include={"detector"})
+    return Surroundings(CodedCache(cache, detector), report.stage, progress=True)
+
+
+def audit(config: Request, subject: Subject, *, seed: int, report: Report, cache: Cache) -> AuditResult:
+    """Everything that ``config`` asks of ``subject``: tells the result, leaves the files of an audit, returns it.
+
+    Raises:
+        ValueError: images, prompts, levels or a detector that do not fit the model or each other, in one line.
+    """
+    settings, detector = config.of_audit(resize=config.resize, crop=config.crop), config.made_detector()
+    how = {"subject": subject, "settings": settings}
+    own = {"seed": seed, "report": report, "cache": cache}
+    audited = _audited(config, how, own)
+    reference = _reference(config, how, own, audited)
+    training = None
+    if config.training is not None:
+        with report.stage("training"):
+            training = open_training(config.training, **how)
+    result = audit_opened(
+        subject,
+        settings,
+        audited,
+        reference,
+        training,
+        fdr=None if config.reference == GENERATED else config.fdr,
+        sigma=config.sigma,
+        key=jax.random.key(seed),
+        detector=detector,
+        around=surroundings(config, report, cache),
+        words=in_words(config, audited),
+    )
+    report.fingerprint("images", result.audited.digests)
+    if result.reference is not None:
+        report.fingerprint("reference", result.reference.digests)
+    _leave(config, result, report)
+    return result
+
+
+def _audited(config: Request, how: dict[str, Any], own: dict[str, Any]) -> Pictures:
+    if config.generate is None:
+        return opened("images", config.images, config.prompts, **how)
+    subject = how["subject"]
+    prompts = read_prompts("prompts", config.prompts, [""] * config.generate, set(), subject)
+    return Pictures(generate(subject, config.generate, prompts, config.generation, name="images", **own), prompts)
+
+
+def _reference(config: Request, how: dict[str, Any], own: dict[str, Any], audited: Pictures) -> Pictures | None:
+    if config.reference is None:
+        require(config.reference_prompts is None, "reference_prompts", config.reference_prompts, "needs a reference")
+        return None
+    if config.reference != GENERATED:
+        return opened("reference", config.reference, config.reference_prompts, **how)
+    allowed = "must be null with reference=generated, which takes those of the images"
+    require(config.reference_prompts is None, "reference_prompts", config.reference_prompts, allowed)
+    n = config.generation.n_reference
+    prompts = None if audited.prompts is None else [audited.prompts[i % len(audited.prompts)] for i in range(n)]
+    return Pictures(generate(how["subject"], n, prompts, config.generation, name="reference", **own), prompts)
+
+
+def _leave(config: Request, result: AuditResult, report: Report) -> None:
+    both = {"images": result.skipped, "reference": [] if result.reference is None else result.reference.skipped}
+    skipped = [{"set": kind, "file": name, "reason": why} for kind, names in both.items() for name, why in names]
+    with report.stage("report"):
+        write_tables(report, result, skipped)
+        write_metrics(report, result, len(skipped))
+        write_arrays(report, result, config.on_sheet)
+        result.save_report(report.page(), max_rows=config.on_page)
+    for line in result.verdict.lines:
+        log.info("  %s", line)
+    if skipped:
+        log.info("  %d files skipped, the reasons are in tables/skipped.csv", len(skipped))
+
+
+def in_words(config: Request, audited: Pictures) -> dict[str, str]:
+    """Where things come from, by name, as a page is passed on and its reader has other folders."""
+    words = {"prompts": "none" if config.prompts is None else _prompts(config.prompts)}
+    words |= {"training set": "not at hand" if config.training is None else _place(config.training)}
+    words |= {"folder of images": _place(config.images) if config.images else "generated"}
+    return words | ({} if config.reference is None else {"folder of reference": _place(config.reference)})
+
+
+def _place(path: str) -> str:
+    """As it was given, and of an absolute path the last part."""
+    return Path(path).name if Path(path).is_absolute() else path
+
+
+def _prompts(given: str | int) -> str:
+    return _place(given) if is_file(given) else str(given)

@@ -1,0 +1,7 @@
+"""Which of these images has a model memorized, and how sure is that? ``audit_images``; docs/audit.md is its page."""
+
+from plap_jax.audit.auditing import audit_images
+from plap_jax.audit.result import AuditResult
+from plap_jax.audit.settings import AuditSettings
+
+__all__ = ["AuditResult", "AuditSettings", "audit_images"]

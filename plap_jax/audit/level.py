@@ -1,0 +1,131 @@
+"""The noise level, by a rule that needs no labels: where scores tell images apart best beyond their own noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from plap_jax.audit.images import Pictures
+from plap_jax.audit.scores import NAMES, Scorer, named_key
+from plap_jax.audit.store import Surroundings
+from plap_jax.calibration import spread_beyond_noise
+from plap_jax.data.images import UnusableImage
+from plap_jax.detectors import Detector
+from plap_jax.diffusion import Schedule
+from plap_jax.typing import require
+
+LOOKED_AT = 256  # images that decide
+
+
+@dataclass(frozen=True)
+class Level:
+    """The noise level of an audit.
+
+    Attributes:
+        sigma: the level; None for a detector that takes none.
+        words: how it was chosen.
+        spreads: (level, spread of the scores beyond their noise), of those that were tried.
+    """
+
+    sigma: float | None
+    words: str
+    spreads: tuple[tuple[float, float], ...] = ()
+
+
+def choose_level(scorer: Scorer, sigma: float | None, pictures: list[Pictures], around: Surroundings) -> Level:
+    """The level given, or that of the largest spread √(Var κ − mean stderr²) over all images together.
+
+    The score that ranks the images chooses. The rule is the same whatever the order of the pooled images: audited ones
+    that are exchangeable with the reference stay so, and p-values stay valid.
+
+    Args:
+        scorer: whose level is open.
+        sigma: the level that was asked for, or None.
+        pictures: audited ones and reference, pooled.
+        around: of the audit.
+
+    Raises:
+        ValueError: a level that the model's schedule does not have, or no image that can be read.
+    """
+    schedule, settings = scorer.subject.model.diffusion.schedule, scorer.settings
+    if scorer.detector is not None and not takes_level(scorer.detector):
+        return Level(None, "the detector takes none")
+    if sigma is not None:
+        schedule.time_at(sigma)
+        return Level(sigma, "given")
+    levels = [level for level in settings.noise_levels if _has(schedule, level)]
+    allowed = f"must hold a level that the model's schedule has ({schedule.name}); or give sigma"
+    require(bool(levels), "noise_levels", settings.noise_levels, allowed)
+    name = "detector" if scorer.detector is not None else scorer.scores[0]
+    looking = replace(scorer, key=named_key(scorer.key, "levels"))
+    with around.stage("level"):
+        drawn = _drawn(pictures, scorer)
+        depends_on = {
+            "how": scorer.how,
+            "levels": levels,
+            "images": [pictures[i].source.identity([index]) for i, index in drawn],
+            "prompts": [pictures[i].prompt(index) for i, index in drawn],
+        }
+
+        def compute() -> dict[str, np.ndarray]:
+            images, prompts = _read(pictures, drawn)
+            found = [looking.at(level).one_round(images, prompts, name) for level in levels]
+            return {"values": np.stack([one for one, _ in found]), "stderr": np.stack([error for _, error in found])}
+
+        found = around.store.arrays("audit/level", depends_on, compute)
+    return largest_spread(levels, found["values"], found["stderr"], NAMES.get(name, "the detector"))
+
+
+def largest_spread(levels: list[float], values: np.ndarray, stderr: np.ndarray, name: str = NAMES["kappa"]) -> Level:
+    """The level at which ``values`` ``(n levels, n)`` spread most beyond their standard errors; the first of equals.
+
+    Scores that are not finite are left out.
+
+    Raises:
+        ValueError: at no level two finite scores.
+    """
+    finite = np.isfinite(values) & np.isfinite(stderr)
+    allowed = "must hold a level at which the model's scores are finite; or give sigma"
+    require(bool((finite.sum(axis=1) >= 2).any()), "noise_levels", levels, allowed)
+    spreads = [
+        spread_beyond_noise(one[good], error[good]) if good.sum() >= 2 else math.nan
+        for one, error, good in zip(values, stderr, finite, strict=True)
+    ]
+    words = f"of {len(levels)} levels the one at which {name} of {values.shape[1]} images spreads most beyond its noise"
+    return Level(levels[int(np.nanargmax(spreads))], words, tuple(zip(levels, spreads, strict=True)))
+
+
+def takes_level(detector: Detector) -> bool:
+    """Whether the detector looks at one noise level, which an audit sets."""
+    return getattr(detector, "sigma", None) is not None
+
+
+def _has(schedule: Schedule, sigma: float) -> bool:
+    try:
+        schedule.time_at(sigma)
+    except ValueError:
+        return False
+    return True
+
+
+def _drawn(pictures: list[Pictures], scorer: Scorer) -> list[tuple[int, int]]:
+    """(source, index) of twice as many images as are looked at, since some may not be readable; in random order."""
+    pooled = [(i, index) for i, one in enumerate(pictures) for index in range(len(one.source.names))]
+    order = np.random.default_rng(scorer.how["key"]).permutation(len(pooled))[: 2 * LOOKED_AT]
+    return [pooled[k] for k in order.tolist()]
+
+
+def _read(pictures: list[Pictures], drawn: list[tuple[int, int]]) -> tuple[np.ndarray, list | None]:
+    images, prompts = [], []
+    for i, index in drawn:
+        try:
+            images.append(pictures[i].source.read(index))
+            prompts.append(pictures[i].prompt(index))
+        except UnusableImage:
+            continue
+        if len(images) == LOOKED_AT:
+            break
+    require(len(images) >= 2, "images", len(images), "must be at least two that can be read, to choose a noise level")
+    return np.stack(images), None if None in prompts else prompts

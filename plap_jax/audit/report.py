@@ -1,0 +1,79 @@
+"""The page of an audit, from its result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from plap_jax.audit.claims import claims
+from plap_jax.audit.histogram import Histogram
+from plap_jax.audit.page import Nearest, Page, Row, write_page
+from plap_jax.audit.result import AuditResult, pixels
+
+
+def write_report(path: Path, result: AuditResult, max_rows: int) -> None:
+    """``page_of(result)`` as one file."""
+    write_page(path, page_of(result, max_rows))
+
+
+def page_of(result: AuditResult, max_rows: int) -> Page:
+    """All that the page says, with the ``max_rows`` highest scores."""
+    verdict, scorer = result.verdict, result.scorer
+    n_reference = 0 if verdict.reference is None else len(verdict.reference)
+    generations = verdict.fdr is None and n_reference > 0
+    of_training = {"training_set": result.training is not None, "max_ratio": scorer.settings.max_ratio}
+    return Page(
+        title=f"Audit: {scorer.subject.words}",
+        headline=". ".join(line[0].upper() + line[1:] for line in verdict.lines) + ".",
+        rows=[_row(result, i) for i in verdict.order[:max_rows].tolist()],
+        settings=dict(result.words),
+        histogram=Histogram(
+            verdict.score,
+            verdict.reference,
+            verdict.threshold,
+            "model's own generations" if generations else "reference",
+        ),
+        claims=claims(verdict.fdr, n_reference, own_generations=generations, **of_training),
+        summary=_tiles(result),
+        n_images=len(result.audited),
+        score_name=result.score_name,
+        **({} if verdict.name == "kappa" else {"score_meaning": "Higher = more memorized."}),
+    )
+
+
+def _row(result: AuditResult, i: int) -> Row:
+    verdict, index = result.verdict, int(result.audited.columns["index"][i])
+    tested, prompt = verdict.flagged is not None, result.pictures.prompt(index)
+    return Row(
+        result.names[i],
+        float(verdict.score[i]),
+        float(verdict.low[i]),
+        float(verdict.high[i]),
+        pixels(result.pictures.source.read(index)),
+        p_value=float(verdict.p_value[i]) if tested else None,
+        flagged=bool(verdict.flagged[i]) if tested else None,
+        z=float(verdict.z[i]) if np.isfinite(verdict.z[i]) else None,
+        nearest=_nearest(result, i),
+        prompt=None if prompt is None else str(prompt),
+    )
+
+
+def _nearest(result: AuditResult, i: int) -> Nearest | None:
+    if result.training is None:
+        return None
+    index = int(result.audited.columns["nearest"][i])
+    ratio = float(result.audited.columns["ratio"][i])
+    return Nearest(result.training.names[index], ratio, pixels(result.training.images[index]))
+
+
+def _tiles(result: AuditResult) -> dict[str, str]:
+    """The few numbers at the top."""
+    verdict = result.verdict
+    n_reference = 0 if verdict.reference is None else len(verdict.reference)
+    tiles = {"images": f"{len(verdict.score):,}"}
+    if verdict.flagged is not None:
+        tiles |= {"flagged": f"{int(verdict.flagged.sum()):,}", "false-discovery rate": f"{verdict.fdr:g}"}
+    tiles |= {"reference": f"{n_reference:,}" if n_reference else "none"}
+    tiles |= {"noise level σ": "none" if result.sigma is None else f"{result.sigma:g}"}
+    return tiles | {"evaluations per image": f"{result.nfe_spent:,.0f}"}

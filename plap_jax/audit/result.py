@@ -1,0 +1,195 @@
+"""What an audit found: numbers by name, a table, a page."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from plap_jax.audit.images import Pictures, Source
+from plap_jax.audit.level import Level
+from plap_jax.audit.scores import NAMES, Scorer
+from plap_jax.audit.stream import Scored
+from plap_jax.audit.training import Training
+from plap_jax.audit.verdict import Verdict
+
+NOTEBOOK_ROWS = 20  # images that a notebook shows
+
+
+@dataclass(frozen=True, repr=False)
+class AuditResult:
+    """What an audit says of n images, in the order in which they were given; arrays have length n.
+
+    Attributes:
+        verdict: scores, p-values, flags; the properties below give them by name.
+        scorer: what scored them, at the noise level that was given or chosen.
+        level: the noise level, and how it was chosen.
+        pictures: the images, which are read again for pages, and their prompts.
+        audited, reference: all that was measured; no reference is None.
+        training: the training images, or None.
+        words: the settings in words.
+    """
+
+    verdict: Verdict
+    scorer: Scorer
+    level: Level
+    pictures: Pictures
+    audited: Scored
+    reference: Scored | None
+    training: Training | None
+    words: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Files, relative to their folder; of an array, numbers of rows."""
+        return self.audited.names
+
+    @property
+    def score(self) -> np.ndarray:
+        """Higher = more memorized; κ lies in [−1, 1]."""
+        return self.verdict.score
+
+    @property
+    def stderr(self) -> np.ndarray:
+        """Standard errors of the scores, over random directions."""
+        return self.verdict.stderr
+
+    @property
+    def p_value(self) -> np.ndarray | None:
+        """Conformal p-values against the reference; None without one."""
+        return self.verdict.p_value
+
+    @property
+    def q_value(self) -> np.ndarray | None:
+        """The lowest false-discovery rate at which an image is flagged; None without a reference."""
+        return self.verdict.q_value
+
+    @property
+    def flagged(self) -> np.ndarray | None:
+        """Booleans: found memorized at the false-discovery rate; None without a reference."""
+        return self.verdict.flagged
+
+    @property
+    def z(self) -> np.ndarray:
+        """Robust z-scores, against the reference where there is one."""
+        return self.verdict.z
+
+    @property
+    def nfe(self) -> np.ndarray:
+        """Evaluations of the network for each image."""
+        return self.audited.columns["nfe"]
+
+    @property
+    def nfe_spent(self) -> float:
+        """Evaluations per image that were spent, with those that only filled batches up."""
+        return float(self.audited.columns["spent"].mean())
+
+    @property
+    def sigma(self) -> float | None:
+        """The noise level."""
+        return self.level.sigma
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """(name, reason) of images that were not scored."""
+        return self.audited.skipped
+
+    @property
+    def score_name(self) -> str:
+        """What the score is, in words."""
+        return NAMES.get(self.verdict.name) or f"detector {type(self.scorer.detector).__name__}"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """A row for each image, the highest score first; numbers, texts and None."""
+        return [self._row(rank, i) for rank, i in enumerate(self.verdict.order.tolist(), 1)]
+
+    def save_csv(self, path: str | os.PathLike) -> None:
+        """``to_rows`` as a CSV file in UTF-8."""
+        rows, text = self.to_rows(), StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        Path(path).expanduser().write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace", newline="")
+
+    def save_report(self, path: str | os.PathLike, *, max_rows: int = 2000) -> None:
+        """One HTML file that opens offline: ranked images with intervals, a histogram, and what all of it proves.
+
+        Raises:
+            ImportError: Jinja is not installed; the message names the extra.
+        """
+        # Loaded here alone, so that everything else works without Jinja.
+        try:
+            report = importlib.import_module("plap_jax.audit.report")
+        except ModuleNotFoundError as error:
+            raise ImportError(f"a report needs {error.name}: pip install 'plap-jax[audit]'") from error
+        report.write_report(Path(path).expanduser(), self, max_rows)
+
+    def __repr__(self) -> str:
+        return "\n".join([f"AuditResult: {self.verdict.lines[0]}", *(f"  {line}" for line in self._first(5))])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the result in words, and the highest scores with their pictures."""
+        lines = "".join(f"<p>{html.escape(line)}</p>" for line in self.verdict.lines)
+        columns = ("rank", "file", "score", "stderr", "p_value", "flagged", "z")
+        rows = []
+        for rank, i in enumerate(self.verdict.order[:NOTEBOOK_ROWS].tolist(), 1):
+            row = {**self._row(rank, i), "score": self.score[i], "stderr": self.stderr[i]}
+            cells = "".join(f"<td>{html.escape(_cell(row[name]))}</td>" for name in columns if name in row)
+            rows.append(f"<tr><td>{_thumbnail(self.pictures.source, self._index(i))}</td>{cells}</tr>")
+        shown = [name for name in columns if name in ("score", "stderr") or name in self._row(1, 0)]
+        head = "".join(f"<th>{name}</th>" for name in ("", *shown))
+        return f"{lines}<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+    def _first(self, n: int) -> list[str]:
+        return [f"{self.names[i]}  {self.score[i]:.4f} ± {self.stderr[i]:.2g}" for i in self.verdict.order[:n].tolist()]
+
+    def _index(self, i: int) -> int:
+        """Of an image in its source."""
+        return int(self.audited.columns["index"][i])
+
+    def _row(self, rank: int, i: int) -> dict[str, Any]:
+        columns, verdict = self.audited.columns, self.verdict
+        row: dict[str, Any] = {"rank": rank, "file": self.names[i]}
+        for name in [name for name in columns if f"{name}/stderr" in columns]:
+            row |= {name: float(columns[name][i]), f"{name}_stderr": float(columns[f"{name}/stderr"][i])}
+        row |= {"low": float(verdict.low[i]), "high": float(verdict.high[i]), "nfe": int(columns["nfe"][i])}
+        if verdict.flagged is not None:
+            row |= {"p_value": float(verdict.p_value[i]), "q_value": float(verdict.q_value[i])}
+            row |= {"flagged": int(verdict.flagged[i])}
+        row["z"] = float(verdict.z[i]) if np.isfinite(verdict.z[i]) else None
+        if self.training is not None:
+            row |= {"nearest": self.training.names[int(columns["nearest"][i])]}
+            row |= {"copy_ratio": float(columns["ratio"][i]), "distance": float(columns["distance"][i])}
+        return row
+
+
+def pixels(image: np.ndarray) -> np.ndarray | None:
+    """``(h, w, c)`` in [−1, 1] as uint8; None where it has neither one nor three channels."""
+    if image.shape[2] not in (1, 3):
+        return None
+    return np.round(np.clip((image + 1) * 127.5, 0, 255)).astype(np.uint8)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _thumbnail(source: Source, index: int) -> str:
+    picture = pixels(source.read(index))
+    if picture is None:
+        return ""
+    stored = BytesIO()
+    image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
+    image.thumbnail((64, 64))
+    image.save(stored, "PNG")
+    return f'<img alt="" width="48" src="data:image/png;base64,{base64.b64encode(stored.getvalue()).decode()}">'

@@ -1,0 +1,76 @@
+"""How an audit scores and judges, beside the arguments of every day."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Literal
+
+from plap_jax.data.decoding import Resize
+from plap_jax.directions import MIN_UNITS, Directions, unit_size
+from plap_jax.typing import require
+
+Score = Literal["kappa", "kappa_given", "kappa_gap", "detector"]
+WITH_PROMPT: tuple[Score, ...] = ("kappa_given", "kappa_gap")
+NOISE_LEVELS = (0.03, 0.05, 0.08, 0.16, 0.22, 0.32, 0.58)
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """Settings that few audits change.
+
+    Args:
+        score: what images are ranked by: "kappa" (κ₁ without a prompt), "kappa_given" (κ₁ given the prompt),
+            "kappa_gap" (κ^Δ, of what the prompt adds) or "detector"; None: the detector where one is given, κ₁ given
+            the prompt where all prompts are known, else κ₁.
+        noise_levels: σ; where no level is given, one of these is chosen by a rule that sees no label.
+        n_samples, directions: of a round, as for ``plap_jax.flux``; at least eight independent units.
+        target_stderr: rounds are added until the standard error of κ is as small.
+        max_samples: but no more directions than that for an image.
+        repeats: draws of a detector's randomness, ≥ 2, for its standard error.
+        max_ratio, max_distance: d₁/d₂, and d₁/√d in units of [−1, 1], below which an image is a copy of its nearest
+            training image.
+        chunk: images that are read, and put on record, at a time at most; fewer where the model is slow.
+        evaluations: of the network at a time; None: by the size of its points.
+        resize, crop: how files become the model's images, see ``plap_jax.data.decoding.as_array``.
+
+    Raises:
+        ValueError: a number out of range, or a round of fewer than eight units.
+    """
+
+    score: Score | None = None
+    noise_levels: tuple[float, ...] = NOISE_LEVELS
+    n_samples: int = 16
+    directions: Directions = "iid"
+    target_stderr: float = 0.01
+    max_samples: int = 128
+    repeats: int = 4
+    max_ratio: float = 1 / 3
+    max_distance: float = 0.1
+    chunk: int = 512
+    evaluations: int | None = None
+    resize: Resize = "center-crop"
+    crop: int | None = None
+
+    def __post_init__(self) -> None:
+        scores = (None, "kappa", "kappa_given", "kappa_gap", "detector")
+        require(self.score in scores, "score", self.score, f"must be one of {', '.join(map(str, scores))}")
+        levels = [sigma for sigma in self.noise_levels if not (math.isfinite(sigma) and sigma > 0)]
+        require(len(self.noise_levels) >= 1 and not levels, "noise_levels", self.noise_levels, "must be numbers > 0")
+        size = unit_size(self.directions, self.n_samples, 2**30)
+        allowed = f"must hold at least {MIN_UNITS} independent units, {MIN_UNITS * size} directions here"
+        require(self.n_samples >= MIN_UNITS * size, "n_samples", self.n_samples, allowed)
+        good = math.isfinite(self.target_stderr) and self.target_stderr > 0
+        require(good, "target_stderr", self.target_stderr, "must be a finite number > 0")
+        for name, least in {"max_samples": self.n_samples, "repeats": 2, "chunk": 1}.items():
+            value = getattr(self, name)
+            require(isinstance(value, Integral) and value >= least, name, value, f"must be an integer >= {least}")
+        for name in ("evaluations", "crop"):
+            value = getattr(self, name)
+            good = value is None or (isinstance(value, Integral) and value >= 1)
+            require(good, name, value, "must be an integer >= 1, or None")
+        require(0 < self.max_ratio <= 1, "max_ratio", self.max_ratio, "must lie in (0, 1]")
+        require(self.max_distance > 0, "max_distance", self.max_distance, "must be > 0")
+        allowed = "must be center-crop or refuse"
+        require(self.resize in ("center-crop", "refuse"), "resize", self.resize, allowed)

@@ -1,0 +1,101 @@
+"""The model that is audited, and what tells it from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plap_jax.data import fingerprint
+from plap_jax.diffusion import Diffusion
+from plap_jax.parallel import map_points
+from plap_jax.pretrained import Pretrained, UserModel, as_pretrained
+from plap_jax.typing import require
+
+PROBES = 3
+Model = Pretrained | UserModel | Diffusion
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is audited.
+
+    Attributes:
+        model: takes one image, or its latent, at a time.
+        words: what it is, for the report.
+    """
+
+    model: Pretrained
+    words: str
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether a prompt is a text."""
+        return self.model.text is not None
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether there are prompts at all."""
+        return self.takes_text or self.model.n_conditions is not None
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of the arrays that the model computes with, and of what it answers to a few fixed questions.
+
+        The arrays alone do not tell other code, nor a few answers a change far away from the questions.
+        """
+        model, digest = self.model, hashlib.sha256(self.words.encode())
+        if self.takes_text:
+            model = model.with_prompts(["a photograph"])
+        told = jnp.asarray(0) if self.takes_prompts else None
+        first = model.diffusion.eps_at(jnp.asarray(model.diffusion.schedule.t_max), told)
+        for array in jax.make_jaxpr(first)(jnp.zeros(model.shape)).consts:
+            digest.update(fingerprint(array).encode())
+        rng = np.random.default_rng(0)
+        points = rng.normal(size=(PROBES, *model.shape)).astype(np.float32)
+        schedule = model.diffusion.schedule
+        answers = []
+        for share in (0.1, 0.5, 0.9):
+            t = schedule.t_min + share * (schedule.t_max - schedule.t_min)
+            t = round(t) if schedule.discrete else t
+            for condition in (None, 0) if self.takes_prompts else (None,):
+                told = None if condition is None else jnp.asarray(condition)
+                answers.append(map_points(model.diffusion.eps_at(t, told), points))
+        answers.append(model.encode(rng.uniform(-1, 1, (1, *model.image_shape))))
+        for answer in answers:
+            digest.update(np.ascontiguousarray(answer, np.float32).tobytes())
+        levels = [[float(f(t)) for f in (schedule.alpha, schedule.sigma)] for t in (schedule.t_min, schedule.t_max)]
+        digest.update(json.dumps(levels).encode())
+        return digest.hexdigest()
+
+
+def as_subject(model: Model | Subject, shape: Sequence[int] | None) -> Subject:
+    """``model`` as it is audited.
+
+    Args:
+        model: of images.
+        shape: of one image ``(h, w, c)``, for a ``Diffusion``, which does not tell.
+
+    Raises:
+        ValueError: something else than a model, or a shape that is needed and not known.
+    """
+    if isinstance(model, Subject):
+        return model
+    kinds = "must be a Pretrained, a UserModel or a Diffusion"
+    require(isinstance(model, Model), "model", type(model).__name__, kinds)
+    if isinstance(model, UserModel):
+        return Subject(as_pretrained(model), f"a function for images {tuple(model.shape)}")
+    if isinstance(model, Pretrained):
+        space = f"latents {model.shape}" if model.kind == "latents" else "pixels"
+        return Subject(model, f"images {model.image_shape} scored as {space}")
+    allowed = "must be given for a Diffusion with a folder of files: (h, w, c)"
+    require(shape is not None and len(shape) == 3, "shape", shape, allowed)
+    shape = tuple(int(n) for n in shape)
+    words = f"{type(model.network).__name__} for images {shape}"
+    return Subject(Pretrained(model, "pixels", shape, shape), words)

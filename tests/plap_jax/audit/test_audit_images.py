@@ -1,0 +1,164 @@
+"""``audit_images``: from a notebook, without a file; valid p-values; what is spent is what is reported."""
+
+import dataclasses
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from plap_jax.audit import AuditSettings, audit_images, result
+from plap_jax.audit.scores import Scorer
+from plap_jax.audit.settings import NOISE_LEVELS
+from plap_jax.audit.subject import as_subject
+from plap_jax.pretrained import UserModel, as_pretrained
+from tests.helpers import memorizing_model
+from tests.helpers.counting_network import counted, counts
+
+KEY = jax.random.key(0)
+MEMORIZED, images = memorizing_model.MEMORIZED, memorizing_model.images
+QUICK = {"target_stderr": 0.1, "max_samples": 32, "evaluations": 1024, "key": KEY}
+
+
+@pytest.fixture(scope="module")
+def audited():
+    everything = np.concatenate([images(20, 1), MEMORIZED])
+    return audit_images(memorizing_model.factory(), everything, reference=images(100, 2), sigma=0.22, **QUICK)
+
+
+def test_memorized_images_are_flagged_and_nothing_is_written(audited, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert audited.flagged[20:].all() and audited.flagged[:20].sum() <= 2
+    assert audited.p_value[20:].max() == pytest.approx(1 / 101) and (audited.stderr > 0).all()
+    names = ("score", "stderr", "p_value", "q_value", "flagged", "z", "nfe")
+    assert {name: np.shape(getattr(audited, name)) for name in names} == dict.fromkeys(names, (32,))
+    rows = audited.to_rows()
+    assert [row["rank"] for row in rows] == list(range(1, 33)) and rows[0]["flagged"] == 1
+    assert "flagged" in repr(audited) and "<table>" in audited._repr_html_()
+    assert list(tmp_path.iterdir()) == []
+    audited.save_csv(tmp_path / "audit.csv")
+    audited.save_report(tmp_path / "report.html")
+    assert len((tmp_path / "audit.csv").read_text().splitlines()) == 33
+    assert "exchangeable with the reference images" in (tmp_path / "report.html").read_text()
+
+
+def test_what_a_notebook_shows_is_escaped(audited):
+    named = dataclasses.replace(audited.audited, names=["<script>alert(1)</script>"] * 32)
+    shown = dataclasses.replace(audited, audited=named)._repr_html_()
+    assert "<script" not in shown and "&lt;script&gt;" in shown
+
+
+def test_arrays_files_and_folders_are_the_same_audit(audited, tmp_path):
+    everything = np.concatenate([images(20, 1), MEMORIZED])
+    np.savez(tmp_path / "images.npz", everything)
+    model = memorizing_model.factory()
+    how = {"reference": images(100, 2), "sigma": 0.22, **QUICK}
+    of_file = audit_images(model, tmp_path / "images.npz", **how)
+    np.testing.assert_array_equal(of_file.score, audited.score)
+    diffusion = as_pretrained(model).diffusion
+    np.testing.assert_array_equal(audit_images(diffusion, everything[..., 0], **how).score, audited.score)
+    (tmp_path / "folder").mkdir()
+    for i, image in enumerate(everything):
+        Image.fromarray(result.pixels(image)[..., 0]).save(tmp_path / "folder" / f"{i:02d}.png")
+    of_folder = audit_images(as_pretrained(model), tmp_path / "folder", **how)
+    assert of_folder.names[3] == "03.png"
+    np.testing.assert_allclose(of_folder.score, audited.score, atol=0.15)  # 8 bits
+    with pytest.raises(ValueError, match="^shape=None: must be given for a Diffusion with a folder of files"):
+        audit_images(diffusion, tmp_path / "folder", **how)
+
+
+def test_exchanged_images_have_exchanged_scores_and_the_level_stays():
+    """The rule that chooses the level does not know which images are the reference: p-values rest on that.
+
+    With the level chosen on the audited images alone, memorized images change sides and take the level with them.
+    """
+    model = memorizing_model.factory()
+    pool = np.concatenate([images(30, 1), MEMORIZED, images(30, 2)])
+    audited, reference = np.arange(36), np.arange(36, 72)  # half of the memorized ones in each
+    few, many = [3, 10, 31], [37, 50, 60]
+    swapped = audited.copy(), reference.copy()
+    swapped[0][few], swapped[1][np.subtract(many, 36)] = many, few
+    moved = np.concatenate([np.arange(30), np.arange(42, 48)]), np.concatenate([np.arange(30, 42), np.arange(48, 72)])
+    found = []
+    for mine, theirs in ((audited, reference), swapped, moved):
+        one = audit_images(model, pool[mine], reference=pool[theirs], **QUICK)
+        scores = np.full(72, np.nan)
+        scores[mine], scores[theirs] = one.score, one.verdict.reference
+        found.append((one.sigma, scores))
+    for sigma, scores in found[1:]:
+        assert sigma == found[0][0]
+        np.testing.assert_allclose(scores, found[0][1], atol=1e-5)
+    # not a rule that always says the same
+    alone = {audit_images(model, pool[mine], **QUICK).sigma for mine, _ in ((audited, 0), (np.arange(30), 0))}
+    assert len(alone | {found[0][0]}) > 1
+
+
+def test_what_is_reported_is_what_was_spent():
+    """Calls of the network, counted in it: a loop over a whole batch would spend what its hardest image needs."""
+    made = memorizing_model.factory()
+    model = UserModel(lambda x, t, condition: counted(made.function(x, t, condition)), made.schedule, made.shape)
+    subject = as_subject(model, None)
+    settings = AuditSettings(target_stderr=0.03, max_samples=128, evaluations=1024)
+    scorer = Scorer(subject, settings, 0.22, KEY)
+    everything = np.concatenate([images(44, 1), MEMORIZED])
+    counts.update(evaluations=0)
+    columns = scorer(everything, None)
+    jax.effects_barrier()
+    spent = counts["evaluations"]
+    assert columns["spent"].sum() == pytest.approx(spent, rel=1e-9)
+    assert columns["nfe"].sum() == pytest.approx(spent, rel=0.1)
+    # and it is not what the hardest image asked for, times their number
+    assert columns["nfe"].max() >= 3 * columns["nfe"].min() and spent < 0.7 * columns["nfe"].max() * len(everything)
+
+
+def test_finished_chunks_are_taken_up_again(tmp_path, monkeypatch):
+    how = {"sigma": 0.22, "chunk": 8, "resume_dir": tmp_path / "parts", **QUICK}
+    first = audit_images(memorizing_model.factory(), MEMORIZED, **how)
+    files = sorted((tmp_path / "parts").iterdir())
+    assert len(files) == 2
+    monkeypatch.setattr(Scorer, "__call__", lambda *_: pytest.fail("it is computed again"))
+    again = audit_images(memorizing_model.factory(), MEMORIZED, **how)
+    np.testing.assert_array_equal(again.score, first.score)
+    monkeypatch.undo()
+    content = bytearray(files[0].read_bytes())
+    content[len(content) // 2] ^= 1
+    files[0].write_bytes(content)
+    np.testing.assert_array_equal(audit_images(memorizing_model.factory(), MEMORIZED, **how).score, first.score)
+
+
+def test_without_jinja_all_but_the_report_works(audited, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    for name in ("plap_jax.audit.page", "plap_jax.audit.report"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    audited.save_csv(tmp_path / "audit.csv")
+    with pytest.raises(ImportError, match=r"^a report needs jinja2: pip install 'plap-jax\[audit\]'$"):
+        audited.save_report(tmp_path / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"fdr": 1.0}, "fdr=1.0: must lie in (0, 1)"),
+        ({"n_samples": 4}, "n_samples=4: must hold at least 8 independent units"),
+        ({"noise_levels": ()}, "noise_levels=(): must be numbers > 0"),
+        ({"score": "best"}, "score='best': must be one of None, kappa"),
+        ({"score": "detector"}, "score='detector': needs a detector"),
+        ({"score": "kappa_gap"}, "score='kappa_gap': needs prompts"),
+        ({"prompts": 3}, "prompts=3: must be null: this model has no prompts"),
+        ({"reference_prompts": 3}, "reference_prompts=3: needs a reference"),
+        ({"sigma": 7.0}, "sigma=7.0: must lie in ["),
+        ({"reference": np.zeros((3, 5, 5, 1))}, "reference=(3, 5, 5, 1): must be (n, 4, 4, 1)"),
+        ({"reference": "nowhere"}, "reference='nowhere': must be a folder of images, an .npz or an .npy"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(arguments, line):
+    with pytest.raises(ValueError) as refused:
+        audit_images(memorizing_model.factory(), MEMORIZED, **{"key": KEY, **arguments})
+    assert str(refused.value).startswith(line) and "\n" not in str(refused.value)
+
+
+def test_a_misspelt_setting_is_refused_by_name():
+    with pytest.raises(TypeError, match="^target_error: no argument of audit_images, and no setting"):
+        audit_images(memorizing_model.factory(), MEMORIZED, key=KEY, target_error=0.1)
+    assert AuditSettings().noise_levels == NOISE_LEVELS
