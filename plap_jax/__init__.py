@@ -20,6 +20,7 @@ from plap_jax.parallel import map_points
 from plap_jax.typing import Estimate, ScoreFn
 
 if TYPE_CHECKING:
+    from plap_jax.audit import audit_images
     from plap_jax.pretrained import UserModel, load_diffusers
 
 __version__ = "0.2.0"
@@ -36,6 +37,7 @@ __all__ = [
     "VPCosine",
     "VPLinear",
     "adaptive_flux",
+    "audit_images",
     "flux",
     "load_diffusers",
     "map_points",
@@ -46,7 +48,7 @@ __all__ = [
 
 # Loaded on first use, names as well as submodules: scikit-learn, Flax and Orbax would make the import of the core
 # several times as slow.
-_FOUND_IN = {"UserModel": "pretrained", "load_diffusers": "pretrained"}
+_FOUND_IN = {"UserModel": "pretrained", "audit_images": "audit", "load_diffusers": "pretrained"}
 _SUBMODULES = frozenset(
     {
         "adaptive",
