@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from benchmarks.formatting import number
-from benchmarks.gpu_check.rows import Compared, Finding, Machine, Memory, Missing, Timed
+from benchmarks.gpu_check.rows import Compared, Finding, HeldMemory, Machine, Missing, Timed
 
 # Tflop/s of dense matrix products, from the makers' data sheets; float32 is TF32, which XLA and PyTorch take here.
 NAMED_PEAKS = {
@@ -62,7 +62,7 @@ def page(rows: Sequence[Finding], code: str, seconds: float, smoke: bool) -> str
     tables = {
         "Right": (COMPARED, [_compared(row) for row in rows if isinstance(row, Compared)]),
         "Fast": (TIMED, [_timed(row, machine.card) for row in rows if isinstance(row, Timed)]),
-        "Memory": (MEMORY, [_memory(row) for row in rows if isinstance(row, Memory)]),
+        "Memory": (MEMORY, [_memory(row) for row in rows if isinstance(row, HeldMemory)]),
         "Not measured": (MISSING, [_missing(row) for row in rows if isinstance(row, Missing)]),
     }
     for title, (columns, cells) in tables.items():
@@ -108,7 +108,7 @@ def _rates(rates: Sequence[float]) -> str:
     return f"{number(median(rates))} ({number(min(rates))}–{number(max(rates))})"
 
 
-def _memory(row: Memory) -> tuple[str, ...]:
+def _memory(row: HeldMemory) -> tuple[str, ...]:
     return row.what, number(row.used_mib), number(row.limit_mib)
 
 

@@ -67,7 +67,7 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Memory:
+class HeldMemory:
     """The most that a part held on the device at one time, and what there is, in MiB."""
 
     what: str
@@ -84,8 +84,8 @@ class Missing:
     failed: bool
 
 
-KINDS = {kind.__name__: kind for kind in (Machine, Compared, Timed, Memory, Missing)}
-Finding = Machine | Compared | Timed | Memory | Missing
+KINDS = {kind.__name__: kind for kind in (Machine, Compared, Timed, HeldMemory, Missing)}
+Finding = Machine | Compared | Timed | HeldMemory | Missing
 
 
 def to_line(row: Finding) -> str:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.gpu_check.rows import Memory, Timed
+from benchmarks.gpu_check.rows import HeldMemory, Timed
 from benchmarks.gpu_check.sizes import Sizes
 from benchmarks.gpu_check.software import torch_device
 from experiments.shared.random_networks import evaluate, random_diffusion, random_unet
@@ -78,7 +78,7 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Program:
+class CompiledCall:
     """A compiled function, and what XLA says of it: operations of one call, and its temporary memory."""
 
     call: Callable[..., Any]
@@ -87,12 +87,12 @@ class Program:
     temporary_mib: float
 
 
-def compiled(fn: Any, *args: Any) -> Program:
+def compiled(fn: Any, *args: Any) -> CompiledCall:
     """A jitted ``fn`` for ``args``, tracing and compiling timed together."""
     start = perf_counter()
     call = fn.lower(*args).compile()
     seconds = perf_counter() - start
-    return Program(call, seconds, operations(fn, *args), call.memory_analysis().temp_size_in_bytes / 2**20)
+    return CompiledCall(call, seconds, operations(fn, *args), call.memory_analysis().temp_size_in_bytes / 2**20)
 
 
 def operations(fn: Any, *args: Any) -> float | None:
@@ -170,12 +170,12 @@ def exact_operator(contest: Contest, what: str) -> Timed:
     return timed(contest, what, "products", x.size + 1, program, partial(program.call, score_fn, x))
 
 
-def memory(contest: Contest, what: str) -> Memory:
+def memory(contest: Contest, what: str) -> HeldMemory:
     """The most that was held since this process began, PyTorch's own left out."""
     stats = jax.devices()[0].memory_stats()
     if not stats:
         raise NotHereError("this device keeps no count")
-    return Memory(what, stats["peak_bytes_in_use"] / 2**20, stats["bytes_limit"] / 2**20)
+    return HeldMemory(what, stats["peak_bytes_in_use"] / 2**20, stats["bytes_limit"] / 2**20)
 
 
 def timed(
@@ -183,7 +183,7 @@ def timed(
     what: str,
     unit: str,
     units: int,
-    program: Program,
+    program: CompiledCall,
     call: Callable[[], Any],
     baseline: str | None = None,
 ) -> Timed:
@@ -223,7 +223,7 @@ def in_pytorch(contest: Contest, name: str) -> tuple[Callable[[], Any] | None, s
     return call, ""
 
 
-def mlp(sizes: Sizes) -> Mapping[str, Callable[[], Timed | Memory]]:
+def mlp(sizes: Sizes) -> Mapping[str, Callable[[], Timed | HeldMemory]]:
     """The MLP on CIFAR-10's images as vectors, in float32."""
     diffusion = random_diffusion(int(np.prod(sizes.image)), **sizes.mlp)
     contest = Contest("MLP", diffusion, "float32", sizes.mlp_balls, sizes.mlp_batch, sizes)
@@ -231,7 +231,7 @@ def mlp(sizes: Sizes) -> Mapping[str, Callable[[], Timed | Memory]]:
     return _of_contest(contest, measures)
 
 
-def unet(sizes: Sizes, dtype: str) -> Mapping[str, Callable[[], Timed | Memory]]:
+def unet(sizes: Sizes, dtype: str) -> Mapping[str, Callable[[], Timed | HeldMemory]]:
     """The U-Net on CIFAR-10's images; the exact operator in float32 alone."""
     diffusion = random_unet(sizes.image, **sizes.unet, dtype=None if dtype == "float32" else dtype)
     contest = Contest("U-Net", diffusion, dtype, sizes.unet_balls, sizes.unet_batch, sizes)
@@ -239,7 +239,7 @@ def unet(sizes: Sizes, dtype: str) -> Mapping[str, Callable[[], Timed | Memory]]
     return _of_contest(contest, {"flux": flux, "training": training, "bare network": bare, **exact})
 
 
-def _of_contest(contest: Contest, measures: Mapping[str, Callable]) -> dict[str, Callable[[], Timed | Memory]]:
+def _of_contest(contest: Contest, measures: Mapping[str, Callable]) -> dict[str, Callable[[], Timed | HeldMemory]]:
     named = {f"{contest.name}, {contest.dtype}: {name}": measure for name, measure in measures.items()}
     named[f"{contest.name}, {contest.dtype}"] = memory
     return {what: partial(measure, contest, what) for what, measure in named.items()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Block(nn.Module):
+class DenseBlock(nn.Module):
     """h ← h + W₂ silu(W₁ silu(h) + V e)."""
 
     def __init__(self, width: int, embed_dim: int) -> None:
@@ -79,7 +79,7 @@ class NoisePredictor(Predictor):
     ) -> None:
         super().__init__(embed_dim, alphas, sigmas, data_std)
         self.first = nn.Linear(dim, width)
-        self.blocks = nn.ModuleList(Block(width, embed_dim) for _ in range(depth))
+        self.blocks = nn.ModuleList(DenseBlock(width, embed_dim) for _ in range(depth))
         self.last = nn.Linear(width, dim)
         nn.init.zeros_(self.last.weight)
 

@@ -31,7 +31,7 @@ SIDE = 8
 
 
 @dataclass(frozen=True)
-class Settings:
+class DigitsTraining:
     """30 digits in 30 copies each and 300 single ones: three quarters of what training draws is planted."""
 
     n_planted: int = 30
@@ -49,7 +49,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class NoiseAgreement:
     """κ_1 through JAX and by PyTorch's forward passes."""
 
     largest_difference_same_directions: float
@@ -75,14 +75,14 @@ class Flat(torch.nn.Module):
         return self.unet(x.reshape(-1, 1, SIDE, SIDE), t, return_dict=False)[0].flatten(1)
 
 
-def planted_digits(settings: Settings) -> Planted:
+def planted_digits(settings: DigitsTraining) -> Planted:
     """Digits of which some stand in the training set several times."""
     data = digits(seed=settings.seed, n_heldout=settings.n_heldout)
     doses = {settings.copies: settings.n_planted}
     return plant(data.train, doses=doses, n_single=settings.n_single, heldout=data.heldout)
 
 
-def trained(planted: Planted, settings: Settings) -> Flat:
+def trained(planted: Planted, settings: DigitsTraining) -> Flat:
     """A small U-Net after its training, with averaged weights."""
     torch.manual_seed(settings.seed)
     unet = UNet2DModel(
@@ -114,7 +114,7 @@ def save(network: Flat, folder: str | Path) -> None:
     DDPMPipeline(network.unet, DDPMScheduler()).save_pretrained(folder)
 
 
-def found(model: Pretrained, planted: Planted, settings: Settings) -> dict[str, float]:
+def found(model: Pretrained, planted: Planted, settings: DigitsTraining) -> dict[str, float]:
     """AUC of planted and of single training images against held-out ones."""
     detector = FluxDensity(settings.sigma, n_samples=settings.n_samples)
     scores = detector.scores(model.diffusion, Query(planted.points), key=jax.random.key(settings.seed))
@@ -135,7 +135,7 @@ def cosines(network: Flat, centre: np.ndarray, directions: Tensor, radius: float
         return torch.nn.functional.cosine_similarity(noise, directions).numpy()
 
 
-def agreement(model: Pretrained, network: Flat, points: np.ndarray, settings: Settings) -> Agreement:
+def agreement(model: Pretrained, network: Flat, points: np.ndarray, settings: DigitsTraining) -> NoiseAgreement:
     """κ_1 of points on the directions that JAX drew, and on directions that PyTorch draws.
 
     On fresh directions: (difference) / √(sum of both squared standard errors), point by point.
@@ -155,7 +155,7 @@ def agreement(model: Pretrained, network: Flat, points: np.ndarray, settings: Se
     fresh = np.array([cosines(network, centre, n, radius, t) for centre, n in zip(centres, fresh, strict=True)])
     stderr = np.hypot(estimates.stderr, fresh.std(axis=1, ddof=1) / settings.n_samples**0.5)
     off = (estimates.value - fresh.mean(axis=1)) / stderr
-    return Agreement(
+    return NoiseAgreement(
         float(np.abs(estimates.value - same).max()), float(np.abs(off).max()), float(np.sqrt(np.mean(off**2)))
     )
 
@@ -166,10 +166,10 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=Path("outputs/diffusers_digits"), help="where the model is saved"
     )
-    parser.add_argument("--steps", type=int, default=Settings.n_steps, help="training steps")
+    parser.add_argument("--steps", type=int, default=DigitsTraining.n_steps, help="training steps")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    settings = Settings(n_steps=arguments.steps, seed=arguments.seed)
+    settings = DigitsTraining(n_steps=arguments.steps, seed=arguments.seed)
     planted = planted_digits(settings)
     start = time.perf_counter()
     network = trained(planted, settings)

@@ -40,8 +40,8 @@ class UNetPredictor(Predictor):
         super().__init__(embed_dim, alphas, sigmas, data_std)
         levels, self.patch, folded = range(len(widths)), patch, channels * patch**2
 
-        def block(n_in: int, level: int) -> Block:
-            return Block(n_in, widths[level], embed_dim, groups, level in attention)
+        def block(n_in: int, level: int) -> ConvBlock:
+            return ConvBlock(n_in, widths[level], embed_dim, groups, level in attention)
 
         self.first = nn.Conv2d(folded, widths[0], 3, padding=1)
         self.down = nn.ModuleList(nn.ModuleList(block(widths[i], i) for _ in range(n_blocks)) for i in levels)
@@ -71,7 +71,7 @@ class UNetPredictor(Predictor):
         return functional.pixel_shuffle(self.last(functional.silu(self.norm(h))), self.patch)
 
 
-class Block(nn.Module):
+class ConvBlock(nn.Module):
     """h ← h + W₂ silu((1 + a) norm(W₁ silu(norm(h))) + b), then self-attention where it is asked for."""
 
     def __init__(self, n_in: int, n_out: int, embed_dim: int, groups: int, attends: bool) -> None:

@@ -10,7 +10,7 @@ digits = pytest.importorskip(
 )
 pytestmark = pytest.mark.torch
 
-SETTINGS = digits.Settings(
+SETTINGS = digits.DigitsTraining(
     channels=(16, 32), n_steps=400, batch_size=64, learning_rate=4e-3, n_single=100, n_heldout=150
 )
 
