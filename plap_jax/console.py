@@ -1,14 +1,30 @@
-"""Plain characters on consoles that know no others: σ as sigma, → as ->."""
+"""What a command line sees to first: a device that is there, and characters that the console can show."""
 
 import codecs
+import os
 import sys
 import unicodedata
 from typing import TextIO
+
+import jax
 
 PLAIN = {
     "→": "->", "←": "<-", "×": "x", "·": "*", "…": "...", "–": "-", "—": "-", "−": "-", "±": "+-", "⁄": "/",
     "≤": "<=", "≥": ">=", "≈": "~", "≠": "!=", "√": "sqrt ", "∞": "inf", "‘": "'", "’": "'", "“": '"', "”": '"',
 }  # fmt: skip
+
+
+def require_device() -> None:
+    """Refuses a platform that is not here, before the first array meets it.
+
+    Raises:
+        ValueError: ``JAX_PLATFORMS`` names a platform that JAX cannot use.
+    """
+    try:
+        jax.devices()
+    except Exception as error:  # each JAX, and each platform, raises another kind
+        wanted, reason = os.environ.get("JAX_PLATFORMS", ""), " ".join(str(error).split()) or "no such device"
+        raise ValueError(f"JAX_PLATFORMS={wanted}: cannot be used here ({reason}); cpu always can") from error
 
 
 def plain(text: str) -> str:
@@ -17,7 +33,10 @@ def plain(text: str) -> str:
 
 
 def plain_console(*streams: TextIO) -> None:
-    """From here on ``streams`` (standard output and error) write plainly what their encoding does not hold."""
+    """From here on ``streams`` (standard output and error) write plainly what their encoding does not hold.
+
+    σ is sigma then, and → is ->.
+    """
     codecs.register_error("plap_jax.plain", _replacement)
     for stream in streams or (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a stream that a test or a notebook put there may have no encoding

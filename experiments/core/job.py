@@ -3,13 +3,11 @@
 import contextlib
 import importlib
 import logging
-import os
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-import jax
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -33,6 +31,7 @@ from experiments.core.ledger import (
 from experiments.core.report import Report
 from experiments.core.schema import BaseConfig, check
 from experiments.core.tracker import Tracker
+from plap_jax.console import require_device
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ def execute(config: DictConfig) -> float:
     directory = Path(HydraConfig.get().runtime.output_dir)
     is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        _require_device()
+        require_device()
         refuse_foreign(directory, "hydra.sweep.dir" if is_sweep else "hydra.run.dir")
         with _alone_in(directory):
             return _recorded(config, directory)
@@ -58,15 +57,6 @@ def execute(config: DictConfig) -> float:
         if is_sweep:
             raise failure from None
         raise Refused(failure) from None
-
-
-def _require_device() -> None:
-    """Refuses a platform that is not here, which JAX tells in a different way each time it is asked for an array."""
-    try:
-        jax.devices()
-    except Exception as error:  # whatever the plugin of that platform raises
-        wanted, reason = os.environ.get("JAX_PLATFORMS", ""), " ".join(str(error).split()) or "no such device"
-        raise UserError(f"JAX_PLATFORMS={wanted}: cannot be used here ({reason}); cpu always can") from error
 
 
 @contextlib.contextmanager

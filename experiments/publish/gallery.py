@@ -25,11 +25,12 @@ from tabulate import tabulate
 import plap_jax
 from experiments.core.cache import code_tag, environment
 from experiments.core.catalogue import CONF
+from experiments.core.errors import UserError
 from experiments.core.files import as_json, sha256_json, write_json, write_text
-from experiments.core.ledger import MANIFEST, METRICS, VALID
+from experiments.core.ledger import MANIFEST, METRICS, VALID, claim
 from experiments.core.report import NOT_SCIENCE, shown
 from experiments.core.revision import require_clean
-from plap_jax.console import plain_console
+from plap_jax.console import plain_console, require_device
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS, FIGURES = ROOT / "outputs" / "figures", ROOT / "figures"
@@ -93,6 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     plain_console()
     try:
         require_clean()
+        require_device()
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -107,6 +109,11 @@ def main(arguments: Sequence[str]) -> int:
         directory = RUNS / entry.name
         config = OmegaConf.load(directory / ".hydra" / "config.yaml")
         module = importlib.import_module(config.figures)
+        try:
+            claim(directory, entry.name, ("figures",))
+        except UserError as error:
+            print(error, file=sys.stderr)
+            return 2
         module.draw(directory)
         sections.append(section(entry, words, directory, module.CAPTIONS, list(config.headline)))
     write_text(FIGURES / "README.md", "\n".join((HEAD, *sections)))

@@ -18,7 +18,7 @@ LAYERS = {
     "neighbours": 1,
     "metrics": 1,
     "calibration": 1,
-    "console": 0,
+    "console": 1,
     "bootstrap": 2,
     "balls": 2,
     "parallel": 1,

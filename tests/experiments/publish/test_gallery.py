@@ -11,6 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.core.catalogue import CONF, experiments
+from experiments.core.files import write_text
 from experiments.core.revision import require_clean
 from experiments.publish import gallery
 from experiments.publish.gallery import ENTRIES, Entry, ensure, section
@@ -80,7 +81,7 @@ def test_a_failed_run_is_not_valid(monkeypatch, tmp_path):
     assert not (tmp_path / gallery.VALID).exists()
 
 
-def test_the_page_shows_pictures_with_command_commit_and_numbers(monkeypatch, tmp_path):
+def test_the_page_shows_pictures_with_command_commit_and_numbers(monkeypatch, tmp_path, capsys):
     run = tmp_path / "run"
     for folder in ("figures", "tables"):
         (run / folder).mkdir(parents=True)
@@ -91,9 +92,13 @@ def test_the_page_shows_pictures_with_command_commit_and_numbers(monkeypatch, tm
     numbers = {"auc": {"value": 0.9, "low": 0.8, "high": 1.0, "n": 5}, "other": 1}
     (run / "metrics.json").write_text(json.dumps(numbers))
     monkeypatch.setattr(gallery, "FIGURES", tmp_path / "figures")
+    for name in ("poster.txt", "drawn_once.png"):
+        write_text(tmp_path / "figures" / "e" / name, "of months")
     text = section(Entry("e", "Title", "About.", ("points",)), WORDS, run, {"maps_*": "Maps."}, ["auc"])
     assert "## Title" in text and "![Maps.](e/maps_kappa_t2.png)" in text and "| a |" in text
     assert "`python -m experiments.run +exp=gmm_memorization seed=1`, commit 0123456" in text
+    assert "drawn_once" not in text and "drawn_once.png drawn by no run any more" in capsys.readouterr().err
+    assert [(tmp_path / "figures" / "e" / n).read_text() for n in ("poster.txt", "drawn_once.png")] == ["of months"] * 2
     assert "0.900 [0.800, 1.000]" in text and "other" not in text
     assert (tmp_path / "figures" / "e" / "maps_kappa_t2.pdf").read_bytes() == b"picture"
 
