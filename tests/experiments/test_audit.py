@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import tracemalloc
 
 import jax
 import numpy as np
@@ -25,11 +24,6 @@ from experiments.shared.networks import named_key
 from plap_jax import flux
 from plap_jax.adaptive import adaptive_flux
 from plap_jax.audit import audit_images
-from plap_jax.audit.images import Pictures
-from plap_jax.audit.level import largest_spread
-from plap_jax.audit.store import FolderStore, Surroundings
-from plap_jax.audit.stream import Scored, score_all
-from plap_jax.audit.verdict import agreement, judge
 from plap_jax.detectors import Query, ScoreNorm
 from plap_jax.detectors.base import gap_at
 from plap_jax.pretrained import as_pretrained
@@ -210,95 +204,12 @@ def test_generated_images_are_judged_against_more_of_them_without_error_control(
     assert "own generations" in (tmp_path / "report.html").read_text()
 
 
-def test_the_level_is_where_scores_spread_beyond_their_noise():
-    rng = np.random.default_rng(0)
-    truth, noise = rng.normal(size=300), rng.normal(size=300)
-    values = np.stack([0.1 * truth, 0.2 * truth, 0.05 * truth + 0.4 * noise])  # the last spreads most, by its noise
-    stderr = np.stack([np.full(300, s) for s in (0.01, 0.01, 0.4)])
-    found = largest_spread([0.1, 0.2, 0.3], values, stderr)
-    assert found.sigma == 0.2 and [sigma for sigma, _ in found.spreads] == [0.1, 0.2, 0.3]
-
-
 def test_without_a_level_the_rule_chooses_one_of_the_schedule(data, tmp_path):
     levels = "noise_levels=[0.001,0.05,0.22,0.9999,3.0]"  # the first and the last are none of this schedule
     report = run(tmp_path, *MODEL, f"images={data}/audited.npy", "sigma=null", levels)
     assert report.metrics["audit/sigma"] in (0.05, 0.22)
     with np.load(tmp_path / "arrays" / "audit.npz") as arrays:
         assert arrays["sigma"].tolist() == [0.05, 0.22, 0.9999]
-
-
-def scored(values, stderr=0.01):
-    values = np.asarray(values, float)
-    columns = {"kappa": values, "kappa/stderr": np.full(len(values), stderr), "nfe": np.full(len(values), 16)}
-    return Scored(columns | {"kappa/n_units": np.full(len(values), 16)}, [str(i) for i in range(len(values))])
-
-
-def test_a_reference_that_is_too_small_says_how_many_it_takes():
-    verdict = judge("kappa", scored([0.9, 0.1, 0.2]), scored([0.3, 0.4]), 0.05)
-    assert not verdict.flagged.any() and verdict.fewest == 20
-    assert "too small to reject anything: it needs at least 19 images" in verdict.lines[1]
-    assert "and 59 to flag a single one" in verdict.lines[1] and len(verdict.lines) == 2
-    enough = judge("kappa", scored([0.9, 0.1, 0.2]), scored(np.linspace(0, 0.5, 59)), 0.05)
-    assert enough.flagged.tolist() == [True, False, False] and enough.threshold == 0.9
-    assert len(enough.lines) == 1 and "1 of 3 images flagged" in enough.lines[0]
-    assert "exchangeable with the 59 reference images" in enough.lines[0]
-
-
-def test_both_views_agree_or_not():
-    one = scored([0.9, 0.8, 0.1, 0.2])
-    one.columns["ratio"] = np.asarray([0.1, 0.2, 0.9, 0.8])
-    both = agreement(judge("kappa", one, None, None), one, 1 / 3)
-    assert both.copies.tolist() == [True, True, False, False] and both.correlation == pytest.approx(1)
-    one.columns["ratio"] = np.full(4, 0.5)
-    assert agreement(judge("kappa", one, None, None), one, 1 / 3).correlation is None
-
-
-def kept_in(folder):
-    return Surroundings(FolderStore(folder))
-
-
-class Counting:
-    """A scorer that computes nothing, and a source that makes its images when they are read."""
-
-    how = {"made": True}
-
-    def __init__(self, n, chunk):
-        self.names = [str(i) for i in range(n)]
-        self.skipped, self.words, self.reads = [], "made", 0
-        self.chunk = chunk
-        self.largest = 0
-
-    def read(self, index):
-        self.reads += 1
-        return np.full((32, 32, 3), index, np.float32)
-
-    def identity(self, indices):
-        return list(indices)
-
-    def __call__(self, pictures, prompts):
-        self.largest = max(self.largest, len(pictures))
-        means = pictures[:, 0, 0, 0]
-        return {"kappa": means, "kappa/stderr": means, "kappa/n_units": means, "nfe": means, "spent": means}
-
-
-def test_memory_does_not_grow_with_the_images(tmp_path):
-    peaks = []
-    for n in (64, 1600):
-        one = Counting(n, 32)
-        tracemalloc.start()
-        found = score_all(one, Pictures(one), None, key="images", around=kept_in(tmp_path / str(n)))
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-        assert found.columns["kappa"].tolist() == list(range(n)) and one.reads == n and one.largest == 32
-    held = 1600 * 32 * 32 * 3 * 4
-    assert peaks[1] - peaks[0] < held / 8  # all at once would be 19 MB
-
-
-def test_chunks_that_are_done_are_not_done_again(tmp_path):
-    first, again, more = Counting(100, 32), Counting(100, 32), Counting(140, 32)
-    for one, reads in ((first, 100), (again, 0), (more, 44)):  # of the last chunk but 4 images are new
-        score_all(one, Pictures(one), None, key="images", around=kept_in(tmp_path / "cache"))
-        assert one.reads == reads
 
 
 def test_a_killed_audit_goes_on_where_it_was(data, tmp_path):
@@ -372,42 +283,6 @@ def test_what_does_not_fit_together_is_one_line(data, tmp_path):
     line = refusal(tmp_path, *MODEL, f"images={tmp_path}/small")
     assert line.startswith("images='1 files': must hold an image that can be read and scored: ")
     assert "smaller than 4×4" in line
-
-
-def test_flags_come_at_least_so_many_at_a_time_but_need_not_exceed_the_whole_reference():
-    # 100 images, 199 of reference: at least 10 together. 20 that one reference image exceeds are flagged all the same.
-    reference = scored([*np.linspace(0, 0.5, 198), 0.95])
-    for n, flagged in ((20, 20), (19, 0)):
-        verdict = judge("kappa", scored([0.9] * n + [-1.0] * (100 - n)), reference, 0.05)
-        assert verdict.fewest == 10 and int(verdict.flagged.sum()) == flagged
-        assert "either none or at least 10 of 100 are flagged" in verdict.lines[1]
-
-
-class Undefined(Counting):
-    """Has no finite score for every fifth image, and no finite standard error for the one after it."""
-
-    def __call__(self, pictures, prompts):
-        found = super().__call__(pictures, prompts)
-        score, stderr = found["kappa"].copy(), found["kappa"].copy()
-        score[score % 5 == 0], stderr[stderr % 5 == 1] = np.nan, np.inf
-        return found | {"kappa": score, "kappa/stderr": stderr}
-
-
-def test_images_without_a_finite_score_are_told_and_the_others_judged(tmp_path):
-    one = Undefined(12, 4)
-    found = score_all(one, Pictures(one), None, key="images", around=kept_in(tmp_path / "cache"))
-    assert found.names == ["2", "3", "4", "7", "8", "9"] and found.columns["kappa"].tolist() == [2, 3, 4, 7, 8, 9]
-    assert found.columns["index"].tolist() == [2, 3, 4, 7, 8, 9] and len(found.digests) == 6
-    assert sorted(name for name, _ in found.skipped) == sorted(["0", "1", "5", "6", "10", "11"])
-    assert {why for _, why in found.skipped} == {"the model's score is not finite here"}
-
-
-def test_a_level_without_finite_scores_is_not_chosen():
-    rng, stderr = np.random.default_rng(0), np.full((3, 50), 0.01)
-    values = np.stack([np.full(50, np.nan), rng.normal(size=50), np.append(3 * rng.normal(size=49), np.inf)])
-    assert largest_spread([0.1, 0.2, 0.3], values, stderr).sigma == 0.3
-    with pytest.raises(ValueError, match=r"^noise_levels=.*must hold a level at which the model's scores are finite"):
-        largest_spread([0.1], values[:1], stderr[:1])
 
 
 def test_one_image_and_a_reference_that_holds_it(tmp_path, caplog):

@@ -9,23 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from PIL import Image, ImageFile
 
-from experiments.core.catalogue import CONF
-from experiments.core.files import write_json, write_text
-from experiments.core.schema import Target
-from experiments.shared.audited_models import checkpoint, diffusers, load, user_function
 from plap_jax.audit.images import ArrayFile, FolderSource, Memory, digests_of, open_source, read_all
 from plap_jax.audit.prompts import read_prompts
-from plap_jax.audit.subject import Subject
+from plap_jax.audit.subject import Subject, as_subject
 from plap_jax.audit.training import Training
-from plap_jax.checkpoints import CheckpointError
 from plap_jax.data.images import UnusableImage
-from plap_jax.diffusion import Diffusion, VPCosine
-from plap_jax.networks import ResidualMLP
+from plap_jax.diffusion import VPCosine
 from plap_jax.pretrained import UserModel, as_pretrained, load_function
-from plap_jax.training import save_diffusion
 from tests.helpers import memorizing_model
 
 SHAPE = (8, 8, 3)
@@ -215,23 +207,19 @@ def test_a_folder_that_does_not_fit_is_one_line(tmp_path):
         open_source("images", str(tmp_path), SHAPE, "center-crop", 4)
 
 
-def target_of(name, **arguments):
-    return Target({"_target_": f"experiments.shared.audited_models.{name}", "_partial_": True, **arguments})
-
-
 @pytest.fixture(scope="module")
 def numbered():
-    return user_function("tests.helpers.memorizing_model:prompted")
+    return as_subject(memorizing_model.prompted(), None)
 
 
 @pytest.fixture(scope="module")
 def plain():
-    return user_function("tests.helpers.memorizing_model:factory")
+    return as_subject(memorizing_model.factory(), None)
 
 
 def test_prompts_come_from_a_table_or_are_the_same_for_all(tmp_path, numbered, plain):
     table = tmp_path / "prompts.CSV"
-    write_text(table, '\ufefffile,prompt\n"a,1.png",3\nbad.png,4\nb.png,0\n\n')
+    table.write_text('\ufefffile,prompt\n"a,1.png",3\nbad.png,4\nb.png,0\n\n')
     known = {"a,1.png", "b.png", "bad.png"}
     assert read_prompts("prompts", str(table), ["b.png", "a,1.png"], known, numbered) == [0, 3]
     assert read_prompts("prompts", 2, ["x", "y"], {"x", "y"}, numbered) == [2, 2]
@@ -271,25 +259,6 @@ def test_a_table_of_prompts_that_does_not_fit_is_one_line(tmp_path, numbered, co
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("target", "line"),
-    [
-        ("no_such_module:factory", "cannot be imported (No module named 'no_such_module')"),
-        ("tests.helpers.memorizing_model:nothing", "cannot be imported ("),
-        ("tests.helpers.memorizing_model", "must be package.module:factory"),
-        ("tests.helpers.memorizing_model:SHAPE", "must be package.module:factory"),
-        ("tests.helpers.memorizing_model:no_model", "must return a UserModel"),
-        ("tests.helpers.memorizing_model:wrong_shape", "must return the shape of its input"),
-        ("tests.helpers.memorizing_model:not_traceable", "must be a function of (x, t, condition) that JAX can trace"),
-        (None, "model.target=None: must be package.module:factory"),
-    ],
-)
-def test_a_function_that_is_no_model_is_one_line(target, line):
-    with pytest.raises(ValueError) as refused:
-        load(target_of("user_function", target=target))
-    assert str(refused.value).startswith("model") and line in str(refused.value) and "\n" not in str(refused.value)
-
-
 def test_what_a_factory_may_not_say():
     made = memorizing_model.factory()
     for changes, line in (
@@ -304,7 +273,7 @@ def test_what_a_factory_may_not_say():
 
 
 def test_another_model_has_another_key(plain, numbered):
-    again = user_function("tests.helpers.memorizing_model:factory")
+    again = as_subject(memorizing_model.factory(), None)
     assert plain.key == again.key != numbered.key
     made = memorizing_model.factory()
     other = UserModel(made.function, VPCosine(), made.shape)
@@ -342,79 +311,6 @@ def test_folders_that_differ_in_content_alone_are_not_taken_for_each_other(tmp_p
     assert again.identity([0]) == sources[0].identity([0])
 
 
-def test_without_the_extra_a_diffusers_folder_says_what_is_missing(tmp_path):
-    with pytest.raises(ValueError, match="^model.folder=None: must be a folder of diffusers"):
-        diffusers(None)
-    with pytest.raises(ValueError) as refused:
-        load(target_of("diffusers", folder=str(tmp_path)))
-    assert str(refused.value).startswith("model: folder=") and "\n" not in str(refused.value)
-    with pytest.raises(ValueError, match="^model='plap_jax.networks.mlp.ResidualMLP': must be checkpoint, callable or"):
-        load(Target({"_target_": "plap_jax.networks.mlp.ResidualMLP", "_partial_": True}))
-
-
-@pytest.fixture
-def run_directory(tmp_path):
-    """What a run leaves of a network that knows three captions."""
-    model = "{_target_: plap_jax.networks.mlp.ResidualMLP, _partial_: true, width: '${width}', depth: 1, embed_dim: 8}"
-    diffusion = "{_target_: plap_jax.diffusion.VPCosine, s: 0.01}"
-    config = f"name: some\nwidth: 16\nprediction: x0\nmodel: {model}\ndiffusion: {diffusion}\n"
-    write_text(tmp_path / ".hydra" / "config.yaml", config)
-    network = ResidualMLP((4, 4, 1), width=16, depth=1, embed_dim=8, n_conditions=3, rngs=nnx.Rngs(1))
-    made = Diffusion(network, VPCosine(0.01), "x0", 0.7, "log_snr")
-    save_diffusion(tmp_path / "checkpoints" / "a_b", made)
-    write_json(tmp_path / "manifest.json", {"data_shapes": {"train/a/b": [[50, 4, 4, 1], [50]]}})
-    return tmp_path, made
-
-
-def test_a_checkpoint_is_read_with_what_its_run_says(run_directory):
-    directory, made = run_directory
-    for path in (directory, directory / "checkpoints" / "a_b"):
-        found = checkpoint(str(path))
-        assert found.model.n_conditions == 3 and found.takes_prompts and not found.takes_text
-        assert found.model.shape == found.model.image_shape == (4, 4, 1)
-        model = found.model.diffusion
-        assert model.schedule == VPCosine(0.01) and model.prediction == "x0" and float(model.data_std) == 0.7
-        x = np.random.default_rng(0).normal(size=(4, 4, 1)).astype(np.float32)
-        assert np.array_equal(model.score(x, 0.3, 2), made.score(x, 0.3, 2))
-    assert "checkpoint a_b of some, ResidualMLP" in found.words
-
-
-def test_a_checkpoint_that_cannot_be_read_is_one_line(run_directory):
-    directory, made = run_directory
-    place = directory / "checkpoints" / "a_b"
-    lines = []
-
-    def refused(path):
-        with pytest.raises((ValueError, CheckpointError)) as found:
-            checkpoint(path)
-        assert "\n" not in str(found.value)
-        lines.append(str(found.value))
-
-    refused(None)
-    refused(str(directory / "nothing"))
-    write_json(directory / "manifest.json", {})
-    refused(str(place))
-    assert checkpoint(str(place), [4, 4, 1]).model.n_conditions == 3
-    write_json(directory / "manifest.json", {"data_shapes": {"train/a/b": [[50, 16]]}})
-    refused(str(place))
-    save_diffusion(directory / "checkpoints" / "other", made)
-    refused(str(directory))
-    victim = next(path for path in (place / "arrays").rglob("*") if path.is_file() and path.stat().st_size > 64)
-    content = bytearray(victim.read_bytes())
-    content[40] ^= 1
-    victim.write_bytes(content)
-    refused(str(place))
-    expected = [
-        "must be RUN_DIR",
-        "must lie in the directory of a run",
-        "tells the shape",
-        "one of points",
-        "a_b, other",
-    ]
-    assert all(text in line for text, line in zip(expected, lines, strict=False))
-    assert "damaged" in lines[-1]
-
-
 def test_a_training_set_holds_each_image_once():
     images = memorizing_model.images(6, 0)
     training = Training(Memory(np.concatenate([images, images[:3]])), 1 / 3, 0.1)
@@ -427,7 +323,5 @@ def test_a_training_set_holds_each_image_once():
         Training(Memory(images[[0, 0]]), 1 / 3, 0.1)
 
 
-def test_the_config_files_of_models_name_what_is_there():
-    for name in ("checkpoint", "callable", "diffusers"):
-        assert "experiments.shared.audited_models." in (CONF / "model" / f"{name}.yaml").read_text()
+def test_what_tells_rows_apart_can_be_written_down():
     assert json.dumps(Memory(np.zeros((2, 4, 4, 1))).identity([0, 1]))
