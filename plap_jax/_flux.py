@@ -43,8 +43,8 @@ def flux(
 ) -> Estimate:
     """κ_p(x, r) = −E_n[ |s(x+rn)|^{p−2} ⟨s(x+rn), n⟩ ], n uniform on S^{d−1}: the mean inward flux density.
 
-    κ_1 ∈ [−1, 1] is the mean cosine between the score and the way home; near 1 at a sharp maximum. Handed a noise
-    prediction ε̂ = −σ s instead of a score, with p = 1, it returns −κ_1.
+    κ_1 ∈ [−1, 1] is the mean cosine between the score and the direction back to the centre; near 1 at a sharp maximum.
+    Handed a noise prediction ε̂ = −σ s instead of a score, with p = 1, it returns −κ_1.
 
     Args:
         score_fn: s = ∇ log q, one point in, same shape out.
