@@ -22,6 +22,7 @@ TOPICS = {
     "many_points": "Flux of many points against the bare network",
     "matrix_products": "The bare network against the machine's matrix products",
     "exact_operator": "The exact p-Laplacian: time and memory",
+    "detector_memory": "Memory of the detectors, d = 16,384",
     "compilations": "What is compiled again when only data change",
     "against_pytorch": "Flux against eager PyTorch",
     "images_pytorch": "The networks of the image experiments against PyTorch",

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from plap_jax.directions import uniform_in_ball
+from plap_jax.memory import products_at_once
 from plap_jax.operators import p_field, p_laplacian
 from plap_jax.typing import (
     Array,
@@ -69,7 +70,8 @@ def volume(
         key: randomness.
         n_samples: points of the ball, ≥ 2.
         divergence: "exact" (d + 2 evaluations and products per point) or "finite_difference" (2d evaluations).
-        chunk: products at once, for the exact divergence.
+        chunk: products at once at each point, for the exact divergence; None takes as many as ``plap_jax.memory``
+            allows.
         step: h > 0, in the units of x; default max(ε^{1/3} r, ε^{2/3} max_i |y_i|), ε the machine epsilon of
             x's dtype: small against the ball, and large against the rounding of its points y.
 
@@ -89,6 +91,7 @@ def volume(
     _warn_infinite_variance(p, x.size)
     points = x + jnp.asarray(radius, x.dtype) * uniform_in_ball(key, n_samples, x.shape, x.dtype)
     if divergence == "exact":
+        chunk = products_at_once(x.size, n_samples) if chunk is None else chunk
         at_point, per_point = partial(p_laplacian, score_fn, p=p, chunk=chunk), x.size + 2
     else:
         at_point, per_point = partial(_difference_divergence, score_fn, p=p, radius=radius, step=step), 2 * x.size

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from plap_jax.memory import products_at_once
 from plap_jax.typing import (
     Array,
     ArrayLike,
@@ -67,7 +68,7 @@ def p_laplacian(
         score_fn: s = ∇ log q, one point in, same shape out.
         x: the point ``(*shape)``, any shape, floating.
         p: order, ≥ 1; may be traced.
-        chunk: products taken at once at most, to bound memory; None takes all d.
+        chunk: products taken at once at most; None takes as many as ``plap_jax.memory`` allows, all d up to d = 724.
         eps: |s| → (|s|² + eps²)^{1/2}, in the units of s.
 
     Returns:
@@ -86,6 +87,7 @@ def p_laplacian(
     )
     _require_eps(eps)
     s, jacobian = _linearized(score_fn, x)
+    chunk = products_at_once(s.size) if chunk is None else chunk
     return _assemble(s, _trace(jacobian, s.size, chunk, s.dtype), jacobian(_unit(s, eps)), p, eps)
 
 
@@ -146,7 +148,7 @@ def _linearized(score_fn: ScoreFn, x: Array) -> tuple[Array, Callable[[Array], A
     return s, lambda v: jacobian(v.astype(x.dtype))
 
 
-def _trace(jacobian: Callable[[Array], Array], dim: int, chunk: int | None, dtype: jnp.dtype) -> Array:
+def _trace(jacobian: Callable[[Array], Array], dim: int, chunk: int, dtype: jnp.dtype) -> Array:
     """tr J = Σ_i e_iᵀJe_i, at most ``chunk`` unit vectors at a time."""
 
     def diagonal(i: Array) -> Array:
@@ -155,7 +157,7 @@ def _trace(jacobian: Callable[[Array], Array], dim: int, chunk: int | None, dtyp
         return e @ jacobian(e)
 
     # As few chunks as ``chunk`` allows, of one size: filled up to ``chunk`` itself, the last could be mostly in vain.
-    n_chunks = 1 if chunk is None else -(-dim // chunk)
+    n_chunks = -(-dim // chunk)
     size = -(-dim // n_chunks)
     if n_chunks == 1:
         return jnp.sum(jax.vmap(diagonal)(jnp.arange(dim)))

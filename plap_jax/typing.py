@@ -132,6 +132,11 @@ def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+def at_least_float32(x: ArrayLike) -> Array:
+    """x itself, or in float32 where it is of half precision (float16, bfloat16)."""
+    return jnp.asarray(x, accumulation_dtype(jnp.result_type(x)))
+
+
 def require_scalar(name: str, value: ArrayLike, holds: Callable[[float], bool], allowed: str) -> None:
     """Refuse an argument that is not one real number, or that is known (not traced) and fails ``holds``.
 

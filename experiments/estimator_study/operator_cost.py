@@ -77,8 +77,8 @@ def programs(d: int, chunks: Sequence[int | None]) -> Iterator[Program]:
     yield compiled(JACFWD, None, lambda s, x: jax.jacfwd(s)(x), x)
     for chunk in dict.fromkeys(None if chunk is None or chunk >= d else chunk for chunk in chunks):
         yield compiled(EVALUATIONS, chunk, lambda s, points: jax.vmap(s)(points), jnp.tile(x, (chunk or d, 1)))
-        yield compiled(EXACT, chunk, partial(p_laplacian, p=P, chunk=chunk), x)
-    yield compiled(EXACT_OF_U, None, lambda s, x: p_laplacian(jax.grad(partial(_u, s)), x, 2.0), x)
+        yield compiled(EXACT, chunk, partial(p_laplacian, p=P, chunk=chunk or d), x)
+    yield compiled(EXACT_OF_U, None, lambda s, x: p_laplacian(jax.grad(partial(_u, s)), x, 2.0, chunk=d), x)
     if find_spec("folx") is not None:
         forward_laplacian = import_module("folx").forward_laplacian
         yield compiled(FOLX_OF_U, None, lambda s, x: forward_laplacian(partial(_u, s))(x).laplacian, x)

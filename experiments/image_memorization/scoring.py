@@ -17,11 +17,9 @@ from experiments.shared.networks import Trained, named_key
 from plap_jax._flux import FluxEstimator
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import Directions
+from plap_jax.memory import points_at_once
 from plap_jax.parallel import map_points
 from plap_jax.typing import Array, Estimate
-
-# Points times directions that are evaluated at a time.
-EVALUATIONS = 4096
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def _at_level(
     alpha, sigma = network.schedule.alpha(t), network.schedule.sigma(t)
     radius = sigma * np.sqrt(images[0].size)
     estimator = FluxEstimator(network.score_at(t), radius, key, orders, n, directions)
-    batch = max(1, EVALUATIONS // n)
+    batch = points_at_once(images[0].size, n)
     estimate, norm = map_points(Partial(_scores, estimator), np.asarray(alpha) * images, batch_size=batch)
     return {"kappa": estimate.value.T, "stderr": estimate.stderr.T, "norm": norm}
 

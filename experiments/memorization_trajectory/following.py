@@ -1,5 +1,6 @@
 """Images generated step by step, and the flux of every step; the states between are not kept."""
 
+import math
 import sys
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from experiments.shared.captions import CaptionedConfig, CaptionedStudy
 from experiments.shared.networks import named_key
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import Directions
+from plap_jax.memory import points_at_once
 from plap_jax.parallel import map_points
 from plap_jax.sampling import DDIM, NonFiniteSampleError, guided, starting_points
 from plap_jax.trajectories import flux_along
@@ -22,7 +24,6 @@ from plap_jax.typing import Array, ArrayLike, PRNGKey
 STATISTICS = ("flux_p1", "flux_prompt_p1", "flux_gap_p1")  # no prompt, with the prompt, the gap between the two
 LEVELS = ("times", "alphas", "sigmas")
 PARTS = {"values": "value", "stderr": "stderr"}  # of an estimate, by the name of the array
-EVALUATIONS = 4096  # of the network at a time: bounds the memory
 
 
 @jax.tree_util.register_dataclass
@@ -66,7 +67,7 @@ def follow(
         starts = starting_points(model, named_key(config.seed, "trajectory/starts"), n, shape=shape)
         keys = (named_key(config.seed, f"trajectory/{purpose}") for purpose in ("path", "directions"))
         one = Follow(model, np.float32(guidance), *keys, sampler.make(), flux.n_samples, flux.directions)
-        size = max(1, EVALUATIONS // (2 * flux.n_samples))
+        size = points_at_once(math.prod(shape), 2 * flux.n_samples)
         found = map_points(one, np.arange(n), starts, prompts, batch_size=size, progress=True)
         for name, values in found.items():
             if not np.isfinite(values).all():

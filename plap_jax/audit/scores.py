@@ -20,12 +20,11 @@ from plap_jax.detectors import Detector, Query
 from plap_jax.detectors.base import gap_at
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import Directions, unit_size
+from plap_jax.memory import evaluations_at_once
 from plap_jax.parallel import map_points
 from plap_jax.typing import Array, ArrayLike, Estimate, PRNGKey, standard_error
 
 Columns = dict[str, np.ndarray]
-# Network evaluations at a time: of small images, and of those whose network has no room for so many.
-EVALUATIONS, SMALL = {True: 4096, False: 64}, 4096
 ENCODED = 8  # images that a VAE is given at a time
 NAMES: dict[Score, str] = {
     "kappa": "κ₁ without a prompt",
@@ -166,7 +165,7 @@ class Scorer:
         """Images at a time that the memory has room for."""
         dim = int(np.prod(self.subject.model.shape))
         cost = self.settings.n_samples if self.detector is None else self.detector.nfe(dim)
-        return max(1, (self.settings.evaluations or EVALUATIONS[dim <= SMALL]) // max(1, cost))
+        return max(1, (self.settings.evaluations or evaluations_at_once(dim)) // max(1, cost))
 
     @cached_property
     def _units(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from plap_jax.detectors.base import Detector, Need, Query, both_scores, norm
 from plap_jax.diffusion import Diffusion
-from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require_point
+from plap_jax.typing import Array, PRNGKey, at_least_float32, require_point
 
 
 @jax.tree_util.register_dataclass
@@ -42,8 +42,7 @@ class Anisotropy(Detector):
         """The sum, no unit. The key is not used."""
         require_point(query.noise)
         schedule = model.schedule
-        # In float32 at least: the gap is small against what it is the difference of.
-        x = query.noise.astype(accumulation_dtype(query.noise.dtype))
+        x = at_least_float32(query.noise)
         unconditional, conditional = both_scores(model, x, schedule.t_max, query.prompt)
         size = schedule.sigma(schedule.t_max).astype(x.dtype) * norm(conditional - unconditional) / math.sqrt(x.size)
         unconditional, conditional = both_scores(model, x, schedule.time_at(self.sigma_low), query.prompt)

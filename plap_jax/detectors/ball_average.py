@@ -9,7 +9,6 @@ import jax
 
 from plap_jax._volume import volume
 from plap_jax.detectors.base import Detector, Need, Query
-from plap_jax.detectors.flipd import PRODUCTS
 from plap_jax.diffusion import Diffusion
 from plap_jax.typing import Array, PRNGKey
 
@@ -40,9 +39,8 @@ class BallAverage(Detector):
         t = model.schedule.time_at(self.sigma)
         centre, radius = model.ball(query.image, t)
         score = model.score_at(t, query.prompt)
-        how = {"n_samples": self.n_samples, "chunk": max(1, PRODUCTS // self.n_samples)}
         # Negated: Δ_p u is negative at maxima.
-        return -volume(score, centre, radius=radius, p=self.p, key=key, **how).value
+        return -volume(score, centre, radius=radius, p=self.p, key=key, n_samples=self.n_samples).value
 
     def nfe(self, dim: int) -> int:
         """For each point the score, and two for each of d + 1 Jacobian-vector products."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from plap_jax.diffusion import Diffusion, Schedule
+from plap_jax.memory import points_at_once
 from plap_jax.parallel import map_points
 from plap_jax.sampling import NO_CONDITION
 from plap_jax.typing import Array, ArrayLike, PRNGKey, require
@@ -25,6 +27,8 @@ NEEDS: tuple[Need, ...] = get_args(Need)
 @dataclass(frozen=True)
 class Query:
     """What is known about one image, or with a leading axis n about many.
+
+    Images and noise may be of half precision: all detectors compute in float32 at least (``Diffusion``).
 
     Attributes:
         image: ``(*shape)``, the clean image, generated or not; None where it is not known (not generated yet).
@@ -97,7 +101,8 @@ class Detector(ABC):
             queries: fields with leading axis n, except guidance, which may be one number for all. Fields that the
                 detector does not use may be None.
             key: one for all queries.
-            batch_size: queries at a time; None takes as many as make about 4,096 evaluations.
+            batch_size: queries at a time; None takes as many as ``plap_jax.memory`` allows: about 4,096 evaluations of
+                small images, in inverse proportion to d from d = 256 on.
             progress: as in ``plap_jax.parallel.map_points``.
 
         Raises:
@@ -109,7 +114,8 @@ class Detector(ABC):
         require(floating, "queries.image", jnp.result_type(queries.image), "must be of a floating dtype, in [-1, 1]")
         self.check(model.schedule)  # refused here: in the statistic noise levels are traced
         shape = np.shape(queries.noise if queries.image is None else queries.image)[1:]
-        size = batch_size or max(1, EVALUATIONS // self.nfe(int(np.prod(shape))))
+        dim = math.prod(shape)
+        size = batch_size or points_at_once(dim, self.nfe(dim))
         fn = Partial(_statistic, self, model, key)
         found = map_points(fn, np.arange(n), queries, batch_size=size, progress=progress)
         return self._finite(found)
@@ -146,10 +152,6 @@ class Detector(ABC):
         return found
 
 
-# Evaluations of the network at a time: bounds the memory.
-EVALUATIONS = 4096
-
-
 def _statistic(detector: Detector, model: Diffusion, key: PRNGKey, index: Array, query: Query) -> Array:
     return detector.statistic(model, query, key)
 
@@ -178,6 +180,5 @@ def _gap(model: Diffusion, t: Array, prompt: Array, x: Array) -> Array:
 
 
 def norm(x: Any) -> Array:
-    """‖x‖₂ over all coordinates, accumulated in float32 at least."""
-    x = jnp.ravel(x)
-    return jnp.linalg.norm(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+    """‖x‖₂ over all coordinates."""
+    return jnp.linalg.norm(jnp.ravel(x))

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plap_jax.detectors.base import Detector, Need, Query
+from plap_jax.detectors.base import Detector, Need, Query, norm
 from plap_jax.diffusion import Diffusion
 from plap_jax.labels import find_copies
-from plap_jax.typing import Array, ArrayLike, PRNGKey, accumulation_dtype
+from plap_jax.memory import evaluations_at_once
+from plap_jax.typing import Array, ArrayLike, PRNGKey, at_least_float32
 
 
 @jax.tree_util.register_dataclass
@@ -32,10 +33,10 @@ class CopyRatio(Detector):
     needs: ClassVar[frozenset[Need]] = frozenset({"image", "training data"})
 
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
-        """−d₁/d₂ of one image, by all its distances at once; ``scores`` is for many, in bounded memory."""
-        dtype = accumulation_dtype(jnp.result_type(query.image))
-        difference = jnp.asarray(self.reference).astype(dtype) - jnp.asarray(query.image).astype(dtype)
-        distances = jnp.linalg.norm(difference.reshape(len(difference), -1), axis=-1)
+        """−d₁/d₂ of one image; ``scores`` is for many."""
+        image, reference = at_least_float32(query.image), jnp.asarray(self.reference)
+        at_once = min(len(reference), evaluations_at_once(image.size))
+        distances = jax.lax.map(lambda one: norm(one.astype(image.dtype) - image), reference, batch_size=at_once)
         first, second = -jax.lax.top_k(-distances, 2)[0]
         # Negated: a copy has the low ratio.
         return -first / second

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.diffusion import Diffusion
-from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require, require_point
+from plap_jax.typing import Array, PRNGKey, at_least_float32, require, require_point
 
 
 @jax.tree_util.register_dataclass
@@ -40,7 +40,7 @@ class DenoisingLoss(Detector):
         """Minus a mean square, no unit."""
         require_point(query.image)
         t = model.schedule.time_at(self.sigma)
-        image = query.image.astype(accumulation_dtype(query.image.dtype))  # half precision: squares are not in it
+        image = at_least_float32(query.image)  # the same draws for images of any precision
 
         def loss(noise: Array) -> Array:
             return jnp.mean((noise - model.eps(model.noised(image, t, noise), t, query.prompt)) ** 2)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.diffusion import Diffusion, convert
 from plap_jax.sampling import DDIM
-from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require, require_point
+from plap_jax.typing import Array, PRNGKey, at_least_float32, require, require_point
 
 
 @jax.tree_util.register_dataclass
@@ -43,12 +43,10 @@ class DSMGap(Detector):
         """A squared norm, no unit. The key is not used."""
         require_point(query.noise)
         schedule = model.schedule
-        dtype = accumulation_dtype(query.noise.dtype)
-        # In float32 at least: the change is small against the noise.
-        x = query.noise.astype(dtype)
+        x = at_least_float32(query.noise)
         times = DDIM(self.n_steps).times(schedule)[:2]
-        start, end = jnp.asarray(times, jnp.int32 if schedule.discrete else dtype)
-        alpha, sigma = (level(start).astype(dtype) for level in (schedule.alpha, schedule.sigma))
+        start, end = jnp.asarray(times, jnp.int32 if schedule.discrete else x.dtype)
+        alpha, sigma = (level(start).astype(x.dtype) for level in (schedule.alpha, schedule.sigma))
         output = model.output(x, start, query.prompt)
         x0, first = (convert(output, x, alpha, sigma, model.prediction, kind) for kind in ("x0", "eps"))
         second = model.eps(model.noised(x0, end, first), end, query.prompt)

@@ -12,9 +12,6 @@ from plap_jax.diffusion import Diffusion
 from plap_jax.operators import p_laplacian, p_laplacian_estimate
 from plap_jax.typing import Array, PRNGKey
 
-# Jacobian-vector products taken at once: a large image alone would exceed the batches of `Detector.scores`.
-PRODUCTS = 256
-
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class FLIPD(Detector):
         centre, _ = model.ball(query.image, t)
         score = model.score_at(t, query.prompt)
         if self.n_probes is None:
-            trace = p_laplacian(score, centre, 2.0, chunk=PRODUCTS)
+            trace = p_laplacian(score, centre, 2.0)
         else:
             trace = p_laplacian_estimate(score, centre, 2.0, key=key, n_probes=self.n_probes).value
         # The σ of the step that is really taken on a discrete schedule.

@@ -11,7 +11,7 @@ from plap_jax._flux import flux
 from plap_jax.detectors.base import Detector, Need, Query, gap_at
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import Directions
-from plap_jax.typing import Array, PRNGKey, accumulation_dtype
+from plap_jax.typing import Array, PRNGKey
 
 
 @jax.tree_util.register_dataclass
@@ -38,8 +38,7 @@ class FluxGap(Detector):
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
         """κ^Δ_p in the units of |s|^{p−1}."""
         t = model.schedule.time_at(self.sigma)
-        image = query.image.astype(accumulation_dtype(query.image.dtype))  # small gaps vanish in half precision
-        centre, radius = model.ball(image, t)
+        centre, radius = model.ball(query.image, t)
         how = {"n_samples": self.n_samples, "directions": self.directions}
         return flux(gap_at(model, t, query.prompt), centre, radius=radius, p=self.p, key=key, **how).value
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import sample_directions
-from plap_jax.typing import Array, PRNGKey, accumulation_dtype
+from plap_jax.typing import Array, PRNGKey, at_least_float32
 
 
 @jax.tree_util.register_dataclass
@@ -53,10 +53,8 @@ class ManifoldBias(Detector):
         centre, radius = model.ball(query.image, t)
         directions = sample_directions(key, self.n_samples, centre.shape, "iid", centre.dtype)[:, 0]
         noise = jax.vmap(model.eps, in_axes=(0, None, None))(centre + radius * directions, t, query.prompt)
-        noise, directions, image = (
-            a.reshape(-1, centre.size).astype(accumulation_dtype(centre.dtype))
-            for a in (noise, directions, query.image)
-        )
+        image = at_least_float32(query.image)
+        noise, directions, image = (a.reshape(-1, centre.size) for a in (noise, directions, image))
         size = jnp.linalg.norm(noise, axis=-1)
         terms = (
             self.curvature * _cosine(noise, directions)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from plap_jax.detectors.base import Detector, Need, Query, both_scores, norm
 from plap_jax.diffusion import Diffusion, convert
 from plap_jax.sampling import DDIM
-from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require, require_point
+from plap_jax.typing import Array, PRNGKey, at_least_float32, require, require_point
 
 
 @jax.tree_util.register_dataclass
@@ -46,7 +46,8 @@ class NoiseGapNorm(Detector):
         """The mean norm, no unit. The key is not used."""
         require_point(query.noise)
         schedule = model.schedule
-        dtype = accumulation_dtype(query.noise.dtype)
+        start = at_least_float32(query.noise)
+        dtype = start.dtype
         times = DDIM(self.n_steps).times(schedule)[: self._taken]
         times = jnp.asarray(times, jnp.int32 if schedule.discrete else dtype)
         guidance = jnp.asarray(query.guidance, dtype)
@@ -61,8 +62,8 @@ class NoiseGapNorm(Detector):
             x0, eps = (convert(score, x, alpha, sigma, "score", kind) for kind in ("x0", "eps"))
             return model.noised(x0, following, eps), sigma * norm(gap)
 
-        # In float32 at least: the gap is small against what it is the difference of. The last step leads nowhere.
-        _, norms = jax.lax.scan(step, query.noise.astype(dtype), (times, jnp.append(times[1:], times[-1])))
+        # The last step leads nowhere.
+        _, norms = jax.lax.scan(step, start, (times, jnp.append(times[1:], times[-1])))
         return jnp.mean(norms)
 
     def nfe(self, dim: int) -> int:

@@ -12,12 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plap_jax.detectors.base import EVALUATIONS, Detector, Need, Query
+from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.diffusion import Diffusion
-from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require, require_point
+from plap_jax.memory import NUMBERS, evaluations_at_once
+from plap_jax.typing import Array, ArrayLike, PRNGKey, accumulation_dtype, at_least_float32, require, require_point
 
-# Entries of d × d matrices held at a time: 256 MiB in float32.
-MOMENT_NUMBERS = 2**26
+# Numbers of the n × d and d × d matrices of several images that the host holds at a time: 256 MiB in float32.
+HOST_NUMBERS = 2**26
+# The largest d, whose matrix alone is 1 GiB in float32.
+LARGEST = 2**14
 
 
 @jax.tree_util.register_dataclass
@@ -38,7 +41,8 @@ class NormalBundle(Detector):
 
     Args:
         sigma: noise level, > 0, within the schedule.
-        n_samples: noised points, one evaluation each, ≥ d; None takes 4d.
+        n_samples: noised points, one evaluation each, ≥ d; None takes 4d. Where they are more than
+            ``plap_jax.memory`` allows at a time, rounded up to whole chunks.
         threshold: smallest large singular value, > 0, no unit; None for the largest drop.
     """
 
@@ -49,9 +53,24 @@ class NormalBundle(Detector):
     takes_prompt: ClassVar[bool] = True
 
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
-        """Minus the dimension, an integer as a float; no unit. Under ``jit`` on several CPU devices use ``scores``."""
-        moment = self._moment.statistic(model, query, key)
-        found = self._rule(jnp.linalg.eigvalsh(moment)).astype(moment.dtype)
+        """Minus the dimension, an integer as a float; no unit. Under ``jit`` on several CPU devices use ``scores``.
+
+        Raises:
+            ValueError: d² above 2²⁰, more numbers than a device is to hold at a time; ``scores`` holds them on the
+                host.
+        """
+        require_point(query.image)
+        dim = query.image.size
+        require(dim**2 <= NUMBERS, "d", dim, f"must be <= {math.isqrt(NUMBERS)} within one program; use scores")
+
+        def add(moment: Array, chunk: Array) -> tuple[Array, None]:
+            rows = self.rows(chunk).statistic(model, query, key)
+            return moment + rows.T @ rows, None
+
+        dtype = accumulation_dtype(query.image.dtype)
+        chunks = jnp.arange(_chunks(self.n_samples, dim)[0])
+        moment, _ = jax.lax.scan(add, jnp.zeros((dim, dim), dtype), chunks)
+        found = self._rule(jnp.linalg.eigvalsh(moment)).astype(dtype)
         return jnp.where(jnp.all(jnp.isfinite(moment)), found, jnp.nan)
 
     def scores(
@@ -63,28 +82,40 @@ class NormalBundle(Detector):
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | bool = False,
     ) -> np.ndarray:
-        """As of every detector; eigenvalues are taken on the host, by blocks of images."""
-        # Within the program that evaluates the network, LAPACK and matrix products of two CPU devices can wait for each
-        # other for ever.
+        """As of every detector. Devices hold a chunk of the noised points; the d × d matrix is summed on the host.
+
+        Raises:
+            ValueError: as of every detector; d above 16,384, whose matrix would exceed 1 GiB.
+        """
+        # Also since, within the program that evaluates the network, LAPACK and matrix products of two CPU devices can
+        # wait for each other for ever.
         queries, n = self._checked(queries)
-        block = max(1, MOMENT_NUMBERS // math.prod(np.shape(queries.image)[1:]) ** 2)
+        dim = math.prod(np.shape(queries.image)[1:])
+        allowed = f"must be <= {LARGEST}: singular values of d coordinates take a matrix of d × d numbers"
+        require(dim <= LARGEST, "d", dim, allowed)
+        n_chunks, size = _chunks(self.n_samples, dim)
+        block = max(1, HOST_NUMBERS // (dim * max(dim, size)))
         found = np.full(n, np.nan, np.float32)
         for start in range(0, n, block):
             rows = slice(start, min(start + block, n))
             part = jax.tree.map(lambda a, rows=rows: a[rows], queries)
             report = partial(_report, progress, start, n) if callable(progress) else progress
-            moments = self._moment.scores(model, part, key=key, batch_size=batch_size, progress=report)
+            moments = 0
+            for i in range(n_chunks):
+                how = {"batch_size": batch_size, "progress": report if i == n_chunks - 1 else False}
+                noise = self.rows(np.int32(i)).scores(model, part, key=key, **how)
+                moments += noise.mT @ noise
             finite = np.isfinite(moments).all(axis=(1, 2))
             found[rows][finite] = self._rule(np.linalg.eigvalsh(moments[finite]))
         return self._finite(found)
 
     def nfe(self, dim: int) -> int:
         """One per noised point."""
-        return self._moment.nfe(dim)
+        return math.prod(_chunks(self.n_samples, dim))
 
-    @property
-    def _moment(self) -> _SecondMoment:
-        return _SecondMoment(self.sigma, self.n_samples)
+    def rows(self, chunk: ArrayLike) -> Detector:
+        """Rows of the n × d matrix, one chunk of them: what ``scores`` evaluates at a time."""
+        return _Rows(self.sigma, chunk, self.n_samples)
 
     def _rule(self, eigenvalues: Any) -> Any:
         """#large − d from ascending eigenvalues ``(..., d)``, of NumPy or JAX: negated, as a point is dimension 0."""
@@ -100,10 +131,11 @@ class NormalBundle(Detector):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class _SecondMoment(Detector):
-    """E ε̂ε̂ᵀ, the mean over noised points, ``(d, d)``: in the form of a detector, to be evaluated like one."""
+class _Rows(Detector):
+    """One chunk of the n × d matrix, ``(size, d)``: in the form of a detector, to be evaluated like one."""
 
     sigma: float
+    chunk: ArrayLike
     n_samples: int | None = field(metadata={"static": True})
     needs: ClassVar[frozenset[Need]] = NormalBundle.needs
     takes_prompt: ClassVar[bool] = NormalBundle.takes_prompt
@@ -111,22 +143,29 @@ class _SecondMoment(Detector):
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
         require_point(query.image)
         t = model.schedule.time_at(self.sigma)
-        shape, dim, n = query.image.shape, query.image.size, self.nfe(query.image.size)
-        require(n >= dim, "n_samples", self.n_samples, f"must be None or at least d={dim}: fewer do not span the space")
-        noise = jax.random.normal(key, (n, *shape), query.image.dtype)
+        image = at_least_float32(query.image)
+        n_chunks, size = _chunks(self.n_samples, image.size)
+        own = key if n_chunks == 1 else jax.random.fold_in(key, self.chunk)
 
         def predicted(eps: Array) -> Array:
-            return model.eps(model.noised(query.image, t, eps), t, query.prompt).reshape(-1)
+            return model.eps(model.noised(image, t, eps), t, query.prompt).reshape(-1)
 
-        rows = jax.lax.map(predicted, noise, batch_size=min(n, EVALUATIONS))
-        rows = rows.astype(accumulation_dtype(rows.dtype)) / math.sqrt(n)
-        return rows.T @ rows
+        noise = jax.random.normal(own, (size, *image.shape), image.dtype)
+        return jax.vmap(predicted)(noise) / math.sqrt(n_chunks * size)
 
     def nfe(self, dim: int) -> int:
-        return 4 * dim if self.n_samples is None else self.n_samples
+        return _chunks(self.n_samples, dim)[1]
 
     def _finite(self, found: np.ndarray) -> np.ndarray:
         return found  # judged by image, in NormalBundle
+
+
+def _chunks(n_samples: int | None, dim: int) -> tuple[int, int]:
+    """How many chunks of how many noised points."""
+    n = 4 * dim if n_samples is None else n_samples
+    require(n >= dim, "n_samples", n_samples, f"must be None or at least d={dim}: fewer do not span the space")
+    n_chunks = -(-n // evaluations_at_once(dim))
+    return n_chunks, -(-n // n_chunks)
 
 
 def _report(progress: Callable[[int, int], None], start: int, n: int, done: int, _: int) -> None:

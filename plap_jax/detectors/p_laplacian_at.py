@@ -9,7 +9,6 @@ from typing import ClassVar
 import jax
 
 from plap_jax.detectors.base import Detector, Need, Query
-from plap_jax.detectors.flipd import PRODUCTS
 from plap_jax.diffusion import Diffusion
 from plap_jax.operators import p_laplacian
 from plap_jax.typing import Array, PRNGKey
@@ -44,7 +43,7 @@ class PLaplacianAt(Detector):
         centre, _ = model.ball(query.image, t)
         eps = self.smoothing * math.sqrt(centre.size) / model.schedule.sigma(t)
         # Negated: Δ_p u is negative at maxima.
-        return -p_laplacian(model.score_at(t, query.prompt), centre, self.p, chunk=PRODUCTS, eps=eps)
+        return -p_laplacian(model.score_at(t, query.prompt), centre, self.p, eps=eps)
 
     def nfe(self, dim: int) -> int:
         """The score, and two for each of d + 1 Jacobian-vector products."""

@@ -10,7 +10,7 @@ import jax
 from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.detectors.sima import quartic
 from plap_jax.diffusion import Diffusion
-from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require_point
+from plap_jax.typing import Array, PRNGKey, require_point
 
 
 @jax.tree_util.register_dataclass
@@ -35,9 +35,8 @@ class PIA(Detector):
         t = model.schedule.time_at(self.sigma)
         first = model.eps(query.image, model.schedule.t_min, query.prompt)
         again = model.eps(model.noised(query.image, t, first), t, query.prompt)
-        dtype = accumulation_dtype(first.dtype)
         # Negated: members have the smaller error.
-        return -quartic(first.astype(dtype) - again.astype(dtype))
+        return -quartic(first - again)
 
     def nfe(self, dim: int) -> int:
         """Two."""

@@ -9,7 +9,7 @@ import jax
 
 from plap_jax.detectors.base import Detector, Need, Query, norm
 from plap_jax.diffusion import Diffusion
-from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require_point
+from plap_jax.typing import Array, PRNGKey, require_point
 
 
 @jax.tree_util.register_dataclass
@@ -32,8 +32,7 @@ class ScoreNorm(Detector):
         """Minus the norm, in 1/unit. The key is not used."""
         require_point(query.image)
         t = model.schedule.time_at(self.sigma)
-        image = query.image.astype(accumulation_dtype(query.image.dtype))  # half precision: 1/σ² leaves its range
-        centre, _ = model.ball(image, t)
+        centre, _ = model.ball(query.image, t)
         # Negated: the score vanishes at what is memorized.
         return -norm(model.score(centre, t, query.prompt))
 

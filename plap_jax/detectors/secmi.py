@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.diffusion import Diffusion, Schedule, convert
-from plap_jax.typing import Array, ArrayLike, PRNGKey, accumulation_dtype, require, require_point
+from plap_jax.typing import Array, ArrayLike, PRNGKey, at_least_float32, require, require_point
 
 
 @jax.tree_util.register_dataclass
@@ -51,9 +51,8 @@ class SecMI(Detector):
             alpha, sigma = (level(end).astype(x.dtype) for level in (model.schedule.alpha, model.schedule.sigma))
             return alpha * x0 + sigma * eps
 
-        # In float32 at least: the distance is small against the points.
-        start = query.image.astype(accumulation_dtype(query.image.dtype))
-        reached, _ = jax.lax.scan(lambda x, ends: (step(x, *ends), None), start, (times[:-1], times[1:]))
+        start, ends = at_least_float32(query.image), (times[:-1], times[1:])
+        reached, _ = jax.lax.scan(lambda x, ends: (step(x, *ends), None), start, ends)
         back = step(step(reached, times[-1], above), above, times[-1])
         # Negated: members have the smaller error.
         return -jnp.sum((back - reached) ** 2)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from plap_jax.detectors.base import Detector, Need, Query, gap_at, norm
 from plap_jax.diffusion import Diffusion
-from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require_point
+from plap_jax.typing import Array, PRNGKey, at_least_float32, require_point
 
 
 @jax.tree_util.register_dataclass
@@ -32,10 +33,10 @@ class Sharpness(Detector):
         """The norm, in 1/unit³. The key is not used."""
         require_point(query.noise)
         t = model.schedule.t_max if self.sigma is None else model.schedule.time_at(self.sigma)
-        # In float32 at least: gap and product are small against what they are differences of.
-        x = query.noise.astype(accumulation_dtype(query.noise.dtype))
-        gap, product = jax.linearize(gap_at(model, t, query.prompt), x)
-        return norm(product(gap))
+        gap, product = jax.linearize(gap_at(model, t, query.prompt), at_least_float32(query.noise))
+        size = norm(gap)
+        # Of the direction: the product with a long Δ leaves the range of a float16 network.
+        return size * norm(product(gap / jnp.where(size == 0, 1, size)))
 
     @property
     def levels(self) -> tuple[float, ...]:

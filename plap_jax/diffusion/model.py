@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 from plap_jax.diffusion.conversion import PREDICTIONS, Prediction, convert, training_target
 from plap_jax.diffusion.schedules import Schedule
-from plap_jax.typing import Array, ArrayLike, accumulation_dtype, require
+from plap_jax.typing import Array, ArrayLike, at_least_float32, require
 
 Conditioning = Literal["time", "log_snr"]
 
@@ -24,6 +24,11 @@ class Diffusion:
 
     A pytree: the network and ``data_std`` are data, the rest is static. All methods take one point; ``vmap``
     them, or use ``plap_jax.parallel``.
+
+    **float16 and bfloat16 end here.** Points may be of half precision, and so may what the network returns: both are
+    taken to float32 before anything is computed of them, and every result is float32 at least. At σ = .03 a difference
+    x_t − α x̂₀ taken in bfloat16 has lost its noise. So the network is handed x in float32; one that computes in half
+    precision casts it by itself.
 
     Args:
         network: a callable pytree ``(x, level, condition=None) -> prediction``; x and prediction
@@ -62,16 +67,17 @@ class Diffusion:
             condition: handed to the network.
 
         Returns:
-            ``(*shape)``, the dtype of ``x``; NaN where t is traced and outside the schedule.
+            ``(*shape)``, the dtype of ``x``, float32 at least; NaN where t is traced and outside the schedule.
 
         Raises:
             ValueError: t (known, not traced) outside the schedule or between the steps of a discrete one, or the
                 network returned another shape.
         """
         self.schedule.check_time(t)
+        x = at_least_float32(x)
         level = self.schedule.log_snr(t) if self.conditioning == "log_snr" else jnp.asarray(t)
         if jnp.issubdtype(level.dtype, jnp.floating):
-            level = level.astype(accumulation_dtype(x.dtype))
+            level = level.astype(x.dtype)
         value = self.network(self._scaled(x, t), level, condition)
         require(value.shape == x.shape, "network", value.shape, f"must return the shape of its input, {x.shape}")
         return value.astype(x.dtype) * jnp.asarray(self.schedule.one_or_nan(t), x.dtype)
@@ -81,6 +87,7 @@ class Diffusion:
 
         Arguments, dtypes and errors as in ``output``; units and signs as in ``convert``.
         """
+        x = at_least_float32(x)
         value = self.output(x, t, condition)
         alpha, sigma = self._level(t, x.dtype)
         return convert(value, x, alpha, sigma, self.prediction, target)
@@ -121,21 +128,24 @@ class Diffusion:
             t: time, a scalar.
 
         Returns:
-            The centre ``(*shape)`` and the radius ``()``, in the units of the data.
+            The centre ``(*shape)`` and the radius ``()``, in the units of the data, float32 at least.
 
         Raises:
             ValueError: t (known, not traced) outside the schedule.
         """
+        x0 = at_least_float32(x0)
         alpha, sigma = self._checked_level(t, x0.dtype)
         return alpha * x0, sigma * math.sqrt(x0.size)
 
     def noised(self, x0: Array, t: ArrayLike, noise: Array) -> Array:
-        """x_t = α x₀ + σ ε, ``(*shape)``; times as in ``output``."""
+        """x_t = α x₀ + σ ε, ``(*shape)``, float32 at least; times as in ``output``."""
+        x0, noise = at_least_float32(x0), at_least_float32(noise)
         alpha, sigma = self._checked_level(t, x0.dtype)
         return alpha * x0 + sigma * noise
 
     def target(self, x0: Array, t: ArrayLike, noise: Array) -> Array:
-        """What the network should have predicted at x_t = α x₀ + σ ε, ``(*shape)``; times as in ``output``."""
+        """What the network should have predicted at x_t = α x₀ + σ ε, ``(*shape)``; else as ``noised``."""
+        x0, noise = at_least_float32(x0), at_least_float32(noise)
         alpha, sigma = self._checked_level(t, x0.dtype)
         wanted = training_target(x0, noise, alpha, sigma, self.prediction)
         return wanted * jnp.asarray(self.schedule.one_or_nan(t), wanted.dtype)

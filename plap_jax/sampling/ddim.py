@@ -14,7 +14,7 @@ import numpy as np
 
 from plap_jax.diffusion import EDM, Diffusion, Schedule, convert
 from plap_jax.sampling.clock import ends, time_at_log_snr
-from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require, require_point
+from plap_jax.typing import Array, PRNGKey, at_least_float32, require, require_point
 
 Spacing = Literal["time", "log_snr"]
 
@@ -78,7 +78,7 @@ class DDIM:
             condition: handed to the network.
 
         Returns:
-            x₀ ``(*shape)``, dtype and units of ``start``.
+            x₀ ``(*shape)``, dtype (float32 at least) and units of ``start``.
 
         Raises:
             ValueError: a start that is no point; n_steps or spacing that the schedule does not have.
@@ -89,7 +89,7 @@ class DDIM:
         """The sample and the way to it; arguments and errors as for a call."""
         require_point(start)
         self.times(diffusion.schedule)  # refused before anything is traced
-        return _generate(self, diffusion, key, start, condition)
+        return _generate(self, diffusion, key, at_least_float32(start), condition)
 
     def times(self, schedule: Schedule) -> np.ndarray:
         """t_max = t_1 > … > t_N = t_min, ``(n_steps,)``, at which the network is asked; integers when discrete.
@@ -115,7 +115,7 @@ class DDIM:
 
 @partial(jax.jit, static_argnums=0)
 def _generate(sampler: DDIM, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any) -> Trajectory:
-    schedule, dtype = diffusion.schedule, accumulation_dtype(start.dtype)
+    schedule, dtype = diffusion.schedule, start.dtype
     times = jnp.asarray(sampler.times(schedule), jnp.int32 if schedule.discrete else dtype)
     alphas, sigmas, log_snrs = (f(times).astype(dtype) for f in (schedule.alpha, schedule.sigma, schedule.log_snr))
     # The state after the last step has no noise.
@@ -126,16 +126,13 @@ def _generate(sampler: DDIM, diffusion: Diffusion, key: PRNGKey, start: Array, c
     def step(x: Array, at: tuple) -> tuple[Array, tuple[Array, Array]]:
         i, t, (alpha, sigma, log_snr), (next_alpha, next_sigma, next_log_snr) = at
         output = diffusion.output(x, t, condition)
-        x0, eps = (
-            convert(output, x, alpha.astype(x.dtype), sigma.astype(x.dtype), diffusion.prediction, kind)
-            for kind in ("x0", "eps")
-        )
+        x0, eps = (convert(output, x, alpha, sigma, diffusion.prediction, kind) for kind in ("x0", "eps"))
         gained = -jnp.expm1(log_snr - next_log_snr)  # 1 − SNR_t/SNR_s
         kept = next_sigma * jnp.sqrt(1 - sampler.eta**2 * gained)
-        moved = next_alpha.astype(x.dtype) * x0 + kept.astype(x.dtype) * eps
+        moved = next_alpha * x0 + kept * eps
         if sampler.eta > 0:
             fresh = sampler.eta * next_sigma * jnp.sqrt(gained)
-            moved += fresh.astype(x.dtype) * jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
+            moved += fresh * jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
         return moved, (x, x0)
 
     steps = (jnp.arange(sampler.n_steps), times, (alphas, sigmas, log_snrs), following)

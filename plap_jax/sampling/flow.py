@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from plap_jax.diffusion import Diffusion
 from plap_jax.sampling.clock import ends, level, require_continuous, require_tolerances
-from plap_jax.typing import Array, ArrayLike, PRNGKey, require_point
+from plap_jax.typing import Array, ArrayLike, PRNGKey, at_least_float32, require_point
 
 # Evaluations of the field in one step of Tsit5; the seventh is the first of the next step.
 EVALUATIONS_PER_STEP = 6
@@ -47,14 +47,14 @@ class ProbabilityFlow:
         """One sample; arguments and returns as for ``DDIM``, the key is unused.
 
         Returns:
-            x₀ ``(*shape)``; NaN when the solver failed.
+            x₀ ``(*shape)``, float32 at least; NaN when the solver failed.
 
         Raises:
             ValueError: a start that is no point, or a discrete schedule.
         """
         require_point(start)
         require_continuous(diffusion.schedule)
-        return _generate(self, diffusion, start, condition)
+        return _generate(self, diffusion, at_least_float32(start), condition)
 
 
 def flow_at(log_snr: Array, diffusion: Diffusion, condition: Any) -> Callable[[Array], Array]:

@@ -15,7 +15,17 @@ from plap_jax.diffusion import Diffusion
 from plap_jax.operators import p_laplacian
 from plap_jax.sampling.clock import ends, require_continuous, require_tolerances
 from plap_jax.sampling.flow import flow_at, solve
-from plap_jax.typing import Array, ArrayLike, Estimate, PRNGKey, ScoreFn, require, require_point, standard_error
+from plap_jax.typing import (
+    Array,
+    ArrayLike,
+    Estimate,
+    PRNGKey,
+    ScoreFn,
+    at_least_float32,
+    require,
+    require_point,
+    standard_error,
+)
 
 Prior = Callable[[Array], Array]
 
@@ -46,10 +56,10 @@ def log_likelihood(
         prior: log q_T of one point at t_max, a callable pytree; None for the log-density of N(0, σ(t_max)² I).
         rtol, atol: error allowed in a step, of x in its units and of the log-likelihood in nats.
         max_steps: after so many steps the result is NaN.
-        chunk: products taken at once, to bound memory; None takes all d.
+        chunk: products taken at once; None as for ``p_laplacian``.
 
     Returns:
-        A scalar in nats, dtype of ``x``; NaN when the solver failed.
+        A scalar in nats, dtype of ``x``, float32 at least; NaN when the solver failed.
 
     Raises:
         ValueError: x that is no point, a discrete schedule, tolerances not > 0, max_steps < 1, chunk < 1.
@@ -57,7 +67,7 @@ def log_likelihood(
     _check(diffusion, x, rtol, atol, max_steps)
     allowed = "must be None or an integer >= 1"
     require(chunk is None or (isinstance(chunk, Integral) and chunk >= 1), "chunk", chunk, allowed)
-    return _exact(diffusion, x, condition, prior, rtol, atol, max_steps, chunk)
+    return _exact(diffusion, at_least_float32(x), condition, prior, rtol, atol, max_steps, chunk)
 
 
 def log_likelihood_estimate(
@@ -91,6 +101,7 @@ def log_likelihood_estimate(
     _check(diffusion, x, rtol, atol, max_steps)
     whole = isinstance(n_probes, Integral) and n_probes >= 2
     require(whole, "n_probes", n_probes, "must be an integer >= 2: one probe has no standard error")
+    x = at_least_float32(x)
     units, n_fields = _by_probes(diffusion, x, key, condition, prior, rtol, atol, max_steps, int(n_probes))
     return Estimate(jnp.mean(units), standard_error(units), n_fields * (n_probes + 1), n_probes)
 

@@ -14,7 +14,7 @@ import lineax
 from plap_jax.diffusion import Diffusion
 from plap_jax.sampling.clock import ends, level, require_continuous, require_tolerances
 from plap_jax.sampling.flow import final_state
-from plap_jax.typing import Array, PRNGKey, require_point
+from plap_jax.typing import Array, PRNGKey, at_least_float32, require_point
 
 # In units of the log-SNR, whose range is about 20: the grain of the Brownian path, the smallest step, the first one.
 _GRAIN, _SMALLEST, _FIRST = 2**-14, 2**-13, 0.1
@@ -50,14 +50,14 @@ class ReverseSDE:
         """One sample; arguments as for ``DDIM``, the key draws the Brownian path.
 
         Returns:
-            x₀ ``(*shape)``; NaN when the solver failed.
+            x₀ ``(*shape)``, float32 at least; NaN when the solver failed.
 
         Raises:
             ValueError: a start that is no point, or a discrete schedule.
         """
         require_point(start)
         require_continuous(diffusion.schedule)
-        return _generate(self, diffusion, key, start, condition)
+        return _generate(self, diffusion, key, at_least_float32(start), condition)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -22,6 +22,7 @@ LAYERS = {
     "bootstrap": 2,
     "balls": 2,
     "parallel": 1,
+    "memory": 1,
     "checkpoints": 1,
     "operators": 2,
     "training": 2,

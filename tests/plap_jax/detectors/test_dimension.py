@@ -335,7 +335,7 @@ def test_normal_bundle_by_blocks(monkeypatch):
     detector, exact, seen = DETECTORS["normal bundle"], model(MIXED), []
     asked = query(detector)
     expected = detector.scores(exact, asked, key=KEY)
-    monkeypatch.setattr(normal_bundle, "MOMENT_NUMBERS", 2 * D**2)
+    monkeypatch.setattr(normal_bundle, "HOST_NUMBERS", 2 * D * 4 * D)
     found = detector.scores(exact, asked, key=KEY, progress=lambda done, n: seen.append((done, n)))
     np.testing.assert_array_equal(found, expected)
     assert seen == [(2, 5), (4, 5), (5, 5)]

@@ -317,13 +317,15 @@ def test_what_the_network_is_told():
     np.testing.assert_allclose(Diffusion(Echo(), DiscreteVP.linear()).output(x, 5), x + 5)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
-def test_results_keep_the_dtype_of_the_point(dtype):
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64])
+def test_results_have_the_dtype_of_the_point_and_float32_at_least(dtype):
+    wide = jnp.promote_types(dtype, jnp.float32)
     with jax.enable_x64(dtype == jnp.float64):
         diffusion, x = exact(conditioning="log_snr", data_std=2.0), jnp.ones((1, 3), dtype)
-        for method in (diffusion.eps, diffusion.score, diffusion.denoise):
-            assert method(x, 0.3).dtype == dtype
-        assert diffusion.ball(x, 0.3)[0].dtype == dtype
+        for method in (diffusion.output, diffusion.eps, diffusion.score, diffusion.denoise):
+            assert method(x, 0.3).dtype == wide
+        for found in (diffusion.ball(x, 0.3)[0], diffusion.noised(x, 0.3, x), diffusion.target(x, 0.3, x)):
+            assert found.dtype == wide
 
 
 @pytest.mark.parametrize(
