@@ -124,7 +124,11 @@ def p_laplacian_estimate(
     require(fits, "n_probes", n_probes, "must be an integer >= 2: one unit has no standard error")
     s, jacobian = _linearized(score_fn, x)
     probes = jax.random.rademacher(key, (n_probes, s.size), s.dtype)
-    units = jax.vmap(lambda v: v @ jacobian(v))(probes)
+    at_once = products_at_once(s.size)
+    if n_probes <= at_once:
+        units = jax.vmap(lambda v: v @ jacobian(v))(probes)
+    else:
+        units = lax.map(lambda v: v @ jacobian(v), probes, batch_size=at_once)
     value = _assemble(s, jnp.mean(units), jacobian(_unit(s, eps)), p, eps)
     slope = _assemble(s, jnp.ones_like(units[0]), jnp.zeros_like(s), p, eps)
     return Estimate(value, slope * standard_error(units), n_probes + 2, units.shape[0])
