@@ -64,6 +64,7 @@ _SUBMODULES = frozenset(
         "diffusion",
         "directions",
         "labels",
+        "memory",
         "metrics",
         "mixtures",
         "neighbours",
