@@ -92,7 +92,7 @@ def _timed(row: Timed, card: str) -> tuple[str, ...]:
     if row.torch_rates:
         ratio = median(a / b for a, b in zip(row.rates, row.torch_rates, strict=True))
         theirs = (_rates(row.torch_rates), f"{number(ratio)} ×")
-    costs = (number(row.compile_s), number(row.temporary_mib))
+    costs = ("–" if row.compile_s is None else number(row.compile_s), number(row.temporary_mib))
     return *ours, *_shares(row, card), *theirs, *costs
 
 

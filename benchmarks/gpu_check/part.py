@@ -50,7 +50,11 @@ def main() -> None:
             rows.write(to_line(row))
             rows.flush()
 
-        write(describe())
+        machine = describe()
+        write(machine)
+        if machine.platform == "cpu" and not arguments.smoke:
+            write(Missing(arguments.name, "JAX sees no accelerator; --smoke tries the check on a CPU", failed=True))
+            return
         for what, measure in MEASURES[arguments.name](SMOKE if arguments.smoke else FULL).items():
             late = Missing(what, "no time was left", failed=False)
             write(found(what, measure) if monotonic() < end else late)

@@ -48,7 +48,7 @@ class Timed:
         dtype: of the matrix products in it.
         flops: floating-point operations per unit, by XLA's count; None where it cannot be counted.
         peak: operations per second of a large matrix product of this dtype, timed in turn with it.
-        compile_s: tracing and compiling.
+        compile_s: tracing and compiling; None where it was not timed.
         temporary_mib: XLA's figure for the program's temporary memory.
         torch_rates: the same by PyTorch; empty where it was not run.
         torch_note: why it was not.
@@ -60,7 +60,7 @@ class Timed:
     dtype: str
     flops: float | None
     peak: float
-    compile_s: float
+    compile_s: float | None
     temporary_mib: float
     torch_rates: Sequence[float] = field(default_factory=list)
     torch_note: str = ""
