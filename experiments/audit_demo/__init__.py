@@ -73,7 +73,7 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
     subject = _subject(network, images)
     asked = {name: getattr(config, name) for name in Settings.model_fields}
     paths = {name: str(folder / name) for name in (IMAGES, REFERENCE, TRAINING)}
-    nothing = {"generate": None, "prompts": None, "reference_prompts": None, "crop": None}
+    nothing = {"pixel_range": None, "generate": None, "prompts": None, "reference_prompts": None, "crop": None}
     request = Request(**asked, **paths, **nothing, resize="refuse", generation=config.generation)
     found = audit(request, subject, seed=config.seed, **common)
     single = open_source(SINGLE, str(folder / SINGLE), subject.model.image_shape, "refuse", None)

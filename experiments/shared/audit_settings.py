@@ -8,7 +8,7 @@ from experiments.core.schema import STRICT, Flux, checked_as
 from experiments.shared.generation import Labels
 from experiments.shared.methods import Method
 from experiments.shared.own_images import Generation
-from plap_jax.audit.settings import AuditSettings, Score
+from plap_jax.audit.settings import AuditSettings, PixelRange, Score
 from plap_jax.data.decoding import Resize
 from plap_jax.detectors import Detector
 from plap_jax.directions import MIN_UNITS, unit_size
@@ -87,18 +87,17 @@ class Request(Settings):
 
     images: str | None = Field(description="a folder, an .npz or an .npy")
     generate: Annotated[int, Field(ge=2)] | None = Field(description="instead: so many images of the model's own")
-    prompts: str | int | None = Field(description="one for all, or a CSV of file,prompt")
+    prompts: str | int | None = Field(description="one for all, or a CSV; with generate its prompts in turn")
     reference: str | None = Field(description="images known not to be in the training data, or: generated")
     reference_prompts: str | int | None
     training: str | None = Field(description="the training images, where they are at hand")
     resize: Resize
     crop: Annotated[int, Field(ge=1)] | None
+    pixel_range: PixelRange | None
     generation: Generation
 
     @model_validator(mode="after")
     def _has_images(self) -> "Request":
         one = (self.images is None) != (self.generate is None)
         require(one, "images", self.images, "must be a folder, an .npz or an .npy; or give generate=n, but not both")
-        by_file = self.prompts is None or not str(self.prompts).lower().endswith(".csv")
-        require(self.generate is None or by_file, "prompts", self.prompts, "must be one for all with generate=n")
         return self

@@ -18,7 +18,7 @@ from plap_jax.audit import AuditResult
 from plap_jax.audit.auditing import audit as audit_opened
 from plap_jax.audit.auditing import open_training, opened
 from plap_jax.audit.images import Pictures
-from plap_jax.audit.prompts import is_file, read_prompts
+from plap_jax.audit.prompts import is_file, listed_prompts, read_prompts
 from plap_jax.audit.store import Surroundings
 from plap_jax.audit.subject import Subject
 from plap_jax.typing import require
@@ -52,7 +52,10 @@ def audit(config: Request, subject: Subject, *, seed: int, report: Report, cache
     Raises:
         ValueError: images, prompts, levels or a detector that do not fit the model or each other, in one line.
     """
-    settings, detector = config.of_audit(resize=config.resize, crop=config.crop), config.made_detector()
+    settings, detector = (
+        config.of_audit(resize=config.resize, crop=config.crop, pixel_range=config.pixel_range),
+        config.made_detector(),
+    )
     how = {"subject": subject, "settings": settings}
     own = {"seed": seed, "report": report, "cache": cache}
     audited = _audited(config, how, own)
@@ -85,7 +88,11 @@ def _audited(config: Request, how: dict[str, Any], own: dict[str, Any]) -> Pictu
     if config.generate is None:
         return opened("images", config.images, config.prompts, **how)
     subject = how["subject"]
-    prompts = read_prompts("prompts", config.prompts, [""] * config.generate, set(), subject)
+    prompts = None
+    if is_file(config.prompts):
+        prompts = listed_prompts("prompts", config.prompts, config.generate, subject)
+    elif (one := read_prompts("prompts", config.prompts, [""] * config.generate, set(), subject)) is not None:
+        prompts = one.prompts
     return Pictures(generate(subject, config.generate, prompts, config.generation, name="images", **own), prompts)
 
 

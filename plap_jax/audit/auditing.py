@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from plap_jax.audit.images import Pictures, Source, open_source, shape_of
+from plap_jax.audit.images import Pictures, Source, Subset, open_source, shape_of
 from plap_jax.audit.level import Level, choose_level
 from plap_jax.audit.prompts import read_prompts
 from plap_jax.audit.result import AuditResult
@@ -113,10 +113,15 @@ def opened(key: str, images: Images, prompts: GivenPrompts, *, subject: Subject,
         ValueError: they do not fit the model or each other.
     """
     source = _source(key, images, subject, settings)
-    names = list(source.names)
-    known = {*names, *(name for name, _ in source.skipped)}
     prompts_key = "prompts" if key == "images" else f"{key}_prompts"
-    return Pictures(source, read_prompts(prompts_key, prompts, names, known, subject))
+    found = read_prompts(prompts_key, prompts, source.names, {name for name, _ in source.skipped}, subject)
+    if found is None or not (found.without or found.strangers):
+        return Pictures(source, None if found is None else found.prompts)
+    log.warning("  %s=%s: %s", prompts_key, prompts, found.words)
+    others = [(source.names[i], "no prompt is given for it") for i in found.without]
+    others += [(name, "has a prompt, and is no image here") for name in found.strangers]
+    kept = sorted(set(range(len(source.names))) - set(found.without))
+    return Pictures(Subset(source, kept, others), found.prompts)
 
 
 def open_training(images: Images, *, subject: Subject, settings: AuditSettings) -> Training:
@@ -125,7 +130,7 @@ def open_training(images: Images, *, subject: Subject, settings: AuditSettings) 
 
 
 def _source(key: str, images: Images, subject: Subject, settings: AuditSettings) -> Source:
-    return open_source(key, images, subject.model.image_shape, settings.resize, settings.crop)
+    return open_source(key, images, subject.model.image_shape, settings.resize, settings.crop, settings.pixel_range)
 
 
 def audit(

@@ -14,6 +14,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from plap_jax.audit.prompts import Prompts
+from plap_jax.audit.settings import PixelRange
 from plap_jax.data import fingerprint
 from plap_jax.data.decoding import Mode, Resize
 from plap_jax.data.folder import SUFFIXES, decode, list_images, printable
@@ -23,6 +24,7 @@ from plap_jax.typing import require, shown
 MODES: dict[int, Mode] = {1: "L", 3: "RGB"}
 ARRAYS = (".npz", ".npy")
 EXACT = "taken as they are"
+LOOKED_AT = 64  # rows that tell in which range floats lie
 
 
 class Source(Protocol):
@@ -61,6 +63,23 @@ class Pictures:
     def prompt(self, index: int) -> str | int | None:
         """Of one image."""
         return None if self.prompts is None else self.prompts[index]
+
+
+class Subset:
+    """Some images of a source, such as those with a prompt."""
+
+    def __init__(self, source: Source, kept: Sequence[int], others: Sequence[tuple[str, str]]):
+        self._source, self._kept, self.words = source, list(kept), source.words
+        self.names = [source.names[i] for i in self._kept]
+        self.skipped = [*source.skipped, *others]
+
+    def read(self, index: int) -> np.ndarray:
+        """As the source does."""
+        return self._source.read(self._kept[index])
+
+    def identity(self, indices: Sequence[int]) -> Any:
+        """As the source says."""
+        return self._source.identity([self._kept[i] for i in indices])
 
 
 class FolderSource:
@@ -115,6 +134,7 @@ class ArrayFile:
         key: of the config, for messages.
         path: the file.
         shape: of the model's images.
+        pixel_range: of floats, see ``AuditSettings``.
 
     Raises:
         ValueError: no such array, pickled objects, another shape or dtype.
@@ -123,7 +143,7 @@ class ArrayFile:
     skipped: Sequence[tuple[str, str]] = ()
     words = EXACT
 
-    def __init__(self, key: str, path: Path, shape: tuple[int, ...]):
+    def __init__(self, key: str, path: Path, shape: tuple[int, ...], pixel_range: PixelRange | None = None):
         opened = contextlib.ExitStack()
         self._stream = _opened(key, path, opened)
         weakref.finalize(self, opened.close)
@@ -142,10 +162,18 @@ class ArrayFile:
         self._bytes = dtype.itemsize * int(np.prod(shape))
         self.names = [str(i) for i in range(stored[0])]
         stat = path.stat()
-        self._file = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+        self._file = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, pixel_range]
+        self._range = pixel_range
+        if dtype.kind == "f":
+            few = [self._row(index) for index in range(min(LOOKED_AT, stored[0]))]
+            _check_range(key, np.stack(few), pixel_range)
 
     def read(self, index: int) -> np.ndarray:
         """From the file; forward in it is fast, backward in a compressed one is not."""
+        row = self._row(index)
+        return usable(2 * row - 1 if self._range == "0..1" and row.dtype != np.uint8 else row)
+
+    def _row(self, index: int) -> np.ndarray:
         try:
             self._stream.seek(self._start + index * self._bytes)
             content = self._stream.read(self._bytes)
@@ -153,7 +181,7 @@ class ArrayFile:
             raise UnusableImage(f"cannot be read: {shown(error)}") from error
         if len(content) < self._bytes:
             raise UnusableImage("the file ends before it")
-        return usable(np.frombuffer(content, self._dtype).reshape(self._shape))
+        return np.frombuffer(content, self._dtype).reshape(self._shape)
 
     def identity(self, indices: Sequence[int]) -> Any:
         """The file, its size and the time of its last change, and which rows."""
@@ -194,7 +222,12 @@ def usable(image: np.ndarray) -> np.ndarray:
 
 
 def open_source(
-    key: str, images: str | os.PathLike | np.ndarray, shape: tuple[int, ...], resize: Resize, crop: int | None
+    key: str,
+    images: str | os.PathLike | np.ndarray,
+    shape: tuple[int, ...],
+    resize: Resize,
+    crop: int | None,
+    pixel_range: PixelRange | None = None,
 ) -> Source:
     """The images of a folder, a file or an array, for a model of ``shape``.
 
@@ -202,13 +235,13 @@ def open_source(
         ValueError: there is none, or it does not fit the model; under the name ``key``.
     """
     if not isinstance(images, str | os.PathLike):
-        return Memory(rows_of(key, images, shape))
+        return Memory(rows_of(key, images, shape, pixel_range))
     place = Path(images).expanduser()
     if place.is_dir():
         return FolderSource(key, place, shape, resize, crop)
     is_array = place.suffix.lower() in ARRAYS and place.is_file()
     require(is_array, key, str(images), "must be a folder of images, an .npz or an .npy file that is there")
-    return ArrayFile(key, place, shape)
+    return ArrayFile(key, place, shape, pixel_range)
 
 
 def shape_of(images: Any) -> tuple[int, ...] | None:
@@ -224,8 +257,8 @@ def shape_of(images: Any) -> tuple[int, ...] | None:
     return (*stored[1:], 1) if len(stored) == 3 else tuple(stored[1:])
 
 
-def rows_of(key: str, images: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """An array in memory as ``(n, h, w, c)``, its dtype kept.
+def rows_of(key: str, images: Any, shape: tuple[int, ...], pixel_range: PixelRange | None = None) -> np.ndarray:
+    """An array in memory as ``(n, h, w, c)``: uint8, or floats in [−1, 1]; see ``AuditSettings`` for the range.
 
     Raises:
         ValueError: another shape or dtype than that of the model's images.
@@ -236,7 +269,18 @@ def rows_of(key: str, images: Any, shape: tuple[int, ...]) -> np.ndarray:
     array = array[..., None] if array.ndim == 3 and shape[2] == 1 else array
     allowed = f"must be (n, {', '.join(map(str, shape))}), the shape of the model's images, n >= 1"
     require(array.ndim == 4 and array.shape[1:] == tuple(shape) and len(array) >= 1, key, array.shape, allowed)
-    return array
+    if array.dtype == np.uint8:
+        return array
+    _check_range(key, array[:LOOKED_AT], pixel_range)
+    return 2 * array - 1 if pixel_range == "0..1" else array
+
+
+def _check_range(key: str, rows: np.ndarray, pixel_range: PixelRange | None) -> None:
+    """Refuses floats that may be of [0, 1] as well as of [−1, 1]: none is negative, none exceeds 1."""
+    unclear = pixel_range is None and bool(np.isfinite(rows).all()) and rows.min() >= 0 and 0 < rows.max() <= 1
+    told = f"floats from {float(rows.min()):.3g} to {float(rows.max()):.3g}"
+    allowed = "may be of [0, 1] or of [-1, 1]: say which, as pixel_range=0..1 or pixel_range=-1..1"
+    require(not unclear, key, told, allowed)
 
 
 def read_all(source: Source) -> tuple[np.ndarray, list[str]]:

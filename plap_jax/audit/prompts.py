@@ -1,9 +1,12 @@
-"""Which prompt belongs to which image: none, one for all, or a CSV of file and prompt."""
+"""Which prompt belongs to which image: none, one for all, one for each, or a CSV of file and prompt."""
+
+from __future__ import annotations
 
 import csv
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,50 +14,86 @@ import numpy as np
 from plap_jax.audit.subject import Subject
 from plap_jax.typing import require, shown
 
-HEADER = ["file", "prompt"]
+# Names of columns: ours, and those of Hugging Face's metadata.csv.
+FILES, PROMPTS = ("file", "file_name"), ("prompt", "text")
+DELIMITERS = (",", ";", "\t")
 Prompts = list[str] | list[int] | None
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Prompts, and what matches none.
+
+    Attributes:
+        prompts: one for each image that has one, in their order.
+        without: numbers of the images that have none.
+        strangers: files of the table that are no images here.
+    """
+
+    prompts: list[str] | list[int]
+    without: list[int] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+
+    @property
+    def words(self) -> str:
+        """How many do not match."""
+        return (
+            f"{len(self.without)} image(s) without a prompt are left out, {len(self.strangers)} row(s) match no image"
+        )
 
 
 def read_prompts(
     key: str,
     given: str | int | Sequence[str] | Sequence[int] | os.PathLike | None,
-    names: list[str],
-    known: set[str],
+    names: Sequence[str],
+    skipped: set[str],
     subject: Subject,
-) -> Prompts:
-    """A prompt for each of ``names``, a text or a number as the model takes it; None where none was given.
+) -> Matched | None:
+    """The prompts of ``names``, texts or numbers as the model takes them; None where none was given.
 
     Args:
-        key: of the config, for messages.
-        given: a text or number for all, one for each of ``names``, or the path of a CSV file of file and prompt.
+        key: of the argument, for messages.
+        given: a text or number for all, one for each of ``names``, or the path of a CSV file with the columns file and
+            prompt, or file_name and text; other columns are left out of account.
         names: of the images.
-        known: these, and the names of what was skipped, which the CSV may hold too.
+        skipped: names that the file may hold, too.
         subject: the model.
 
     Raises:
-        ValueError: prompts for a model without, a CSV that misses an image, names one that is not there or one twice,
+        ValueError: prompts for a model without, a CSV file that cannot be read, names an image twice or none of them,
             or a prompt that the model does not know.
     """
     if given is None:
         return None
     require(subject.takes_prompts, key, given, "must be null: this model has no prompts")
-    if isinstance(given, os.PathLike):
-        given = os.fspath(given)
+    given = os.fspath(given) if isinstance(given, os.PathLike) else given
     if not isinstance(given, str | int | np.integer):
         allowed = f"must be one prompt, or one for each of the {len(names)} images"
         require(len(given) == len(names), key, f"{len(given)} prompts", allowed)
-        return [_checked(key, prompt, subject) for prompt in given]
+        return Matched([_checked(key, prompt, subject) for prompt in given])
     if not is_file(given):
-        return [_checked(key, given, subject)] * len(names)
-    rows = _rows(key, given)
+        return Matched([_checked(key, given, subject)] * len(names))
+    rows = _rows(key, given, (FILES, PROMPTS))
     twice = [name for name, times in Counter(name for name, _ in rows).items() if times > 1]
     require(not twice, key, given, f"names {len(twice)} file(s) twice, the first is {shown(twice[:1])}")
+    table, known = dict(rows), {*names, *skipped}
+    with_one = [name for name in names if name in table]
+    first = f"the first image is {shown(list(names[:1]))}, the first row {shown([name for name, _ in rows[:1]])}"
+    require(bool(with_one), key, given, f"names none of the images: {first}")
+    without = [i for i, name in enumerate(names) if name not in table]
     strangers = [name for name, _ in rows if name not in known]
-    require(not strangers, key, given, f"names {len(strangers)} file(s) that are not there, as {shown(strangers[:1])}")
-    table = dict(rows)
-    missing = [name for name in names if name not in table]
-    require(not missing, key, given, f"has no prompt for {len(missing)} image(s), the first is {shown(missing[:1])}")
-    return [_checked(key, table[name], subject) for name in names]
+    return Matched([_checked(key, table[name], subject) for name in with_one], without, strangers)
+
+
+def listed_prompts(key: str, path: str, n: int, subject: Subject) -> list[str] | list[int]:
+    """The prompts of a CSV file in turn, again from the first where there are fewer than ``n``.
+
+    Raises:
+        ValueError: as ``read_prompts``.
+    """
+    require(subject.takes_prompts, key, path, "must be null: this model has no prompts")
+    rows = _rows(key, path, (PROMPTS,))
+    return [_checked(key, rows[i % len(rows)][0], subject) for i in range(n)]
 
 
 def is_file(prompts: object) -> bool:
@@ -62,19 +101,28 @@ def is_file(prompts: object) -> bool:
     return isinstance(prompts, str) and prompts.lower().endswith(".csv")
 
 
-def _rows(key: str, path: str) -> list[tuple[str, str]]:
-    require(Path(path).is_file(), key, path, "must be a CSV file that is there")
+def _rows(key: str, path: str, columns: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """The cells of some columns, each by any of its names; commas, semicolons or tabs between them."""
+    place = Path(path).expanduser()
+    require(place.is_file(), key, path, "must be a CSV file that is there")
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as handle:
-            rows = list(csv.reader(handle, strict=True))
+        with place.open(newline="", encoding="utf-8-sig") as handle:
+            head = handle.readline()
+            handle.seek(0)
+            delimiter = max(DELIMITERS, key=head.count)
+            rows = list(csv.reader(handle, strict=True, delimiter=delimiter))
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{key}={path}: is no CSV file in UTF-8: {shown(error)}") from error
-    allowed = f"must begin with the line {','.join(HEADER)}, and begins with {shown(rows[:1])}"
-    require(rows[:1] == [HEADER], key, path, allowed)
-    rows = [row for row in rows[1:] if row]
-    broken = next((i for i, row in enumerate(rows, 2) if len(row) != len(HEADER)), None)
-    require(broken is None, key, path, f"row {broken} must hold a file and a prompt; quote a prompt that holds a comma")
-    return [(name, prompt) for name, prompt in rows]
+    header = [name.strip() for name in rows[0]] if rows else []
+    numbers = [next((header.index(name) for name in names if name in header), None) for names in columns]
+    wanted = " and ".join(" or ".join(names) for names in columns)
+    require(None not in numbers, key, path, f"must have columns {wanted} in its first line, and has {shown(header)}")
+    body = [(i, row) for i, row in enumerate(rows[1:], 2) if row]
+    require(bool(body), key, path, "must hold a row")
+    broken = next((i for i, row in body if len(row) != len(header)), None)
+    allowed = f"row {broken} must hold {len(header)} cells; quote a prompt that holds {delimiter!r}"
+    require(broken is None, key, path, allowed)
+    return [tuple(row[number] for number in numbers) for _, row in body]
 
 
 def _checked(key: str, prompt: str | int, subject: Subject) -> str | int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -22,8 +23,9 @@ from plap_jax.diffusion import Diffusion
 from plap_jax.directions import Directions, unit_size
 from plap_jax.memory import evaluations_at_once
 from plap_jax.parallel import map_points
-from plap_jax.typing import Array, ArrayLike, Estimate, PRNGKey, standard_error
+from plap_jax.typing import Array, ArrayLike, Estimate, PRNGKey, require, standard_error
 
+log = logging.getLogger(__name__)
 Columns = dict[str, np.ndarray]
 ENCODED = 8  # images that a VAE is given at a time
 NAMES: dict[Score, str] = {
@@ -168,10 +170,28 @@ class Scorer:
         return max(1, (self.settings.evaluations or evaluations_at_once(dim)) // max(1, cost))
 
     @cached_property
-    def _units(self) -> tuple[int, int]:
-        """Sizes of a batch: whole ones, and small ones for the images that are left."""
+    def _units(self) -> list[int]:
+        """Sizes of a batch: whole ones, and small ones for the images that are left; halved where memory runs out."""
         whole = min(self._most, 1 << (self.chunk - 1).bit_length())
-        return whole, max(1, whole // 8)
+        return [whole, max(1, whole // 8)]
+
+    def _within_memory(self, compute: Callable[[tuple[int, int]], Any]) -> Any:
+        """``compute(sizes of batches)``, with half as many images at a time while the device runs out of memory.
+
+        Raises:
+            ValueError: one image at a time is too much.
+        """
+        while True:
+            try:
+                return compute(tuple(self._units))
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                whole = self._units[0]
+                allowed = "not enough memory for one image at a time; give evaluations= and n_samples= below that"
+                require(whole > 1, "evaluations", self.settings.evaluations or self.settings.n_samples, allowed)
+                self._units[:] = [whole // 2, max(1, min(self._units[1], whole // 4))]
+                log.warning("not enough memory for %d images at a time: going on with %d", whole, whole // 2)
 
     def _told(self, prompts: Prompts) -> tuple[Diffusion, np.ndarray | None]:
         """The model that knows these prompts, and their numbers."""
@@ -196,7 +216,8 @@ class Scorer:
         for i in range(-(-chosen.max_samples // chosen.n_samples)):
             one = replace(first, key=jax.random.fold_in(named_key(self.key, "audit"), i))
             columns = (points,) if numbers is None else (points, numbers)
-            found, filled = _in_batches(one, tuple(column[left] for column in columns), self._units)
+            rows = tuple(column[left] for column in columns)
+            found, filled = self._within_memory(lambda sizes, one=one, rows=rows: _in_batches(one, rows, sizes))
             nfe[left] += cost
             spent[left] += cost * filled
             for name, (mean, stderr) in found.items():
@@ -213,10 +234,12 @@ class Scorer:
 
     def _of_detector(self, model: Diffusion, points: np.ndarray, numbers: np.ndarray | None) -> Estimate:
         """The mean over ``repeats`` draws of a detector's randomness, and its standard error; 0 where it has none."""
-        size, n = self._units[0], self.settings.repeats
+        n = self.settings.repeats
         keys = [named_key(self.key, f"audit/{i}") for i in range(n)]
         query = Query(points, numbers)
-        values = np.stack([self.detector.scores(model, query, key=key, batch_size=size) for key in keys])
+        values = self._within_memory(
+            lambda sizes: np.stack([self.detector.scores(model, query, key=k, batch_size=sizes[0]) for k in keys])
+        )
         stderr = values.std(axis=0, ddof=1) / n**0.5
         nfe = np.full(len(points), n * self.detector.nfe(points[0].size))
         return Estimate(values.mean(axis=0), stderr, nfe, np.full(len(points), n))

@@ -11,6 +11,7 @@ from plap_jax.data.decoding import Resize
 from plap_jax.directions import MIN_UNITS, Directions, unit_size
 from plap_jax.typing import require
 
+PixelRange = Literal["-1..1", "0..1"]
 Score = Literal["kappa", "kappa_given", "kappa_gap", "detector"]
 WITH_PROMPT: tuple[Score, ...] = ("kappa_given", "kappa_gap")
 NOISE_LEVELS = (0.03, 0.05, 0.08, 0.16, 0.22, 0.32, 0.58)
@@ -33,6 +34,8 @@ class AuditSettings:
             training image.
         chunk: images that are read, and put on record, at a time at most; fewer where the model is slow.
         evaluations: of the network at a time; None: by the size of its points.
+        pixel_range: of floats in arrays: "-1..1" or "0..1"; None: "-1..1", but refused where none is negative. Integers
+            are 0 … 255.
         resize, crop: how files become the model's images, see ``plap_jax.data.decoding.as_array``.
 
     Raises:
@@ -52,6 +55,7 @@ class AuditSettings:
     evaluations: int | None = None
     resize: Resize = "center-crop"
     crop: int | None = None
+    pixel_range: PixelRange | None = None
 
     def __post_init__(self) -> None:
         scores = (None, "kappa", "kappa_given", "kappa_gap", "detector")
@@ -72,5 +76,7 @@ class AuditSettings:
             require(good, name, value, "must be an integer >= 1, or None")
         require(0 < self.max_ratio <= 1, "max_ratio", self.max_ratio, "must lie in (0, 1]")
         require(self.max_distance > 0, "max_distance", self.max_distance, "must be > 0")
+        good = self.pixel_range in (None, "-1..1", "0..1")
+        require(good, "pixel_range", self.pixel_range, "must be -1..1, 0..1 or None")
         allowed = "must be center-crop or refuse"
         require(self.resize in ("center-crop", "refuse"), "resize", self.resize, allowed)

@@ -57,7 +57,7 @@ def as_array(image: Image.Image, *, size: int, mode: Mode, resize: Resize, crop:
     # A multi-picture JPEG, as cameras write it, holds the photograph first and previews after it.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise UnusableImage(f"an animation of {image.n_frames} frames")
-    image = _in_mode(ImageOps.exif_transpose(image), mode)
+    image = _in_mode(_upright(image), mode)
     least = size if crop is None else crop
     if min(image.size) < least:
         raise UnusableImage(f"{image.width}×{image.height}, smaller than {least}×{least}")
@@ -67,6 +67,15 @@ def as_array(image: Image.Image, *, size: int, mode: Mode, resize: Resize, crop:
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))
     return scaled(square.resize((size, size), Image.Resampling.BICUBIC), 255).reshape(size, size, -1)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF block says; as it is where that block is damaged, since the pixels are not."""
+    image.load()  # what is wrong with the pixels is told here
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # readers of EXIF raise what they please on bytes that are not what they expect
+        return image
 
 
 def _in_mode(image: Image.Image, mode: Mode) -> Image.Image:

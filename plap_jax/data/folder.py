@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from plap_jax.data.decoding import Mode, Resize, as_array, check_shape
 from plap_jax.data.images import ImageData, UnusableImage, split_distinct
@@ -133,7 +135,7 @@ def decode(path: Path, size: int, mode: Mode, resize: Resize, crop: int | None =
     try:
         if path.stat().st_size == 0:
             raise UnusableImage("empty")
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), _long_texts(), Image.open(path, formats=FORMATS) as image:
             return as_array(image, size=size, mode=mode, resize=resize, crop=crop)
     except UnusableImage:
         raise
@@ -141,6 +143,17 @@ def decode(path: Path, size: int, mode: Mode, resize: Resize, crop: int | None =
         raise UnusableImage("no PNG, JPEG or WebP by its content") from error
     except Exception as error:  # decoders raise what they please on bytes that are not what they expect
         raise UnusableImage(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+@contextmanager
+def _long_texts() -> Iterator[None]:
+    """Profiles and texts of some megabytes in a PNG are read, and not taken for an attack on the memory."""
+    before = PngImagePlugin.MAX_TEXT_CHUNK
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+    try:
+        yield
+    finally:
+        PngImagePlugin.MAX_TEXT_CHUNK = before
 
 
 def _classes(files: list[Path]) -> list[int] | None:

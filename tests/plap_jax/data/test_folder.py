@@ -6,9 +6,11 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from plap_jax.data import imagefolder
 from plap_jax.data.decoding import as_array
+from plap_jax.data.folder import decode
 from plap_jax.data.images import UnusableImage
 from plap_jax.neighbours import nearest
 
@@ -323,3 +325,23 @@ def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match="must hold images .*, and none was found$"):
         load(tmp_path)
+
+
+def test_a_damaged_exif_block_costs_no_image(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels(3)).save(tmp_path / "a.png", exif=exif.tobytes()[:9] + b"\xff" * 40)
+    found = decode(tmp_path / "a.png", 8, "RGB", "refuse")
+    np.testing.assert_allclose(found, pixels(3) / 127.5 - 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["profile", "text"])
+def test_megabytes_beside_the_pixels_cost_no_image(tmp_path, kind):
+    info, filling = PngInfo(), bytes(2 * 2**20)
+    if kind == "text":
+        info.add_text("prompt", "a" * len(filling), zip=True)
+    Image.fromarray(pixels(3)).save(
+        tmp_path / "a.png", pnginfo=info, **({"icc_profile": filling} if kind == "profile" else {})
+    )
+    found = decode(tmp_path / "a.png", 8, "RGB", "refuse")
+    np.testing.assert_allclose(found, pixels(3) / 127.5 - 1, atol=1e-6)
