@@ -165,13 +165,20 @@ class ArrayFile:
         self._file = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, pixel_range]
         self._range = pixel_range
         if dtype.kind == "f":
-            few = [self._row(index) for index in range(min(LOOKED_AT, stored[0]))]
-            _check_range(key, np.stack(few), pixel_range)
+            _check_range(key, self._first(min(LOOKED_AT, stored[0])), pixel_range)
 
     def read(self, index: int) -> np.ndarray:
         """From the file; forward in it is fast, backward in a compressed one is not."""
         row = self._row(index)
         return usable(2 * row - 1 if self._range == "0..1" and row.dtype != np.uint8 else row)
+
+    def _first(self, n: int) -> np.ndarray:
+        """The first rows, up to one that cannot be read."""
+        rows = []
+        with contextlib.suppress(UnusableImage):
+            for index in range(n):
+                rows.append(self._row(index))
+        return np.asarray(rows)
 
     def _row(self, index: int) -> np.ndarray:
         try:
@@ -277,10 +284,11 @@ def rows_of(key: str, images: Any, shape: tuple[int, ...], pixel_range: PixelRan
 
 def _check_range(key: str, rows: np.ndarray, pixel_range: PixelRange | None) -> None:
     """Refuses floats that may be of [0, 1] as well as of [−1, 1]: none is negative, none exceeds 1."""
-    unclear = pixel_range is None and bool(np.isfinite(rows).all()) and rows.min() >= 0 and 0 < rows.max() <= 1
-    told = f"floats from {float(rows.min()):.3g} to {float(rows.max()):.3g}"
+    values = rows[np.isfinite(rows)]
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    unclear = pixel_range is None and low >= 0 and 0 < high <= 1
     allowed = "may be of [0, 1] or of [-1, 1]: say which, as pixel_range=0..1 or pixel_range=-1..1"
-    require(not unclear, key, told, allowed)
+    require(not unclear, key, f"floats from {low:.3g} to {high:.3g}", allowed)
 
 
 def read_all(source: Source) -> tuple[np.ndarray, list[str]]:

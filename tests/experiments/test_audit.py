@@ -246,7 +246,6 @@ def test_a_killed_audit_goes_on_where_it_was(data, tmp_path):
         (("images=x", "max_samples=8"), "max_samples=8: must be at least flux.n_samples=16"),
         (("images=x", "score=detector"), "score='detector': needs a detector=NAME of conf/detector"),
         (("images=x", "score=best"), "score=best: must be one of 'kappa', 'kappa_given', 'kappa_gap' or 'detector'"),
-        (("generate=5", "prompts=a.csv"), "prompts='a.csv': must be one for all with generate=n"),
         (("images=x", "+train.n_steps=3"), "train={…}: unknown key; known here: cache_dir, chunk, crop,"),
     ],
 )

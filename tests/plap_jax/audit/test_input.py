@@ -220,43 +220,15 @@ def plain():
 def test_prompts_come_from_a_table_or_are_the_same_for_all(tmp_path, numbered, plain):
     table = tmp_path / "prompts.CSV"
     table.write_text('\ufefffile,prompt\n"a,1.png",3\nbad.png,4\nb.png,0\n\n')
-    known = {"a,1.png", "b.png", "bad.png"}
-    assert read_prompts("prompts", str(table), ["b.png", "a,1.png"], known, numbered) == [0, 3]
-    assert read_prompts("prompts", 2, ["x", "y"], {"x", "y"}, numbered) == [2, 2]
-    assert read_prompts("prompts", None, ["x"], {"x"}, plain) is None
+    found = read_prompts("prompts", str(table), ["b.png", "a,1.png"], {"bad.png"}, numbered)
+    assert found.prompts == [0, 3] and not found.strangers
     text = Subject(plain.model, "a model of texts")
     object.__setattr__(text.model, "text", object())
     try:
-        assert read_prompts("prompts", "a, b", ["x"], {"x"}, text) == ["a, b"]
-        assert read_prompts("prompts", 7, ["x"], {"x"}, text) == ["7"]
+        assert read_prompts("prompts", "a, b", ["x"], set(), text).prompts == ["a, b"]
+        assert read_prompts("prompts", 7, ["x"], set(), text).prompts == ["7"]
     finally:
         object.__setattr__(text.model, "text", None)
-
-
-@pytest.mark.parametrize(
-    ("content", "line"),
-    [
-        ("file,prompt\na,1\nc,2\nb,1\n", "names 1 file(s) that are not there, as ['c']"),
-        ("file,prompt\na,1\nb,1\na,2\n", "names 1 file(s) twice, the first is ['a']"),
-        ("file,prompt\na,1\n", "has no prompt for 1 image(s), the first is ['b']"),
-        ("file,prompt\na,1\nb\n", "row 3 must hold a file and a prompt"),
-        ("name,text\na,1\n", "must begin with the line file,prompt"),
-        ("", "must begin with the line file,prompt"),
-        ('file,prompt\na,"1\n', "is no CSV file in UTF-8"),
-        (b"file,prompt\na,\xff\n", "is no CSV file in UTF-8"),
-        ("file,prompt\na,1\nb,99\n", "prompts='99': must be an integer from 0 to 12, the prompts of this model"),
-        ("file,prompt\na,1\nb,x\n", "prompts='x': must be an integer from 0 to 12"),
-        (None, "must be a CSV file that is there"),
-    ],
-)
-def test_a_table_of_prompts_that_does_not_fit_is_one_line(tmp_path, numbered, content, line):
-    path = tmp_path / "prompts.csv"
-    if content is not None:
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError) as refused:
-        read_prompts("prompts", str(path), ["a", "b"], {"a", "b"}, numbered)
-    assert str(refused.value).startswith("prompts=") and line in str(refused.value)
-    assert "\n" not in str(refused.value)
 
 
 def test_what_a_factory_may_not_say():

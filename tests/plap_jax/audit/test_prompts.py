@@ -73,10 +73,18 @@ def test_generated_images_take_the_prompts_of_a_list_in_turn(tmp_path, numbered)
         ("file,prompt\nx,1\n", "names none of the images: the first image is ['a.png'], the first row ['x']"),
         ("file,prompt\na.png,1\na.png,2\n", "names 1 file(s) twice, the first is ['a.png']"),
         ("file,prompt\na.png,1,2\n", "row 2 must hold 2 cells; quote a prompt that holds ','"),
+        ("file,prompt\na.png,1\nb.png\n", "row 3 must hold 2 cells"),
+        ("", "must have columns file or file_name and prompt or text in its first line, and has []"),
+        ('file,prompt\na.png,"1\n', "is no CSV file in UTF-8"),
+        (b"file,prompt\na.png,\xff\n", "is no CSV file in UTF-8"),
+        ("file,prompt\na.png,99\n", "prompts='99': must be an integer from 0 to 12, the prompts of this model"),
+        ("file,prompt\na.png,x\n", "prompts='x': must be an integer from 0 to 12"),
+        (None, "must be a CSV file that is there"),
     ],
 )
 def test_a_table_that_does_not_fit_is_one_line(tmp_path, read, content, line):
-    (tmp_path / "prompts.csv").write_text(content)
+    if content is not None:
+        (tmp_path / "prompts.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError) as refused:
         read(tmp_path / "prompts.csv")
     assert line in str(refused.value) and "\n" not in str(refused.value)
