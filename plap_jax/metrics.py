@@ -4,6 +4,7 @@ Higher scores mean "positive" (memorized). Everything runs on the host in float6
 last axis and keep the others, so that one call evaluates all resamples of a bootstrap.
 """
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from plap_jax.typing import require
+
+FPR = 0.01  # the false positive rate at which detectors are reported
 
 
 @dataclass(frozen=True)
@@ -54,31 +57,44 @@ def auc(scores_pos: ArrayLike, scores_neg: ArrayLike) -> np.ndarray | float:
     return _plain(wins / (n_pos * n_neg))
 
 
-def tpr_at_fpr(scores_pos: ArrayLike, scores_neg: ArrayLike, max_fpr: float = 0.01) -> np.ndarray | float:
-    """max { TPR(τ) : FPR(τ) ≤ max_fpr }, where TPR(τ) = P(s⁺ > τ) and FPR(τ) = P(s⁻ > τ).
+def tpr_at_fpr(scores_pos: ArrayLike, scores_neg: ArrayLike, max_fpr: float = FPR) -> np.ndarray | float:
+    """P(s⁺ > τ) at the smallest τ with (k+1)/(n+1) ≤ max_fpr, where k of the n negatives lie above τ.
 
-    No ROC point beyond `max_fpr` is used, and nothing is interpolated: at most k = ⌊max_fpr · n_neg⌋ negatives may
-    pass, so τ is the (k+1)-th largest of them. With fewer than 1/max_fpr negatives none may.
+    A new negative then exceeds τ with probability at most max_fpr, whatever the law of the scores: k/n ≤ max_fpr would
+    promise it of these n alone. τ is the (k+1)-th largest negative, so that ties count against the detector. Nothing is
+    interpolated.
 
     Args:
         scores_pos: scores of positives, ``(*batch, n_pos)``, real.
-        scores_neg: scores of negatives, ``(*batch, n_neg)``.
-        max_fpr: the largest false positive rate allowed, in [0, 1].
+        scores_neg: scores of negatives, ``(*batch, n_neg)``, n_neg ≥ 1/max_fpr: fewer do not tell such a rate.
+        max_fpr: the false positive rate allowed, in (0, 1].
 
     Returns:
         ``(*batch,)`` float64 in [0, 1], a float without batch.
 
     Raises:
-        ValueError: as `auc`, or max_fpr outside [0, 1].
+        ValueError: as `auc`, max_fpr outside (0, 1], or fewer than 1/max_fpr negatives.
     """
-    require(0 <= max_fpr <= 1, "max_fpr", max_fpr, "must lie in [0, 1]")
+    require(0 < max_fpr <= 1, "max_fpr", max_fpr, "must lie in (0, 1]")
     pos, neg = _two_classes(scores_pos, scores_neg)
-    n_neg = neg.shape[-1]
-    passing = int(np.floor(round(max_fpr * n_neg, 9)))  # 0.29 * 100 is 28.999999999999996 in floating point
-    if passing >= n_neg:
+    n_neg, needed = neg.shape[-1], fewest_negatives(max_fpr)
+    require(n_neg >= needed, "scores_neg", neg.shape, f"must hold {needed} negatives for a rate of {max_fpr:g}")
+    passing = int(allowed_negatives(n_neg, max_fpr))
+    if passing == n_neg:
         return _plain(np.ones(pos.shape[:-1]))
     threshold = np.partition(neg, n_neg - 1 - passing, axis=-1)[..., n_neg - 1 - passing]
     return _plain(np.mean(pos > threshold[..., None], axis=-1))
+
+
+def fewest_negatives(max_fpr: float = FPR) -> int:
+    """⌈1/max_fpr⌉: with fewer negatives no rate of ``max_fpr`` is told."""
+    return math.ceil(round(1 / max_fpr, 9))
+
+
+def allowed_negatives(n_neg: ArrayLike, max_fpr: float = FPR) -> np.ndarray:
+    """The largest k with (k+1)/(n_neg+1) ≤ max_fpr; −1 where there is none. Integers, of the shape of ``n_neg``."""
+    # rounded, for 0.29 * 100 is 28.999999999999996 in floating point
+    return np.floor(np.round(max_fpr * (np.asarray(n_neg) + 1), 9)).astype(int) - 1
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:

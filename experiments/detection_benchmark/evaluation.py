@@ -9,13 +9,14 @@ import numpy as np
 
 from experiments.detection_benchmark.scoring import CandidateScores
 from experiments.detection_benchmark.tasks import DetectionTask
+from experiments.shared.measuring import few_negatives
 from plap_jax.bootstrap import (
     cluster_weights,
     fewest_clusters,
     paired_percentile_interval,
     percentile_interval,
+    resampled_tpr,
     weighted_auc,
-    weighted_tpr_at_fpr,
 )
 from plap_jax.metrics import Interval, auc, tpr_at_fpr
 
@@ -45,17 +46,19 @@ class Measured:
 
     Attributes:
         names: of the detectors.
-        auc, tpr: ``(n detectors,)``.
-        auc_resampled, tpr_resampled: ``(n detectors, n resamples)``.
+        auc, tpr: ``(n detectors,)``; tpr at 1 % FPR, None where there are too few negatives.
+        auc_resampled, tpr_resampled: ``(n detectors, n resamples)``, likewise.
+        n_negatives: units that are no copy.
         n_clusters: captions.
         trials: captions of the class that has fewer.
     """
 
     names: tuple[str, ...]
     auc: np.ndarray
-    tpr: np.ndarray
+    tpr: np.ndarray | None
     auc_resampled: np.ndarray
-    tpr_resampled: np.ndarray
+    tpr_resampled: np.ndarray | None
+    n_negatives: int
     n_clusters: int
     trials: int
 
@@ -63,9 +66,11 @@ class Measured:
         """Of detector i."""
         return percentile_interval(self.auc[i], self.auc_resampled[i], self.n_clusters, trials=self.trials)
 
-    def tpr_interval(self, i: int) -> Interval:
+    def tpr_interval(self, i: int) -> Interval | None:
         """Of detector i."""
-        return percentile_interval(self.tpr[i], self.tpr_resampled[i], self.n_clusters, trials=self.trials)
+        if self.tpr is None or self.tpr_resampled is None:
+            return None
+        return percentile_interval(self.tpr[i], self.tpr_resampled[i], self.n_clusters)
 
     def difference(self, i: int, j: int) -> Interval:
         """AUC of i minus AUC of j, the same captions drawn for both."""
@@ -98,12 +103,15 @@ def measure(task: DetectionTask, chosen: Chosen, copies: tuple[int, ...] | None,
     members = positive | negative
     scores, is_positive, clusters = chosen.values[:, members], positive[members], task.clusters[members]
     weights = cluster_weights(clusters, is_positive, seed=seed)
+    n_negatives = int(negative.sum())
+    told = few_negatives(n_negatives) is None
     return Measured(
         names=chosen.names,
         auc=auc(scores[:, is_positive], scores[:, ~is_positive]),
-        tpr=tpr_at_fpr(scores[:, is_positive], scores[:, ~is_positive]),
+        tpr=tpr_at_fpr(scores[:, is_positive], scores[:, ~is_positive]) if told else None,
         auc_resampled=weighted_auc(scores, is_positive, weights),
-        tpr_resampled=weighted_tpr_at_fpr(scores, is_positive, weights),
+        tpr_resampled=resampled_tpr(scores, is_positive, clusters, seed=seed) if told else None,
+        n_negatives=n_negatives,
         n_clusters=len(np.unique(clusters)),
         trials=fewest_clusters(clusters, is_positive),
     )

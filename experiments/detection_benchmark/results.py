@@ -12,8 +12,9 @@ from experiments.core.report import Report
 from experiments.detection_benchmark.evaluation import Chosen, Measured, choose, measure
 from experiments.detection_benchmark.scoring import CandidateScores
 from experiments.detection_benchmark.tasks import ALL, DetectionTask, groups_of
+from experiments.shared.measuring import few_negatives
 from experiments.shared.methods import Method, Prompt
-from plap_jax.metrics import Interval, tpr_at_fpr
+from plap_jax.metrics import Interval
 
 FPRS = np.concatenate([[0.0], np.geomspace(1e-3, 1, 61)])  # of the ROC curves
 Row = dict[str, Any]
@@ -91,11 +92,15 @@ class Results:
             best = chosen.candidate[i]
             found = {"auc": measured.auc_interval(i), "tpr_at_1pct_fpr": measured.tpr_interval(i)}
             gain = measured.difference(i, measured.names.index(self.reference))
-            self._metrics += [(f"{prefix}/{key}", value, None) for key, value in found.items()]
+            self._metrics += [
+                (f"{prefix}/{key}", value, None if value else few_negatives(measured.n_negatives))
+                for key, value in found.items()
+            ]
             self._metrics.append((f"{prefix}/nfe", int(one.evaluations[best]), None))
             row = head | {"detector": name, "family": self.methods[name].family}
             for key, value in {**found, f"auc_minus_{self.reference}": gain}.items():
-                row |= {key: value.value, f"{key}_low": value.low, f"{key}_high": value.high}
+                ends = (value.value, value.low, value.high) if value else (None, None, None)
+                row |= dict(zip((key, f"{key}_low", f"{key}_high"), ends, strict=True))
             row |= {
                 "validation_auc": chosen.validation_auc[i],
                 "nfe": int(one.evaluations[best]),
@@ -119,7 +124,7 @@ class Results:
         }
         if positive.any() and negative.any():
             pos, neg = chosen.values[:, positive], chosen.values[:, negative]
-            values["tpr"] = np.stack([tpr_at_fpr(pos, neg, fpr) for fpr in FPRS], axis=-1)
+            values["tpr"] = np.stack([_roc(*classes) for classes in zip(pos, neg, strict=True)])
         self._arrays |= {f"{cell.name}/{key}": value for key, value in values.items()}
 
     def _family(self, report: Report) -> None:
@@ -156,6 +161,13 @@ def needs_of(method: Method, prompt: Prompt) -> str:
     return ", ".join(needs + ["(prompt)"] * (kind.takes_prompt and prompt == "known"))
 
 
+def _roc(pos: np.ndarray, neg: np.ndarray) -> np.ndarray:
+    """The share of the positives above which no larger share of these negatives lies than each of ``FPRS``."""
+    passing = 1 - np.searchsorted(np.sort(neg), pos) / len(neg)
+    return np.mean(passing[:, None] <= FPRS, axis=0)
+
+
 def _columns(rows: list[Row]) -> dict[str, np.ndarray]:
-    """The rows as one array per column, text as text."""
-    return {key: np.asarray([row[key] for row in rows]) for key in rows[0]} if rows else {}
+    """The rows as one array per column, text as text, what is missing as NaN."""
+    columns = {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
+    return {key: np.asarray([np.nan if x is None else x for x in column]) for key, column in columns.items()}

@@ -21,6 +21,7 @@ from experiments.core.cache import Cache
 from experiments.core.report import Report
 from experiments.core.schema import RunConfig, Section, Target
 from experiments.core.tracker import Tracker
+from experiments.shared.measuring import measure
 from experiments.shared.networks import named_key, trained
 from plap_jax import GaussianMixture
 from plap_jax._flux import FluxEstimator
@@ -186,7 +187,8 @@ def _evaluate(
 
     report.metric(f"planted/{name}/sigma", levels["sigma"][chosen])
     report.metric(f"planted/{name}/auc", interval(auc, NETWORK))
-    report.metric(f"planted/{name}/tpr_at_1pct_fpr", interval(tpr_at_fpr, NETWORK))
+    of_network = classes(NETWORK, chosen, test, points.is_heldout)
+    measure(report, f"planted/{name}/tpr_at_1pct_fpr", tpr_at_fpr, *of_network, config.seed)
     report.metric(f"planted/{name}/auc_vs_single", interval(auc, NETWORK, negative=points.is_single))
     report.metric(f"planted/{name}/memorizer_auc", interval(auc, MEMORIZER))
     report.metric(f"planted/{name}/mixture_auc", interval(auc, MIXTURE))

@@ -58,7 +58,7 @@ def measure_choice(report: Report, prefix: str, choice: Choice, scores: Scores) 
 
 def levels_table(
     scores: Scores, positive: np.ndarray, negative: np.ndarray, seed: int, clusters: np.ndarray | None = None
-) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
+) -> tuple[list[dict[str, float | None]], dict[str, np.ndarray]]:
     """AUC and TPR at 1 % FPR of every order and level: table rows, and the same as arrays for the figures.
 
     Args:
@@ -68,8 +68,8 @@ def levels_table(
         clusters: ``(n,)``, images that go together, or None.
 
     Returns:
-        Rows; ``auc`` and ``tpr_at_1pct_fpr``, ``(n orders, n levels, 3)``: value, low, high, NaN without a class; and
-        ``sigma`` and ``p``.
+        Rows; ``auc`` and ``tpr_at_1pct_fpr``, ``(n orders, n levels, 3)``: value, low, high, NaN where there are too
+        few of a class; and ``sigma`` and ``p``.
     """
     shape = (len(scores.p), len(scores.sigma), 3)
     groups = None if clusters is None else (clusters[positive], clusters[negative])
@@ -83,6 +83,7 @@ def levels_table(
                 found, _ = interval_of(statistic, values[positive], values[negative], seed, groups)
                 if found is not None:
                     curves[name][order, level] = found.value, found.low, found.high
-                    row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+                ends = (found.value, found.low, found.high) if found else (None, None, None)
+                row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
             rows.append(row)
     return rows, {**curves, "sigma": scores.sigma, "p": scores.p}

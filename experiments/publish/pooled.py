@@ -105,14 +105,15 @@ def detection_rows(runs: Sequence[Path]) -> list[Row]:
         for detector in sorted(pooled.names, key=lambda d, c=pooled: -c.interval(d).value):
             auc, gain = pooled.interval(detector), pooled.difference(detector, REFERENCE)
             tprs = [m[f"detection/{name}/k{ALL}/{detector}/tpr_at_1pct_fpr"] for m in metrics]
-            tpr = mean_interval([t["value"] for t in tprs if t is not None])
+            told = [t["value"] for t in tprs if t is not None]
+            tpr = mean_interval(told) if len(told) >= 2 else None
             mine = [c[name, detector] for c in costs if (name, detector) in c]
             nfe = sorted({int(row["nfe"]) for row in mine})
             rows.append(
                 {"task": task, "prompt": prompt, "guidance": guidance.removeprefix("g"), "detector": detector}
                 | {"auc": auc.value, "auc_low": auc.low, "auc_high": auc.high}
                 | {f"minus_{REFERENCE}": gain.value, "low": gain.low, "high": gain.high}
-                | {"tpr_at_1pct_fpr": tpr.value, "tpr_half_width": tpr.high - tpr.value}
+                | {"tpr_at_1pct_fpr": tpr and tpr.value, "tpr_low": tpr and tpr.low, "tpr_high": tpr and tpr.high}
                 | {"nfe": "–".join(str(n) for n in sorted({nfe[0], nfe[-1]}))}
                 | {"ms_per_image": float(np.median([float(row["ms_per_image"]) for row in mine]))}
                 | {"needs": mine[0]["needs"], "seeds": len(pooled.auc)}

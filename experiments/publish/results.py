@@ -53,6 +53,7 @@ HEADLINE = {
     "8 directions instead of 128, training images: AUC": "directions/train_images/difference",
     "8 directions instead of 128, samples: AUC": "directions/samples/difference",
 }
+COLUMNS = {"auc": "AUC", "tpr_at_1pct_fpr": "TPR at 1 % FPR"}  # of a detector, over seeds
 RIVALS = 4  # of which the differences are shown
 
 
@@ -115,11 +116,11 @@ def ranking(task: str, prompt: str) -> Callable[[Path], str]:
         rows = []
         for name in order:
             prefix = f"detection/{task}/{prompt}"
-            tprs = [over_seeds(runs, f"{prefix}/g{g}/kall/{name}/tpr_at_1pct_fpr").split(" ")[0] for g in cells]
-            aucs = [over_seeds(runs, f"{prefix}/g{g}/kall/{name}/auc") for g in cells]
-            rows.append([name, _nfe(runs, prefix, name), *aucs, " / ".join(tprs)])
-        heads = [f"AUC, guidance {g}" for g in cells]
-        return table(["detector", "NFE", *heads, "TPR at 1 % FPR"], rows)
+            numbers = [over_seeds(runs, f"{prefix}/g{g}/kall/{name}/{metric}") for metric in COLUMNS for g in cells]
+            rows.append([name, _nfe(runs, prefix, name), *numbers])
+        heads = ["detector", "NFE", *(f"{label}, guidance {g}" for label in COLUMNS.values() for g in cells)]
+        filled = [i for i in range(len(heads)) if any(row[i] for row in rows)]  # no TPR of fewer than 100 negatives
+        return table([heads[i] for i in filled], [[row[i] for i in filled] for row in rows])
 
     return write
 

@@ -6,8 +6,14 @@ from typing import Any
 import numpy as np
 
 from experiments.core.report import Report
-from plap_jax.bootstrap import bootstrap_interval, clustered_bootstrap, clustered_paired_bootstrap, paired_bootstrap
-from plap_jax.metrics import Interval, auc, proportion_interval, tpr_at_fpr
+from plap_jax.bootstrap import (
+    bootstrap_interval,
+    clustered_bootstrap,
+    clustered_paired_bootstrap,
+    paired_bootstrap,
+    tpr_interval,
+)
+from plap_jax.metrics import FPR, Interval, auc, fewest_negatives, proportion_interval, tpr_at_fpr
 
 Statistic = Callable[[np.ndarray, np.ndarray], Any]
 # of the positives, of the negatives: the training image that each belongs to
@@ -27,6 +33,12 @@ def too_few(positive: np.ndarray, negative: np.ndarray, clusters: Clusters | Non
     return None
 
 
+def few_negatives(n: int) -> str | None:
+    """Why no TPR at 1 % FPR is told of ``n`` negatives, or None."""
+    needed = fewest_negatives()
+    return None if n >= needed else f"{n} negative example(s), at least {needed} are needed for a rate of {FPR:g}"
+
+
 def measure(
     report: Report,
     name: str,
@@ -36,7 +48,7 @@ def measure(
     seed: int,
     clusters: Clusters | None = None,
 ) -> Interval | None:
-    """``statistic`` with its bootstrap interval as metric ``name``; null with the reason where a class is empty."""
+    """``statistic`` with its interval as metric ``name``; null with the reason where there are too few of a class."""
     found, reason = interval_of(statistic, positive, negative, seed, clusters)
     report.metric(name, found, reason)
     return found
@@ -51,8 +63,12 @@ def interval_of(
 ) -> tuple[Interval | None, str | None]:
     """The interval, or None and why: over images, or over ``clusters`` (of the positives, of the negatives)."""
     reason = too_few(positive, negative, clusters)
+    if statistic is tpr_at_fpr:
+        reason = reason or few_negatives(len(negative))
     if reason:
         return None, reason
+    if statistic is tpr_at_fpr:
+        return tpr_interval(positive, negative, *(clusters or ()), seed=seed), None
     if clusters is None:
         return bootstrap_interval(statistic, positive, negative, seed=seed), None
     return clustered_bootstrap(statistic, positive, negative, *clusters, seed=seed), None

@@ -8,7 +8,8 @@ from plap_jax.bootstrap.clusters import (
 )
 from plap_jax.bootstrap.intervals import Statistic, paired_percentile_interval, percentile_interval
 from plap_jax.bootstrap.points import bootstrap_interval, paired_bootstrap
-from plap_jax.bootstrap.weighted import weighted_auc, weighted_tpr_at_fpr
+from plap_jax.bootstrap.rates import resampled_tpr, tpr_interval
+from plap_jax.bootstrap.weighted import weighted_auc
 
 __all__ = [
     "Statistic",
@@ -20,6 +21,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_percentile_interval",
     "percentile_interval",
+    "resampled_tpr",
+    "tpr_interval",
     "weighted_auc",
-    "weighted_tpr_at_fpr",
 ]

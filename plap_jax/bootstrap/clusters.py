@@ -14,8 +14,8 @@ from plap_jax.bootstrap.intervals import (
     paired_percentile_interval,
     percentile_interval,
 )
-from plap_jax.bootstrap.weighted import weighted_auc, weighted_tpr_at_fpr
-from plap_jax.metrics import Interval, auc, checked_sample, tpr_at_fpr
+from plap_jax.bootstrap.weighted import weighted_auc
+from plap_jax.metrics import Interval, auc, checked_sample
 from plap_jax.typing import require
 
 
@@ -87,8 +87,8 @@ def clustered_bootstrap(
     hold a negative, whichever are fewer.
 
     Args:
-        statistic: as in `bootstrap_interval`; `auc` and `tpr_at_fpr` are counted for all resamples at once, any other
-            is called on plain vectors, once per resample.
+        statistic: as in `bootstrap_interval`; `auc` is counted for all resamples at once, any other is called on plain
+            vectors, once per resample. For `tpr_at_fpr` take `tpr_interval`.
         scores_pos: scores of positives, ``(n_pos,)``, n_pos ≥ 2.
         scores_neg: scores of negatives, ``(n_neg,)``, n_neg ≥ 2.
         clusters_pos: ``(n_pos,)`` integers, the cluster of each.
@@ -106,7 +106,7 @@ def clustered_bootstrap(
     """
     pos, neg = checked_sample(scores_pos, "scores_pos"), checked_sample(scores_neg, "scores_neg")
     check_resampling(n_resamples, level)
-    clusters, positive = _joined(pos, neg, clusters_pos, clusters_neg)
+    clusters, positive = joined(pos, neg, clusters_pos, clusters_neg)
     weights = cluster_weights(clusters, positive, seed=seed, n_resamples=n_resamples)
     value, resampled = float(statistic(pos, neg)), _resampled(statistic, pos, neg, weights)
     n, trials = len(np.unique(clusters)), fewest_clusters(clusters, positive)
@@ -153,7 +153,7 @@ def clustered_paired_bootstrap(
     require(pos_b.size == pos_a.size, "pos_b", pos_b.shape, f"must score the same points as pos_a, {pos_a.shape}")
     require(neg_b.size == neg_a.size, "neg_b", neg_b.shape, f"must score the same points as neg_a, {neg_a.shape}")
     check_resampling(n_resamples, level)
-    clusters, positive = _joined(pos_a, neg_a, clusters_pos, clusters_neg)
+    clusters, positive = joined(pos_a, neg_a, clusters_pos, clusters_neg)
     weights = cluster_weights(clusters, positive, seed=seed, n_resamples=n_resamples)
     of_a, of_b = (
         (float(statistic(pos, neg)), _resampled(statistic, pos, neg, weights))
@@ -169,7 +169,7 @@ def _draws(rng: np.random.Generator, n_clusters: int, n_resamples: int) -> np.nd
     return np.bincount(drawn.ravel(), minlength=n_resamples * n_clusters).reshape(n_resamples, n_clusters)
 
 
-def _joined(
+def joined(
     pos: np.ndarray, neg: np.ndarray, clusters_pos: ArrayLike, clusters_neg: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
     """Clusters and classes of the positives and then the negatives, both ``(n_pos + n_neg,)``."""
@@ -182,9 +182,8 @@ def _joined(
 
 def _resampled(statistic: Statistic, pos: np.ndarray, neg: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The statistic of every resample, ``(n_resamples,)``."""
-    weighted = {auc: weighted_auc, tpr_at_fpr: weighted_tpr_at_fpr}.get(statistic)
-    if weighted is not None:
-        return weighted(np.concatenate([pos, neg]), np.arange(pos.size + neg.size) < pos.size, weights)
+    if statistic is auc:
+        return weighted_auc(np.concatenate([pos, neg]), np.arange(pos.size + neg.size) < pos.size, weights)
     of_pos, of_neg = weights[:, : pos.size], weights[:, pos.size :]
     pairs = zip(of_pos, of_neg, strict=True)
     return np.array([float(statistic(np.repeat(pos, i), np.repeat(neg, j))) for i, j in pairs])

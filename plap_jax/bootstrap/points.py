@@ -32,8 +32,9 @@ def bootstrap_interval(
     (½(1−level))^{1/n} from 1.
 
     Args:
-        statistic: ``(*batch, n_pos), (*batch, n_neg) -> (*batch,)`` with values in [0, 1], as `auc` and `tpr_at_fpr`;
-            a function of plain vectors becomes one by ``np.vectorize(f, signature="(n),(m)->()")``.
+        statistic: ``(*batch, n_pos), (*batch, n_neg) -> (*batch,)`` with values in [0, 1], as `auc` (not for
+            `tpr_at_fpr`: see `tpr_interval`); a function of plain vectors becomes one by
+            ``np.vectorize(f, signature="(n),(m)->()")``.
         scores_pos: scores of positives, ``(n_pos,)``, n_pos ≥ 2.
         scores_neg: scores of negatives, ``(n_neg,)``, n_neg ≥ 2.
         seed: the same seed gives the same interval.

@@ -1,4 +1,4 @@
-"""AUC and TPR of many resamples at once: a resample is how often it holds each point, and nothing is sorted again."""
+"""AUC of many resamples at once: a resample is how often it holds each point, and nothing is sorted again."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,54 +40,6 @@ def weighted_auc(scores: ArrayLike, positive: ArrayLike, weights: ArrayLike) -> 
         won[:] = np.einsum("rp,rp->r", of_pos, beaten)
     with np.errstate(invalid="ignore"):
         return (wins / (2 * pairs)).reshape(*scores.shape[:-1], -1)
-
-
-def weighted_tpr_at_fpr(
-    scores: ArrayLike, positive: ArrayLike, weights: ArrayLike, max_fpr: float = 0.01
-) -> np.ndarray:
-    """max { TPR(τ) : FPR(τ) ≤ max_fpr } of points repeated w times, as `tpr_at_fpr` of each resample.
-
-    At most k = ⌊max_fpr · Σ_{j⁻} w_j⌋ negatives of a resample may pass, so τ is its (k+1)-th largest negative.
-
-    Args:
-        scores: as in `weighted_auc`.
-        positive: likewise.
-        weights: likewise.
-        max_fpr: the largest false positive rate allowed, in [0, 1].
-
-    Returns:
-        ``(*batch, n_resamples)`` float64 in [0, 1]; NaN where a resample lacks a class.
-
-    Raises:
-        ValueError: as `weighted_auc`, or max_fpr outside [0, 1].
-    """
-    require(0 <= max_fpr <= 1, "max_fpr", max_fpr, "must lie in [0, 1]")
-    scores, positive, of_pos, of_neg = _checked(scores, positive, weights)
-    rows = scores.reshape(-1, positive.size)
-    n_pos, n_neg = of_pos.sum(axis=1), of_neg.sum(axis=1)
-    passing = np.floor(np.round(max_fpr * n_neg, 9))  # as in `tpr_at_fpr`
-    detected = np.empty((len(rows), len(n_pos)))
-    for found, row in zip(detected, rows, strict=True):
-        pos, neg = row[positive], row[~positive]
-        order = np.argsort(-neg)
-        threshold = np.append(neg[order], -np.inf)[_first_beyond(of_neg, order, passing)]
-        found[:] = np.einsum("rp,rp->r", of_pos, pos > threshold[:, None])
-    with np.errstate(invalid="ignore"):
-        shares = np.where(n_neg > 0, detected / n_pos, np.nan)
-    return shares.reshape(*scores.shape[:-1], -1)
-
-
-def _first_beyond(weights: np.ndarray, order: np.ndarray, passing: np.ndarray) -> np.ndarray:
-    """The first place in ``order`` at which the weights add up to more than ``passing``, per row; n where nowhere.
-
-    Few negatives may pass, so it is looked for among the first ones, and farther only where it is not there.
-    """
-    n, depth = len(order), 16
-    while True:
-        depth = min(n, 4 * depth)
-        places = (np.cumsum(np.take(weights, order[:depth], axis=1), axis=1) <= passing[:, None]).sum(axis=1)
-        if depth == n or (places < depth).all():
-            return places
 
 
 def _checked(

@@ -1,6 +1,4 @@
-"""AUC and TPR of weighted points: against repeated points, and against scikit-learn."""
-
-from functools import partial
+"""AUC of weighted points: against repeated points, and against scikit-learn."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -8,8 +6,8 @@ import pytest
 from hypothesis import given
 from sklearn.metrics import roc_auc_score
 
-from plap_jax.bootstrap import weighted_auc, weighted_tpr_at_fpr
-from plap_jax.metrics import auc, tpr_at_fpr
+from plap_jax.bootstrap import weighted_auc
+from plap_jax.metrics import auc
 
 SIX = np.array([1.0, 2, 3, 0, 1, 2])
 FIRST_THREE = np.arange(6) < 3
@@ -41,34 +39,18 @@ def test_weighted_auc_is_that_of_repeated_points(drawn):
     np.testing.assert_array_equal(weighted_auc(*drawn), on_repeated_points(auc, *drawn))
 
 
-@given(weighted_scores(), st.sampled_from([0.0, 0.01, 0.1, 0.29, 0.5, 1.0]))
-def test_weighted_tpr_is_that_of_repeated_points(drawn, max_fpr):
-    expected = on_repeated_points(partial(tpr_at_fpr, max_fpr=max_fpr), *drawn)
-    np.testing.assert_array_equal(weighted_tpr_at_fpr(*drawn, max_fpr), expected)
-
-
 @pytest.mark.parametrize("decimals", [1, 9])
 def test_weights_give_the_same_on_many_points_and_with_any_batch(decimals):
-    """Many points; in the first resample half of the negatives weigh nothing, and the threshold lies far down."""
+    """Many points; in the first resample half of the negatives weigh nothing."""
     rng = np.random.default_rng(0)
     positive = rng.random(700) < 0.3
     scores = (rng.normal(size=(2, 3, 700)) + positive).round(decimals)
     weights = rng.integers(0, 4, (8, 700))
     weights[0, ~positive & (scores[0, 0] > 0)] = 0
-    for weighted, plain in ((weighted_auc, auc), (weighted_tpr_at_fpr, tpr_at_fpr)):
-        found = weighted(scores, positive, weights)
-        expected = on_repeated_points(plain, scores.reshape(6, 700), positive, weights)
-        np.testing.assert_array_equal(found, expected.reshape(2, 3, 8))
-        np.testing.assert_array_equal(weighted(scores[1, 2], positive, weights), found[1, 2])
-
-
-def test_weighted_tpr_allows_the_share_meant_where_floating_point_falls_short():
-    """0.29 of 100 negatives, as fifty that are drawn once or three times, is 28.999999999999996."""
-    scores, positive = np.append(np.arange(50.0), 34.5), np.arange(51) == 50
-    weights = np.append(np.tile([3, 1], 25), 1)[None]
-    assert weights[0, 35:50].sum() == 29, "as many negatives above the positive"
-    assert weighted_tpr_at_fpr(scores, positive, weights, 0.29) == [1.0]
-    assert weighted_tpr_at_fpr(scores, positive, weights, 0.28) == [0.0]
+    found = weighted_auc(scores, positive, weights)
+    expected = on_repeated_points(auc, scores.reshape(6, 700), positive, weights)
+    np.testing.assert_array_equal(found, expected.reshape(2, 3, 8))
+    np.testing.assert_array_equal(weighted_auc(scores[1, 2], positive, weights), found[1, 2])
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 9])
@@ -80,7 +62,6 @@ def test_weighted_auc_agrees_with_scikit_learn(decimals):
     np.testing.assert_allclose(weighted_auc(scores, positive, weights), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("weighted", [weighted_auc, weighted_tpr_at_fpr])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -95,13 +76,8 @@ def test_weighted_auc_agrees_with_scikit_learn(decimals):
         ({"scores": np.append(SIX[:5], np.nan)}, r"^scores=array\(\[nan\]\): must be finite"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(weighted, change, message):
+def test_weights_that_do_not_fit_are_refused(change, message):
     fitting = {"scores": SIX, "positive": FIRST_THREE, "weights": np.ones((4, 6), int)}
     with pytest.raises(ValueError, match=message) as refused:
-        weighted(**(fitting | change))
+        weighted_auc(**(fitting | change))
     assert "\n" not in str(refused.value)
-
-
-def test_a_false_positive_rate_beyond_one_is_refused():
-    with pytest.raises(ValueError, match=r"^max_fpr=1.5: must lie in \[0, 1\]"):
-        weighted_tpr_at_fpr(SIX, FIRST_THREE, np.ones((2, 6), int), 1.5)
