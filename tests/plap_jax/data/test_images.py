@@ -1,5 +1,6 @@
 """Images in two pools: scaled, distinct, disjoint, the same for the same seed; the sets that packages carry."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,6 @@ from sklearn.datasets import load_digits
 
 from experiments.core.catalogue import CONF
 from plap_jax.data import digits, faces, fingerprint
-from plap_jax.data import duplicates as duplicates_module
 from plap_jax.data.duplicates import distinct
 from plap_jax.data.images import UnusableImage, scaled, split_distinct
 from plap_jax.neighbours import nearest
@@ -160,10 +160,8 @@ def test_distance_zero_means_identical():
     assert rows == [(0, 2, 0.0), (3, 4, 0.0)]
 
 
-@pytest.mark.parametrize("pairs", [1, 500, 2**22])
-def test_blocks_change_nothing(pairs, monkeypatch):
-    """Against the full matrix and a flood fill, with exact copies among the images."""
-    monkeypatch.setattr(duplicates_module, "PAIRS", pairs)
+def test_groups_are_those_of_the_full_matrix():
+    """And of a flood fill, with exact copies among the images."""
     rng = np.random.default_rng(0)
     images = rng.uniform(-1, 1, (90, 3)).astype(np.float32)
     images[[40, 70]] = images[11]
@@ -179,6 +177,16 @@ def test_blocks_change_nothing(pairs, monkeypatch):
     np.testing.assert_array_equal(kept, np.unique(first))
     assert 3 < len(rows) < 87 and [(a, b) for a, b, _ in rows] == [(first[i], i) for i in range(90) if first[i] != i]
     np.testing.assert_allclose([d for *_, d in rows], [rms(images[[a]], images[[b]])[0] for a, b, _ in rows])
+
+
+def test_memory_does_not_grow_with_all_pairs():
+    images = np.random.default_rng(0).uniform(-1, 1, (4000, 6)).astype(np.float32)
+    tracemalloc.start()
+    kept, _ = distinct(images, 0.01)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(kept) > 3900
+    assert peak < 4000**2, "a byte for every pair"
 
 
 # The split
