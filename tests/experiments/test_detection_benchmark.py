@@ -15,6 +15,7 @@ from experiments.detection_benchmark.evaluation import Chosen, Measured, choose,
 from experiments.detection_benchmark.results import Cell, Results
 from experiments.detection_benchmark.scoring import CandidateScores
 from experiments.detection_benchmark.tasks import DetectionTask
+from plap_jax.metrics import tpr_at_fpr
 from tests.helpers import expected_numbers
 from tests.helpers.experiment_run import FIXED
 
@@ -157,13 +158,16 @@ class Recorded:
     """What a report is told."""
 
     def __init__(self):
-        self.metrics, self.tables = {}, {}
+        self.metrics, self.reasons, self.tables = {}, {}, {}
 
     def metric(self, name, value, reason=None):
-        self.metrics[name] = value
+        self.metrics[name], self.reasons[name] = value, reason
 
     def table(self, name, rows, kinds=()):
         self.tables[name] = rows
+
+    def arrays(self, name, /, **arrays):
+        assert all(array.dtype != object for array in map(np.asarray, arrays.values()))
 
 
 def test_the_family_is_the_p_laplacian_that_is_best_on_the_validation_half():
@@ -199,8 +203,8 @@ def test_the_family_is_the_p_laplacian_that_is_best_on_the_validation_half():
 N_CAPTIONS, PER_CAPTION = 40, 5
 
 
-def task(name="image"):
-    clusters = np.repeat(np.arange(N_CAPTIONS), PER_CAPTION)
+def task(name="image", per_caption=PER_CAPTION):
+    clusters = np.repeat(np.arange(N_CAPTIONS), per_caption)
     memorized = np.arange(N_CAPTIONS) < 20
     validation = np.arange(N_CAPTIONS) % 2 == 0
     copies = np.where(memorized, 4, 0)
@@ -259,6 +263,30 @@ def test_equal_detectors_differ_by_exactly_nothing_and_a_better_one_is_told():
     same, better = measured.difference(0, 1), measured.difference(2, 0)
     assert (same.value, same.low, same.high) == (0, 0, 0)
     assert better.low > 0
+
+
+@pytest.mark.parametrize("per_caption", [9, 10])
+def test_a_tpr_is_reported_from_a_hundred_negatives_on_with_its_interval(per_caption):
+    """10 of the 20 captions in the test half have no copies: 90 negatives, or 100."""
+    config, _ = checked()
+    images = task(per_caption=per_caption)
+    values = 3 * images.positive + np.random.default_rng(0).normal(size=images.positive.shape)
+    results = Results(config.detectors, "flux_p1", 0, (4,))
+    results.add(Cell("image", "unknown", 1.0), images, {"flux_p1": scored(values)})
+    report = Recorded()
+    results.write(report)
+    name = "detection/image/unknown/g1/kall/flux_p1/tpr_at_1pct_fpr"
+    (row,) = report.tables["detection"]
+    ends = [row[f"tpr_at_1pct_fpr{end}"] for end in ("", "_low", "_high")]
+    if per_caption == 9:
+        assert ends == [None, None, None] and report.metrics[name] is None
+        assert report.reasons[name] == "90 negative example(s), at least 100 are needed for a rate of 0.01"
+    else:
+        classes = [~images.validation & kind for kind in (images.positive, ~images.positive)]
+        how = [*(values[c] for c in classes), *(images.clusters[c] for c in classes)]
+        found = report.metrics[name]
+        assert found.value == tpr_at_fpr(*how[:2]) and ends == [found.value, found.low, found.high]
+        assert ends[1] < ends[0] < ends[2] and found.n == 20 and report.reasons[name] is None
 
 
 def test_a_class_that_is_empty_is_told_and_not_measured():

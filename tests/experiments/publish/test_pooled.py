@@ -72,6 +72,17 @@ def test_the_table(sweep):
         assert (sweep / "sweep" / name).is_file()
 
 
+@pytest.mark.parametrize("told", [0, 1, 3])
+def test_a_tpr_that_fewer_than_two_seeds_tell_leaves_its_cells_empty(sweep, told):
+    for seed in range(told, 3):
+        path = sweep / str(seed) / "metrics.json"
+        path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()))))
+    row = write(sweep)[0]
+    cells = [row[name] for name in ("tpr_at_1pct_fpr", "tpr_low", "tpr_high")]
+    assert cells == ([0.5, 0.5, 0.5] if told == 3 else [None, None, None])
+    assert row["auc_low"] <= row["auc"] <= row["auc_high"]
+
+
 def test_one_seed_twice_is_refused(sweep, capsys):
     (sweep / "2" / "manifest.json").write_text(json.dumps({"seed": 0}))
     assert main([str(sweep)]) == 2

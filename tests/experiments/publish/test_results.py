@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from experiments.core.revision import require_clean
@@ -61,6 +62,24 @@ def test_means_are_over_the_runs_that_have_the_metric(directory):
     assert over_seeds(runs, "samples/auc") == f"0.920 ± {found.high - found.value:.3f}"
     assert over_seeds(runs, "dose/2/detected") == "0.500"
     assert over_seeds(runs, "nothing") == ""
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_detectors_have_intervals_and_no_column_of_what_was_not_measured(tmp_path, told):
+    for seed in range(2):
+        run, cell = tmp_path / "detection" / str(seed), "prompt/known/g1/kall"
+        (run / "arrays").mkdir(parents=True)
+        auc = 0.8 + seed / 10
+        np.savez(run / "arrays" / "resamples.npz", **{f"{cell}/names": ["flux_p1"], f"{cell}/auc": [auc]})
+        numbers = {"auc": {"value": auc}, "tpr_at_1pct_fpr": {"value": auc} if told else None, "nfe": 16}
+        metrics = {f"detection/{cell}/flux_p1/{name}": value for name, value in numbers.items()}
+        (run / "metrics.json").write_text(json.dumps(metrics))
+        (run / "manifest.json").write_text(json.dumps({"seed": seed, "git": {"commit": None, "dirty": None}}))
+    made = filled("<!-- table detection/prompt/known -->\n<!-- end -->", tmp_path)
+    head, _, row = (line.split("|")[1:-1] for line in made.splitlines()[1:4])
+    columns = ["detector", "NFE", "AUC, guidance 1", *["TPR at 1 % FPR, guidance 1"] * told]
+    assert [cell.strip() for cell in head] == columns
+    assert [cell.strip() for cell in row] == ["flux_p1", "16", *["0.850 ± 0.635"] * (1 + told)]
 
 
 def test_runs_of_changed_code_are_refused(directory):
