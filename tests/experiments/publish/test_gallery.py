@@ -66,11 +66,7 @@ def test_nothing_is_run_from_a_changed_tree(calls, changed_tree, monkeypatch, ca
 def test_code_is_all_that_an_experiment_takes_names_from():
     names = [module.__name__ for module in gallery.imported(importlib.import_module("experiments.estimator_study"))]
     assert names[0] == "experiments.estimator_study" and len(set(names)) == len(names)
-    direct = {
-        "experiments.estimator_study.gains",
-        "experiments.shared.measuring",
-        "experiments.shared.networks",
-    }
+    direct = {"experiments.estimator_study.gains", "experiments.shared.networks"}
     assert direct | {"experiments.estimator_study.operator_cost", "experiments.shared.timing"} <= set(names)
     assert not [name for name in names if name.startswith(("experiments.figures", "experiments.detection_benchmark"))]
 
