@@ -1,4 +1,4 @@
-"""A headless Chromium for pages on disk: ``python -m tests.browser PAGE.html PICTURE.png [WIDTH HEIGHT]``.
+"""A headless Chromium for pages on disk: ``python -m tests.helpers.browser PAGE.html PICTURE.png [WIDTH HEIGHT]``.
 
 Chromium is the system's own (Debian's package chromium); Playwright, of the extra ``dev``, drives it.
 """

@@ -232,6 +232,7 @@ def uninterrupted():
     return run(None)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path, uninterrupted):
     """A real SIGKILL at random moments, twice; saving takes most of the time here, so it is hit as well."""
     for _ in range(2):
