@@ -33,7 +33,11 @@ from experiments.shared.timing import take_turns
 from plap_jax.data.mixtures import triangle
 
 WITH_TORCH = {"against_pytorch", "images_pytorch"}
-needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason='torch is not installed (pip install ".[bench]")')
+without_torch = pytest.mark.skipif(find_spec("torch") is None, reason='no PyTorch (pip install ".[bench]")')
+
+
+def needs_torch(test):
+    return pytest.mark.torch(without_torch(test))
 
 
 def modules():

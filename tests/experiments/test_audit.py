@@ -212,6 +212,7 @@ def test_without_a_level_the_rule_chooses_one_of_the_schedule(data, tmp_path):
         assert arrays["sigma"].tolist() == [0.05, 0.22, 0.9999]
 
 
+@pytest.mark.slow
 def test_a_killed_audit_goes_on_where_it_was(data, tmp_path):
     code = [sys.executable, "-m", "experiments.run", "+exp=audit", *MODEL, *QUICK, f"images={data}/audited.npy"]
     code += [f"cache_dir={tmp_path}/cache", f"hydra.run.dir={tmp_path}/run", "chunk=2", "figures=null"]

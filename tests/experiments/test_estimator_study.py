@@ -17,7 +17,7 @@ from experiments.estimator_study.convergence import log_slope, slug
 from experiments.estimator_study.methods import BOUNDARY, PLAIN, POINTWISE, VOLUME, chosen, fits, references, repeated
 from experiments.estimator_study.scenes import AWAY, MODE, Scene, in_dimension, mixture_scene
 from plap_jax import GaussianMixture
-from tests.helpers import expected_numbers, experiment_run
+from tests.helpers import expected_numbers
 
 REPEATS = 32  # of scale=smoke
 
@@ -130,11 +130,8 @@ def test_a_slope_is_that_of_a_power_and_is_told_of_two_errors_at_least():
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    words = ["scale=smoke", "tracking=disabled", f"hydra.run.dir={folder / 'run'}", f"cache_dir={folder / 'cache'}"]
-    experiment_run.finish("estimator_study", words, folder / "cache")
-    return folder / "run"
+def study(shared):
+    return shared.first("estimator_study", "scale=smoke", "tracking=disabled")
 
 
 def test_what_a_run_leaves(study):

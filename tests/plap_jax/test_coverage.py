@@ -64,8 +64,12 @@ def repeated(mixture, x, radius, orders, n_samples, kind):
     return lax.map(at_order, orders)
 
 
+def named(case, *marks):
+    return pytest.param(case, id=f"d{case.dim}-{case.centre[0]}", marks=marks)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"d{case.dim}-{case.centre[0]}")
+@pytest.mark.parametrize("case", [named(CASES[0]), *(named(case, pytest.mark.slow) for case in CASES[1:])])
 def test_intervals_cover_the_truth(case, kind):
     rest = ((0, 0), (0, case.dim - 2))
     mixture = GaussianMixture(WEIGHTS, np.pad(MEANS, rest), VARIANCES, "spherical")

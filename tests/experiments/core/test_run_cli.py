@@ -149,9 +149,13 @@ def test_a_sweep_goes_on_after_a_failing_job(main):
     assert Path("sweep/sweep/results.csv").read_text().count("failed: ") == 2
 
 
-def test_processes_end_with_the_same_codes_and_joblib_goes_on_after_a_failing_job(tmp_path):
+def test_a_process_ends_with_the_same_code_and_line(tmp_path):
     mistake = process(*TINY, "seed=x", cwd=tmp_path)
     assert (mistake.returncode, mistake.stderr) == (2, "seed=x: must be an integer\n")
+
+
+@pytest.mark.slow
+def test_joblib_goes_on_after_a_failing_job(tmp_path):
     sweep = ("hydra.sweep.dir=sweep", "figures=null", "sample.fail=bug,none", "seed=1,2")
     jobs = process("-m", *TINY, *sweep, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path)
     assert jobs.returncode == 1

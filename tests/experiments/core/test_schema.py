@@ -14,7 +14,7 @@ from tests.helpers.tiny_experiment import TinyTraining
 GROUPS = {
     group.name: sorted(path.stem for path in group.glob("*.yaml"))
     for group in CONF.iterdir()
-    # captioned, trains: parts of experiments; detector: tests/test_detection_benchmark.py
+    # captioned, trains: parts of experiments; detector: tests/experiments/test_detection_benchmark.py
     if group.is_dir() and group.name not in ("exp", "hydra", "captioned", "trains", "detector")
 }
 CHOICES = [f"{group}={name}" for group, names in GROUPS.items() for name in names]
