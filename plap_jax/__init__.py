@@ -21,7 +21,7 @@ from plap_jax.typing import Estimate, ScoreFn
 
 if TYPE_CHECKING:
     from plap_jax.audit import audit_images
-    from plap_jax.pretrained import UserModel, load_diffusers
+    from plap_jax.pretrained import UserModel, load_checkpoint, load_diffusers
 
 __version__ = "0.2.0"
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "adaptive_flux",
     "audit_images",
     "flux",
+    "load_checkpoint",
     "load_diffusers",
     "map_points",
     "p_laplacian",
@@ -48,7 +49,12 @@ __all__ = [
 
 # Loaded on first use, names as well as submodules: scikit-learn, Flax and Orbax would make the import of the core
 # several times as slow.
-_FOUND_IN = {"UserModel": "pretrained", "audit_images": "audit", "load_diffusers": "pretrained"}
+_FOUND_IN = {
+    "UserModel": "pretrained",
+    "audit_images": "audit",
+    "load_checkpoint": "pretrained",
+    "load_diffusers": "pretrained",
+}
 _SUBMODULES = frozenset(
     {
         "adaptive",

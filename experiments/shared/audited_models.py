@@ -3,17 +3,19 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from flax import nnx
 from omegaconf import OmegaConf
 
 from experiments.core.report import MANIFEST
 from experiments.core.schema import Target
+from plap_jax.audit.models import named_checkpoint, of_folder, of_function
 from plap_jax.audit.subject import Subject
 from plap_jax.checkpoints import read_about
 from plap_jax.diffusion import Diffusion
-from plap_jax.pretrained import Pretrained, as_pretrained, load_diffusers, load_function
+from plap_jax.pretrained import Pretrained, load_checkpoint
+from plap_jax.pretrained.checkpoint import find_checkpoint
 from plap_jax.training import load_diffusion
 from plap_jax.typing import require
 
@@ -37,39 +39,46 @@ def load(model: Target) -> Subject:
 
 
 def checkpoint(path: str | None, shape: list[int] | None = None) -> Subject:
-    """A network that an experiment of this suite has trained.
+    """A network that an experiment of this suite has trained; checksums are verified.
 
-    Architecture, schedule and prediction are read from the run's ``.hydra/config.yaml``, the shape of images from its
-    ``manifest.json``; checksums are verified.
+    It tells itself what it is. Of an older one, architecture, schedule and prediction are read from the run's
+    ``.hydra/config.yaml``, the shape of images from its ``manifest.json``.
 
     Args:
         path: ``RUN_DIR/checkpoints/NAME``, or ``RUN_DIR`` where it holds one checkpoint.
-        shape: of an image, for runs whose manifest does not tell.
+        shape: of an image, for older checkpoints whose run does not tell.
     """
     require(path is not None, "model.path", path, "must be RUN_DIR/checkpoints/NAME")
-    place = _chosen(Path(path))
+    place = find_checkpoint(path)
+    config = place.parent.parent / ".hydra" / "config.yaml"
+    if "constructors" in read_about(place)["notes"]:
+        model = load_checkpoint(place)
+    else:
+        allowed = "must lie in the directory of a run, which holds .hydra/config.yaml"
+        require(config.is_file(), "model.path", path, allowed)
+        model = _older(place, path, shape)
+    run = f" of {OmegaConf.load(config).name}" if config.is_file() else ""
+    return named_checkpoint(model, place.name + run)
+
+
+def _older(place: Path, path: str, shape: Sequence[int] | None) -> Pretrained:
+    """A checkpoint that does not tell how its network is made."""
     run = place.parent.parent
-    file = run / ".hydra" / "config.yaml"
-    require(file.is_file(), "model.path", path, "must lie in the directory of a run, which holds .hydra/config.yaml")
-    config = OmegaConf.load(file)
+    config = OmegaConf.load(run / ".hydra" / "config.yaml")
     sections = {name: _section(config, name, path) for name in ("model", "diffusion")}
-    about = read_about(place)
-    captions = about["arrays"].get(CAPTIONS)
+    captions = read_about(place)["arrays"].get(CAPTIONS)
     n_conditions = None if captions is None else int(captions.partition("(")[2].partition(",")[0]) - 1
     shape = tuple(shape or _shape(run, place.name, path))
     known = {} if n_conditions is None else {"n_conditions": n_conditions}
     network = sections["model"].make(shape, rngs=nnx.Rngs(0), **known)
     like = Diffusion(network, sections["diffusion"].make(), config.prediction, 1.0, "log_snr")
-    found = load_diffusion(place, like)
-    words = f"checkpoint {place.name} of {config.name}, {type(network).__name__} for images {shape}"
-    return Subject(Pretrained(found, "pixels", shape, shape, n_conditions=n_conditions), words)
+    return Pretrained(load_diffusion(place, like), "pixels", shape, shape, n_conditions=n_conditions)
 
 
 def user_function(target: str | None) -> Subject:
     """What the factory ``package.module:factory`` returns, see ``plap_jax.pretrained.UserModel``."""
     require(target is not None, "model.target", target, "must be package.module:factory")
-    made = load_function(target)
-    return Subject(as_pretrained(made), f"function {target} for images {tuple(made.shape)}")
+    return of_function(target)
 
 
 def diffusers(
@@ -81,21 +90,7 @@ def diffusers(
 ) -> Subject:
     """A diffusers folder, see ``plap_jax.pretrained.load_diffusers``."""
     require(folder is not None, "model.folder", folder, "must be a folder of diffusers")
-    how: dict[str, Any] = {"dtype": dtype, "variant": variant, "image_size": image_size}
-    model = load_diffusers(folder, **how, allow_pickle=allow_pickle)
-    space = f"latents {model.shape}" if model.kind == "latents" else "pixels"
-    words = f"diffusers folder {Path(folder).name}, images {model.image_shape} scored as {space}, network in {dtype}"
-    return Subject(model, words)
-
-
-def _chosen(path: Path) -> Path:
-    """The checkpoint itself, where the directory of a run was named."""
-    if not (path / "checkpoints").is_dir():
-        return path
-    names = sorted(place.name for place in (path / "checkpoints").iterdir() if place.is_dir())
-    allowed = f"holds the checkpoints {', '.join(names) or 'none'}: name one as {path}/checkpoints/NAME"
-    require(len(names) == 1, "model.path", str(path), allowed)
-    return path / "checkpoints" / names[0]
+    return of_folder(folder, dtype=dtype, variant=variant, image_size=image_size, allow_pickle=allow_pickle)
 
 
 def _section(config: Mapping, name: str, path: str) -> Target:

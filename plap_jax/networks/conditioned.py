@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,20 +47,30 @@ class Conditioned(nnx.Module):
         n_conditions: number of captions, or None for a network without.
         embed_dim: of e, even.
         rngs: ``nnx.Rngs``; the initial weights.
+        others: further arguments of the network, for ``arguments``.
 
     Raises:
         ValueError: a size outside its range.
     """
 
-    def __init__(self, shape: tuple[int, ...], n_conditions: int | None, embed_dim: int, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], n_conditions: int | None, embed_dim: int, rngs: nnx.Rngs, **others: Any
+    ) -> None:
         shape = tuple(int(n) for n in shape)
         require(all(n >= 1 for n in shape), "shape", shape, "must hold positive sizes")
         require(n_conditions is None or n_conditions >= 1, "n_conditions", n_conditions, "must be >= 1, or None")
         require(embed_dim >= 2 and embed_dim % 2 == 0, "embed_dim", embed_dim, "must be even and >= 2")
         self.shape = shape
         self.embed_dim = embed_dim
+        given = {"shape": shape, "n_conditions": n_conditions, "embed_dim": embed_dim, **others}
+        self._arguments = tuple((name, _plain(value)) for name, value in given.items())  # hashed by jit, so no dict
         self.embed = linear(embed_dim, embed_dim, rngs)
         self.captions = None if n_conditions is None else _Captions(n_conditions, embed_dim, rngs)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What makes a network of the same architecture, beside ``rngs``: numbers, names, and tuples of numbers."""
+        return dict(self._arguments)
 
     def embedding(self, x: Array, level: ArrayLike, condition: ArrayLike | None) -> Array:
         """e, ``(embed_dim,)``, float32 at least; checks what the network is called with.
@@ -84,6 +97,13 @@ class _Captions(nnx.Module):
         row = jnp.asarray(-1 if condition is None else condition) + 1
         # NaN, not a neighbour's embedding, for a number beyond the table
         return self.table[...].at[row].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+
+def _plain(value: Any) -> Any:
+    """Python's own integers and tuples of them; anything else as it is."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(_plain(v) for v in value)
+    return int(value) if isinstance(value, Integral) else value
 
 
 def linear(n_in: int, n_out: int, rngs: nnx.Rngs, **kwargs) -> nnx.Linear:

@@ -39,7 +39,7 @@ class ResidualMLP(Conditioned):
         embed_dim: int = 32,
         rngs: nnx.Rngs,
     ) -> None:
-        super().__init__(shape, n_conditions, embed_dim, rngs)
+        super().__init__(shape, n_conditions, embed_dim, rngs, width=width, depth=depth)
         require(width >= 1, "width", width, "must be >= 1")
         require(depth >= 0, "depth", depth, "must be >= 0")
         dim = math.prod(self.shape)

@@ -62,7 +62,9 @@ class UNet(Conditioned):
         dtype: Literal["bfloat16"] | None = None,
         rngs: nnx.Rngs,
     ) -> None:
-        super().__init__(shape, n_conditions, embed_dim, rngs)
+        sizes = {"width": width, "multipliers": multipliers, "n_blocks": n_blocks, "attention": attention}
+        others = {"groups": groups, "patch": patch, "dtype": dtype}
+        super().__init__(shape, n_conditions, embed_dim, rngs, **sizes, **others)
         widths = _checked_widths(self.shape, width, multipliers, n_blocks, groups, patch)
         levels = range(len(widths))
         good = _are_integers(attention) and all(-len(widths) <= level < len(widths) for level in attention)

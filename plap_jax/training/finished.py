@@ -12,6 +12,7 @@ import numpy as np
 from plap_jax.checkpoints import CheckpointError, load_tree, read_about, remove_unfinished, require_same, save_tree
 from plap_jax.diffusion import Diffusion
 from plap_jax.training.config import TrainConfig
+from plap_jax.training.constructors import constructors_of, made_again
 from plap_jax.training.steps import State, with_weights
 from plap_jax.typing import require
 
@@ -19,25 +20,33 @@ from plap_jax.typing import require
 def save_diffusion(path: str | os.PathLike, diffusion: Diffusion) -> None:
     """Write a network and what it is paired with, as ``plap_jax.checkpoints`` does: whole, with checksums.
 
+    The notes in ``about.json`` tell how both are made, where the network is one of ``plap_jax.networks``.
+
     Raises:
         ValueError: ``path`` exists and is no checkpoint.
         OSError: it cannot be written.
     """
-    save_tree(path, diffusion, describe_static(diffusion))
+    constructors = constructors_of(diffusion)
+    told = {} if constructors is None else {"constructors": constructors}
+    save_tree(path, diffusion, describe_static(diffusion) | told)
 
 
-def load_diffusion(path: str | os.PathLike, like: Diffusion) -> Diffusion:
+def load_diffusion(path: str | os.PathLike, like: Diffusion | None = None) -> Diffusion:
     """Read what ``save_diffusion`` wrote.
 
     Args:
         path: the checkpoint.
-        like: of the same architecture, schedule and prediction; its weights are not used.
+        like: of the same architecture, schedule and prediction; its weights are not used. None: as the checkpoint's
+            own notes tell, which those of another network, and older ones, do not.
 
     Raises:
-        CheckpointError: missing, damaged, or of another architecture, schedule or prediction.
+        CheckpointError: missing, damaged, of another architecture, schedule or prediction, or without the notes.
     """
+    about = read_about(path)
+    like = made_again(path, about) if like is None else like
     loaded = load_tree(path, like)
-    require_same(path, read_about(path)["notes"], describe_static(like))
+    notes = {name: told for name, told in about["notes"].items() if name != "constructors"}
+    require_same(path, notes, describe_static(like))
     return loaded
 
 

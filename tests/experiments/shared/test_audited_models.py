@@ -8,10 +8,11 @@ from experiments.core.catalogue import CONF
 from experiments.core.files import write_json, write_text
 from experiments.core.schema import Target
 from experiments.shared.audited_models import checkpoint, diffusers, load
-from plap_jax.checkpoints import CheckpointError
+from plap_jax.checkpoints import CheckpointError, save_tree
 from plap_jax.diffusion import Diffusion, VPCosine
 from plap_jax.networks import ResidualMLP
 from plap_jax.training import save_diffusion
+from plap_jax.training.finished import describe_static
 
 
 def target_of(name, **arguments):
@@ -47,8 +48,13 @@ def test_without_the_extra_a_diffusers_folder_says_what_is_missing(tmp_path):
         load(Target({"_target_": "plap_jax.networks.mlp.ResidualMLP", "_partial_": True}))
 
 
-@pytest.fixture
-def run_directory(tmp_path):
+def save_older(place, made):
+    """As they were before they told how their network is made."""
+    save_tree(place, made, describe_static(made))
+
+
+@pytest.fixture(params=[save_diffusion, save_older])
+def run_directory(request, tmp_path):
     """What a run leaves of a network that knows three captions."""
     model = "{_target_: plap_jax.networks.mlp.ResidualMLP, _partial_: true, width: '${width}', depth: 1, embed_dim: 8}"
     diffusion = "{_target_: plap_jax.diffusion.VPCosine, s: 0.01}"
@@ -56,7 +62,7 @@ def run_directory(tmp_path):
     write_text(tmp_path / ".hydra" / "config.yaml", config)
     network = ResidualMLP((4, 4, 1), width=16, depth=1, embed_dim=8, n_conditions=3, rngs=nnx.Rngs(1))
     made = Diffusion(network, VPCosine(0.01), "x0", 0.7, "log_snr")
-    save_diffusion(tmp_path / "checkpoints" / "a_b", made)
+    request.param(tmp_path / "checkpoints" / "a_b", made)
     write_json(tmp_path / "manifest.json", {"data_shapes": {"train/a/b": [[50, 4, 4, 1], [50]]}})
     return tmp_path, made
 
@@ -74,7 +80,8 @@ def test_a_checkpoint_is_read_with_what_its_run_says(run_directory):
     assert "checkpoint a_b of some, ResidualMLP" in found.words
 
 
-def test_a_checkpoint_that_cannot_be_read_is_one_line(run_directory):
+@pytest.mark.parametrize("run_directory", [save_older], indirect=True)
+def test_an_older_checkpoint_that_cannot_be_read_is_one_line(run_directory):
     directory, made = run_directory
     place = directory / "checkpoints" / "a_b"
     lines = []
@@ -101,7 +108,7 @@ def test_a_checkpoint_that_cannot_be_read_is_one_line(run_directory):
     refused(str(place))
     expected = [
         "must be RUN_DIR",
-        "must lie in the directory of a run",
+        "no such directory",
         "tells the shape",
         "one of points",
         "a_b, other",

@@ -1,0 +1,57 @@
+"""The model of an audit from a single word: a folder, a checkpoint, or where a function is imported from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from plap_jax.audit.subject import Subject
+from plap_jax.pretrained import Pretrained, as_pretrained, load_checkpoint, load_diffusers, load_function
+from plap_jax.pretrained.checkpoint import CHECKPOINTS, find_checkpoint
+from plap_jax.pretrained.folder import INDEX
+from plap_jax.typing import require
+
+
+def load_model(given: str) -> Subject:
+    """What ``given`` names: a diffusers folder, a checkpoint or a run that holds one, or ``package.module:factory``.
+
+    Whatever is there as a file or folder is taken for that; a factory is what is left, and has a colon.
+
+    Raises:
+        ValueError: none of these, or one that cannot be loaded.
+    """
+    place = Path(os.path.expanduser(given))
+    if place.is_dir() and ((place / CHECKPOINTS).is_dir() or (place / "about.json").is_file()):
+        return of_checkpoint(place)
+    if place.is_file() or (place / INDEX).is_file() or (place / "unet").is_dir():
+        return of_folder(place)  # which says what to do with a single file of weights
+    allowed = "must be a diffusers folder, a checkpoint (RUN/checkpoints/NAME), or module:factory"
+    require(":" in given and not place.exists(), "model", given, allowed)
+    return of_function(given)
+
+
+def of_checkpoint(path: str | os.PathLike) -> Subject:
+    """See ``plap_jax.pretrained.load_checkpoint``."""
+    place = find_checkpoint(path)
+    return named_checkpoint(load_checkpoint(place), place.name)
+
+
+def named_checkpoint(model: Pretrained, name: str) -> Subject:
+    """A checkpoint that has been read, with what a report calls it."""
+    kind = type(model.diffusion.network).__name__
+    return Subject(model, f"checkpoint {name}, {kind} for images {model.shape}")
+
+
+def of_folder(folder: str | os.PathLike, *, dtype: str = "float32", **how: Any) -> Subject:
+    """A diffusers folder; arguments as of ``plap_jax.pretrained.load_diffusers``."""
+    model = load_diffusers(folder, dtype=dtype, **how)
+    space = f"latents {model.shape}" if model.kind == "latents" else "pixels"
+    words = f"diffusers folder {Path(folder).name}, images {model.image_shape} scored as {space}, network in {dtype}"
+    return Subject(model, words)
+
+
+def of_function(target: str) -> Subject:
+    """What the factory ``package.module:factory`` returns, see ``plap_jax.pretrained.UserModel``."""
+    made = load_function(target)
+    return Subject(as_pretrained(made), f"function {target} for images {tuple(made.shape)}")
