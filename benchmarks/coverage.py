@@ -29,7 +29,7 @@ FLUX = [
     *((16, 1.0, 3.0, n) for n in (16, 64, 272)),
 ]
 # d, D/r, directions per round; p = 1
-ADAPTIVE = [*((2, distance, n) for distance in (0.5, 3.0) for n in (8, 16, 32)), (16, 0.5, 16), (16, 0.5, 32)]
+ADAPTIVE = [(2, 3.0, 8), (2, 3.0, 16), (2, 3.0, 32), (16, 3.0, 16), (16, 3.0, 32)]
 TARGETS, BUDGET = (0.1, 0.05, 0.02), 4096
 # d, D/r, p, number of points
 VOLUME = [
