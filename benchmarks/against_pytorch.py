@@ -6,6 +6,7 @@ that is network evaluations.
 """
 
 import inspect
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -86,6 +87,7 @@ def of_balls(balls: Balls, score_fn: Partial, scores: dict[str, Score], runs: in
         "balls": balls.in_pytorch(scores["eager"], 1, 1),
     }
     seconds = take_turns(contestants, runs)
+    worked = take_turns(contestants, runs, clock=time.process_time)
     evaluations = len(balls.centres) * balls.n_samples
     rates = {name: [evaluations / s for s in values] for name, values in seconds.items()}
     what = f"{balls.estimator}, {balls.n_samples} per ball"
@@ -95,6 +97,7 @@ def of_balls(balls: Balls, score_fn: Partial, scores: dict[str, Score], runs: in
         Row(f"{what}: PyTorch", rates["batches"], "/s", note=way),
         Row(f"{what}: PyTorch, one call per ball", rates["balls"], "/s", note="eager, one thread"),
         Row(f"{what}: speed-up", ratios(seconds["batches"], seconds["ours"]), "×", at_least=goal),
+        Row(f"{what}: processor time, PyTorch / this library", ratios(worked["batches"], worked["ours"]), "×"),
         Row(f"{what}: speed-up over one call per ball", ratios(seconds["balls"], seconds["ours"]), "×"),
     ]
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
@@ -95,6 +96,11 @@ def test_contestants_take_turns():
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
     assert ratios([2.0, 9.0], [1.0, 3.0]) == [2.0, 3.0]
     assert fastest({"only": lambda: None}) == "only"
+
+
+def test_processor_time_does_not_count_waiting():
+    seconds = take_turns({"waits": lambda: time.sleep(0.2)}, 1, clock=time.process_time)
+    assert seconds["waits"][0] < 0.1
 
 
 def test_a_failed_process_is_told():
