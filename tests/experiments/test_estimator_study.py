@@ -187,8 +187,6 @@ def test_bias_grows_with_the_square_of_the_radius(study):
         ("convergence.p=[0.5,1.0]", "convergence.p.0=0.5: must be >= 1"),
         ("convergence.p=[2.0]", "must hold 1"),
         ("convergence.n_directions=[8,17]", "convergence.n_directions=17: must be an even number"),
-        # blocks of three, of which the plane has no room for
-        ("convergence.n_directions=[8,102]", "convergence.n_directions=102: no block"),
         ("convergence.max_evaluations=7", "convergence.max_evaluations=7: must be >= 8"),
         ("dims=[2,16,2]", "dims=[2, 16, 2]: must not repeat a value"),
         ("dims=[1000000]", "dims.0=1000000: must be <= 21201"),
