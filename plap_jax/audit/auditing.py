@@ -16,7 +16,7 @@ from plap_jax.audit.prompts import read_prompts
 from plap_jax.audit.result import AuditResult
 from plap_jax.audit.scores import NAMES, Scorer
 from plap_jax.audit.settings import WITH_PROMPT, AuditSettings, Score
-from plap_jax.audit.store import FolderStore, NoStore, Surroundings
+from plap_jax.audit.store import FolderStore, Surroundings
 from plap_jax.audit.stream import Scored, score_all
 from plap_jax.audit.subject import Model, Subject, as_subject
 from plap_jax.audit.training import Training
@@ -99,7 +99,7 @@ def audit_images(
         reference is not None or reference_prompts is None, "reference_prompts", reference_prompts, "needs a reference"
     )
     known = None if training is None else open_training(training, **open_)
-    store = NoStore() if resume_dir is None else FolderStore(resume_dir)
+    store = None if resume_dir is None else FolderStore(resume_dir)
     around = Surroundings(store, progress=progress)
     return audit(
         subject, settings, audited, compared, known, fdr=fdr, sigma=sigma, key=key, detector=detector, around=around

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import jax
 import numpy as np
 
 from plap_jax.audit.images import Pictures
@@ -37,8 +41,9 @@ class Level:
 def choose_level(scorer: Scorer, sigma: float | None, pictures: list[Pictures], around: Surroundings) -> Level:
     """The level given, or that of the largest spread √(Var κ − mean stderr²) over all images together.
 
-    The score that ranks the images chooses. The rule is the same whatever the order of the pooled images: audited ones
-    that are exchangeable with the reference stay so, and p-values stay valid.
+    The score that ranks the images chooses. Which images decide, and in which order, comes of their content alone, so
+    that the rule does not know which set an image is from: audited ones that are exchangeable with the reference stay
+    so, and p-values stay valid.
 
     Args:
         scorer: whose level is open.
@@ -61,20 +66,18 @@ def choose_level(scorer: Scorer, sigma: float | None, pictures: list[Pictures], 
     name = "detector" if scorer.detector is not None else scorer.scores[0]
     looking = replace(scorer, key=named_key(scorer.key, "levels"))
     with around.stage("level"):
-        drawn = _drawn(pictures, scorer)
-        depends_on = {
-            "how": scorer.how,
-            "levels": levels,
-            "images": [pictures[i].source.identity([index]) for i, index in drawn],
-            "prompts": [pictures[i].prompt(index) for i, index in drawn],
-        }
+
+        def depends_on() -> dict:
+            images = [one.source.identity(range(len(one.source.names))) for one in pictures]
+            told = {"levels": levels, "images": images, "prompts": [one.prompts for one in pictures]}
+            return {"how": scorer.how, **told}
 
         def compute() -> dict[str, np.ndarray]:
-            images, prompts = _read(pictures, drawn)
+            images, prompts = _drawn(pictures, np.asarray(jax.random.key_data(scorer.key)).tobytes())
             found = [looking.at(level).one_round(images, prompts, name) for level in levels]
             return {"values": np.stack([one for one, _ in found]), "stderr": np.stack([error for _, error in found])}
 
-        found = around.store.arrays("audit/level", depends_on, compute)
+        found = around.arrays("audit/level", depends_on, compute)
     return largest_spread(levels, found["values"], found["stderr"], NAMES.get(name, "the detector"))
 
 
@@ -110,22 +113,20 @@ def _has(schedule: Schedule, sigma: float) -> bool:
     return True
 
 
-def _drawn(pictures: list[Pictures], scorer: Scorer) -> list[tuple[int, int]]:
-    """(source, index) of twice as many images as are looked at, since some may not be readable; in random order."""
-    pooled = [(i, index) for i, one in enumerate(pictures) for index in range(len(one.source.names))]
-    order = np.random.default_rng(scorer.how["key"]).permutation(len(pooled))[: 2 * LOOKED_AT]
-    return [pooled[k] for k in order.tolist()]
+def _drawn(pictures: list[Pictures], salt: bytes) -> tuple[np.ndarray, list | None]:
+    """The images of all sets that come first in the order of a hash of their content, and their prompts."""
 
+    def hashed() -> Iterator[tuple[bytes, np.ndarray, str | int | None]]:
+        for one in pictures:
+            for index in range(len(one.source.names)):
+                try:
+                    image = one.source.read(index)
+                except UnusableImage:
+                    continue
+                told = salt + str(one.prompt(index)).encode() + np.ascontiguousarray(image).tobytes()
+                yield hashlib.blake2b(told, digest_size=16).digest(), image, one.prompt(index)
 
-def _read(pictures: list[Pictures], drawn: list[tuple[int, int]]) -> tuple[np.ndarray, list | None]:
-    images, prompts = [], []
-    for i, index in drawn:
-        try:
-            images.append(pictures[i].source.read(index))
-            prompts.append(pictures[i].prompt(index))
-        except UnusableImage:
-            continue
-        if len(images) == LOOKED_AT:
-            break
-    require(len(images) >= 2, "images", len(images), "must be at least two that can be read, to choose a noise level")
-    return np.stack(images), None if None in prompts else prompts
+    chosen = heapq.nsmallest(LOOKED_AT, hashed(), key=lambda one: one[0])
+    require(len(chosen) >= 2, "images", len(chosen), "must be at least two that can be read, to choose a noise level")
+    prompts = [prompt for _, _, prompt in chosen]
+    return np.stack([image for _, image, _ in chosen]), None if None in prompts else prompts

@@ -116,10 +116,10 @@ class Scorer:
     scores: tuple[Score, ...] = ("kappa",)
     detector: Detector | None = None
 
-    @cached_property
-    def chunk(self) -> int:
-        """Images that are put on record at a time, at most half a batch: a kill costs no more."""
-        return min(self.settings.chunk, max(1, self._most // 2))
+    @property
+    def block(self) -> int:
+        """Images that are scored together, half a batch at most: always the same ones, wherever chunks end."""
+        return max(1, self._most // 2)
 
     def at(self, sigma: float | None) -> Scorer:
         """The same at a level; a detector that looks at one level is given this one."""
@@ -132,7 +132,7 @@ class Scorer:
         chosen = self.settings
         numbers = {"n_samples": chosen.n_samples, "directions": chosen.directions, "max_samples": chosen.max_samples}
         numbers |= {"target_stderr": chosen.target_stderr, "repeats": chosen.repeats, "sigma": self.sigma}
-        numbers |= {"scores": list(self.scores), "detector": described(self.detector)}
+        numbers |= {"scores": list(self.scores), "detector": described(self.detector), "block": self.block}
         return {"model": self.subject.key, "key": np.asarray(jax.random.key_data(self.key)).tolist(), **numbers}
 
     def __call__(self, images: np.ndarray, prompts: Prompts) -> Columns:
@@ -172,7 +172,7 @@ class Scorer:
     @cached_property
     def _units(self) -> list[int]:
         """Sizes of a batch: whole ones, and small ones for the images that are left; halved where memory runs out."""
-        whole = min(self._most, 1 << (self.chunk - 1).bit_length())
+        whole = min(self._most, 1 << (self.block - 1).bit_length())
         return [whole, max(1, whole // 8)]
 
     def _within_memory(self, compute: Callable[[tuple[int, int]], Any]) -> Any:
@@ -202,7 +202,7 @@ class Scorer:
         known = sorted(set(prompts))
         numbers = np.asarray([known.index(prompt) for prompt in prompts], np.int32)
         # A table of one size: compiled once.
-        return self.subject.model.with_prompts(known, size=max(self.chunk, len(known))).diffusion, numbers
+        return self.subject.model.with_prompts(known, size=max(self.block, len(known))).diffusion, numbers
 
     def _kappa(self, model: Diffusion, points: np.ndarray, numbers: np.ndarray | None) -> Columns:
         """Round by round, each time the images that need another one."""

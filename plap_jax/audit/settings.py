@@ -32,8 +32,10 @@ class AuditSettings:
         repeats: draws of a detector's randomness, ≥ 2, for its standard error.
         max_ratio, max_distance: d₁/d₂, and d₁/√d in units of [−1, 1], below which an image is a copy of its nearest
             training image.
-        chunk: images that are read, and put on record, at a time at most; fewer where the model is slow.
-        evaluations: of the network at a time; None: by the size of its points.
+        chunk: images after which what is finished is put on record, at the end of a block (see ``evaluations``); after
+            15 seconds it is, however few they are.
+        evaluations: of the network at a time; None: by the size of its points. Half as many make a block: images that
+            are scored together, wherever chunks end.
         pixel_range: of floats in arrays: "-1..1" or "0..1"; None: "-1..1", but refused where none is negative. Integers
             are 0 … 255.
         resize, crop: how files become the model's images, see ``plap_jax.data.decoding.as_array``.

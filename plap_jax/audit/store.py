@@ -33,22 +33,22 @@ class Surroundings:
     """What is around an audit, and changes none of its numbers.
 
     Attributes:
-        store: keeps what is finished.
+        store: keeps what is finished; None keeps nothing.
         stage: a context for each part of the work, by name; the experiments take its wall time.
         progress: whether a bar is shown.
     """
 
-    store: AuditStore
+    store: AuditStore | None = None
     stage: Callable[[str], AbstractContextManager] = lambda name: nullcontext()
     progress: bool = False
 
-
-class NoStore:
-    """Keeps nothing."""
-
-    def arrays(self, stage: str, depends_on: Mapping[str, Any], compute: Callable[[], Arrays]) -> dict[str, np.ndarray]:
-        """Computed each time."""
-        return {name: np.asarray(value) for name, value in compute().items()}
+    def arrays(
+        self, stage: str, depends_on: Callable[[], Mapping[str, Any]], compute: Callable[[], Arrays]
+    ) -> dict[str, np.ndarray]:
+        """``compute()``, by way of the store; without one, what it depends on is not looked up."""
+        if self.store is None:
+            return {name: np.asarray(value) for name, value in compute().items()}
+        return self.store.arrays(stage, depends_on(), compute)
 
 
 class FolderStore:
@@ -58,12 +58,15 @@ class FolderStore:
         folder: made if it is not there.
 
     Raises:
-        OSError: it cannot be written.
+        ValueError: it cannot be written.
     """
 
     def __init__(self, folder: str | os.PathLike):
         self._folder = Path(folder).expanduser()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"resume_dir={folder}: {error.strerror}; must be a folder that can be written") from error
 
     def arrays(self, stage: str, depends_on: Mapping[str, Any], compute: Callable[[], Arrays]) -> dict[str, np.ndarray]:
         """From the file, where it is there and whole; the key holds the library's source and the device, too."""

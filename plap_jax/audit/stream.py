@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from plap_jax.audit.images import Pictures, Source, digests_of
-from plap_jax.audit.prompts import Prompts
 from plap_jax.audit.scores import Columns, Scorer
 from plap_jax.audit.store import Surroundings
 from plap_jax.audit.training import Training
@@ -17,7 +17,8 @@ from plap_jax.data.images import UnusableImage
 from plap_jax.typing import require
 
 DIGEST, INDEX = "digest", "index"
-SKIPPED, REASON = "skipped", "reason"
+SKIPPED, REASON, DONE = "skipped", "reason", "done"
+SECONDS = 15.0  # after which a chunk ends, at the next block
 NOT_FINITE = "the model's score is not finite here"
 
 
@@ -49,6 +50,9 @@ def score_all(
 ) -> Scored:
     """Scores of every image that can be read.
 
+    Images are scored block by block, always the same ones together, and a chunk is some blocks: where it ends, by
+    number or by time, changes no number.
+
     Args:
         scorer: of images.
         pictures: with their prompts.
@@ -59,54 +63,84 @@ def score_all(
     Raises:
         ValueError: no image can be read.
     """
-    source, n, size = pictures.source, len(pictures.source.names), scorer.chunk
-    shared = {"how": scorer.how, "training": None if training is None else training.key}
-    found: list[Columns] = []
+    found, done, n = [], 0, len(pictures.source.names)
     with around.stage(f"score/{key}"), tqdm(total=n, unit="image", desc=key, disable=not around.progress) as bar:
-        for start in range(0, n, size):
-            indices = list(range(start, min(start + size, n)))
-            prompts = None if pictures.prompts is None else [pictures.prompts[i] for i in indices]
-            depends_on = {**shared, "images": source.identity(indices), "prompts": prompts}
-            chunk = _Chunk(scorer, source, indices, prompts, training)
-            found.append(around.store.arrays(f"audit/{key}", depends_on, chunk.compute))
-            bar.update(len(indices))
-    return _joined(source, found, key)
+
+        def told(done: int) -> None:
+            bar.update(done - bar.n)
+
+        while done < n:
+            chunk = _Chunk(scorer, pictures, training, done, told)
+            found.append(around.arrays(f"audit/{key}", chunk.depends_on, chunk.compute))
+            done += int(found[-1][DONE])
+            told(done)
+    return _joined(pictures.source, found, key)
 
 
 @dataclass(frozen=True)
 class _Chunk:
+    """Whole blocks from ``start`` on, until there are enough of them or enough time has passed."""
+
     scorer: Scorer
-    source: Source
-    indices: list[int]
-    prompts: Prompts
+    pictures: Pictures
     training: Training | None
+    start: int
+    told: Callable[[int], None]
+
+    @property
+    def _end(self) -> int:
+        """At the latest."""
+        size, block = self.scorer.settings.chunk, self.scorer.block
+        return min(len(self.pictures.source.names), self.start + max(1, size // block) * block)
+
+    def depends_on(self) -> dict:
+        """All that the numbers depend on, and, where time ends the chunk early, images after it."""
+        prompts, training = self.pictures.prompts, self.training
+        return {
+            "how": self.scorer.how,
+            "training": None if training is None else training.key,
+            "images": self.pictures.source.identity(range(self.start, self._end)),
+            "prompts": None if prompts is None else prompts[self.start : self._end],
+        }
 
     def compute(self) -> Columns:
-        """Columns of the images that can be read, and why the others cannot."""
-        kept, images, skipped, reasons = [], [], [], []
-        for position, index in enumerate(self.indices):
+        """Columns of the images that can be read, why the others cannot, and how many both are together."""
+        begun, done, blocks = time.monotonic(), self.start, []
+        while done < self._end and (not blocks or time.monotonic() - begun < SECONDS):
+            indices = range(done, min(done + self.scorer.block, self._end))
+            blocks.append(self._block(indices))
+            done = indices.stop
+            self.told(done)
+        columns = _concatenated([block for block in blocks if len(block[INDEX])] or blocks[:1])
+        told = {name: np.concatenate([block[name] for block in blocks]) for name in (SKIPPED, REASON)}
+        return columns | told | {DONE: done - self.start}
+
+    def _block(self, indices: range) -> Columns:
+        images, read, skipped, reasons = [], [], [], []
+        for index in indices:
             try:
-                images.append(self.source.read(index))
-                kept.append(position)
+                images.append(self.pictures.source.read(index))
+                read.append(index)
             except UnusableImage as reason:
                 skipped.append(index)
                 reasons.append(str(reason))
-        if not kept:
-            return {INDEX: np.zeros(0, int), **_told(skipped, reasons)}
-        stacked = np.stack(images)
-        columns = self.scorer(stacked, None if self.prompts is None else [self.prompts[k] for k in kept])
-        if self.training is not None:
-            columns |= self.training.columns(stacked)
-        columns |= {DIGEST: digests_of(images), INDEX: np.asarray(self.indices)[kept]}
-        scores = [column for name, column in columns.items() if f"{name}/stderr" in columns or name.endswith("/stderr")]
-        finite = np.all(np.isfinite(scores), axis=0)
-        skipped += columns[INDEX][~finite].tolist()
-        reasons += [NOT_FINITE] * int((~finite).sum())
-        return {name: column[finite] for name, column in columns.items()} | _told(skipped, reasons)
+        columns, finite = {INDEX: np.asarray(read, int)}, np.ones(len(read), bool)
+        if read:
+            stacked, prompts = np.stack(images), self.pictures.prompts
+            columns |= self.scorer(stacked, None if prompts is None else [prompts[index] for index in read])
+            if self.training is not None:
+                columns |= self.training.columns(stacked)
+            columns[DIGEST] = digests_of(images)
+            scores = [value for name, value in columns.items() if f"{name}/stderr" in columns or "/stderr" in name]
+            finite = np.all(np.isfinite(scores), axis=0)
+            skipped += columns[INDEX][~finite].tolist()
+            reasons += [NOT_FINITE] * int((~finite).sum())
+        told = {SKIPPED: np.asarray(skipped, int), REASON: np.asarray(reasons, str)}
+        return {name: column[finite] for name, column in columns.items()} | told
 
 
-def _told(skipped: list[int], reasons: list[str]) -> dict[str, Any]:
-    return {SKIPPED: np.asarray(skipped, int), REASON: np.asarray(reasons, str)}
+def _concatenated(parts: list[Columns]) -> Columns:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _joined(source: Source, chunks: list[Columns], key: str) -> Scored:
@@ -116,6 +150,6 @@ def _joined(source: Source, chunks: list[Columns], key: str) -> Scored:
         skipped += [(source.names[i], str(why)) for i, why in zip(chunk[SKIPPED].tolist(), chunk[REASON], strict=True)]
     first = f": {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
     require(bool(full), key, f"{len(source.names)} files", f"must hold an image that can be read and scored{first}")
-    names = [name for name in full[0] if name not in (SKIPPED, REASON)]
+    names = [name for name in full[0] if name not in (SKIPPED, REASON, DONE)]
     columns = {name: np.concatenate([chunk[name] for chunk in full]) for name in names}
     return Scored(columns, [source.names[i] for i in columns[INDEX].tolist()], sorted(skipped))

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plap_jax.audit import AuditSettings, audit_images, result
+from plap_jax.audit import AuditSettings, audit_images, level, result
+from plap_jax.audit.images import Memory, Pictures
+from plap_jax.audit.level import choose_level
 from plap_jax.audit.scores import Scorer
 from plap_jax.audit.settings import NOISE_LEVELS
+from plap_jax.audit.store import Surroundings
 from plap_jax.audit.subject import as_subject
 from plap_jax.pretrained import UserModel, as_pretrained
 from tests.helpers import memorizing_model
@@ -94,6 +97,26 @@ def test_exchanged_images_have_exchanged_scores_and_the_level_stays():
     assert len(alone | {found[0][0]}) > 1
 
 
+def test_which_images_decide_is_not_told_by_their_set(monkeypatch):
+    """Of more images than are looked at: the same ones in the same order, whichever set they are in."""
+    monkeypatch.setattr(level, "LOOKED_AT", 16)
+    pool, looked_at = np.concatenate([images(30, 1), MEMORIZED, images(30, 2)]), []
+
+    def one_round(scorer, images, prompts, name):
+        looked_at.append(images)
+        return np.arange(len(images), dtype=float), np.zeros(len(images))
+
+    monkeypatch.setattr(Scorer, "one_round", one_round)
+    subject = as_subject(memorizing_model.factory(), None)
+    scorer = Scorer(subject, AuditSettings(noise_levels=(0.22,)), None, KEY)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        sets = [Pictures(Memory(part)) for part in np.split(rng.permutation(pool), [rng.integers(5, 60)])]
+        assert choose_level(scorer, None, sets, Surroundings()).sigma == 0.22
+    assert looked_at[0].shape == (16, *memorizing_model.SHAPE)
+    assert all(np.array_equal(one, looked_at[0]) for one in looked_at[1:])
+
+
 def test_what_is_reported_is_what_was_spent():
     """Calls of the network, counted in it: a loop over a whole batch would spend what its hardest image needs."""
     made = memorizing_model.factory()
@@ -113,7 +136,7 @@ def test_what_is_reported_is_what_was_spent():
 
 
 def test_finished_chunks_are_taken_up_again(tmp_path, monkeypatch):
-    how = {"sigma": 0.22, "chunk": 8, "resume_dir": tmp_path / "parts", **QUICK}
+    how = {"sigma": 0.22, "chunk": 8, "resume_dir": tmp_path / "parts", **QUICK, "evaluations": 256}
     first = audit_images(memorizing_model.factory(), MEMORIZED, **how)
     files = sorted((tmp_path / "parts").iterdir())
     assert len(files) == 2

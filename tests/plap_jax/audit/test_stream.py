@@ -1,12 +1,20 @@
-"""Chunks of an audit: bounded memory, nothing computed twice, undefined scores set aside."""
+"""Chunks of an audit: bounded memory, nothing computed twice, undefined scores set aside, no number of their making."""
 
+import contextlib
+import itertools
 import tracemalloc
 
+import jax
 import numpy as np
 
-from plap_jax.audit.images import Pictures
+from plap_jax.audit import AuditSettings, stream
+from plap_jax.audit.images import Memory, Pictures
+from plap_jax.audit.scores import Scorer
 from plap_jax.audit.store import FolderStore, Surroundings
 from plap_jax.audit.stream import score_all
+from plap_jax.audit.subject import as_subject
+from plap_jax.data.images import UnusableImage
+from tests.helpers import memorizing_model
 
 
 def kept_in(folder):
@@ -18,10 +26,10 @@ class Counting:
 
     how = {"made": True}
 
-    def __init__(self, n, chunk):
+    def __init__(self, n, chunk, block=None):
         self.names = [str(i) for i in range(n)]
         self.skipped, self.words, self.reads = [], "made", 0
-        self.chunk = chunk
+        self.settings, self.block = AuditSettings(chunk=chunk), block or chunk
         self.largest = 0
 
     def read(self, index):
@@ -55,6 +63,56 @@ def test_chunks_that_are_done_are_not_done_again(tmp_path):
     for one, reads in ((first, 100), (again, 0), (more, 44)):  # of the last chunk but 4 images are new
         score_all(one, Pictures(one), None, key="images", around=kept_in(tmp_path / "cache"))
         assert one.reads == reads
+
+
+def test_a_chunk_ends_by_time_too_and_what_is_kept_is_found_again(tmp_path, monkeypatch):
+    clock, shown = itertools.count(0, 6), []
+    monkeypatch.setattr(stream.time, "monotonic", lambda: next(clock))
+    killed = Counting(90, 512, block=8)
+    with monkeypatch.context() as patch:
+        advance = stream.tqdm.update
+
+        def update(bar, n):
+            shown.append(bar.n + n)
+            if shown[-1] >= 64:
+                raise KeyboardInterrupt
+            advance(bar, n)
+
+        patch.setattr(stream.tqdm, "update", update)
+        around = Surroundings(FolderStore(tmp_path), progress=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            score_all(killed, Pictures(killed), None, key="images", around=around)
+    # six seconds between two looks at the clock: three blocks in a chunk, and the bar moves with every block
+    assert sorted(set(shown)) == [8, 16, 24, 32, 40, 48, 56, 64]
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    again = Counting(90, 512, block=8)
+    found = score_all(again, Pictures(again), None, key="images", around=kept_in(tmp_path))
+    assert again.reads == 90 - 48 and found.columns["kappa"].tolist() == list(range(90))
+
+
+class Broken(Memory):
+    """One image cannot be read; the others of its block stay in it."""
+
+    def read(self, index):
+        if index == 5:
+            raise UnusableImage("broken")
+        return super().read(index)
+
+
+def test_numbers_are_the_same_bytes_wherever_chunks_end(monkeypatch):
+    rows = np.concatenate([memorizing_model.images(30, 1), memorizing_model.MEMORIZED])
+    how = {"evaluations": 256, "target_stderr": 0.03, "max_samples": 64}
+    found = []
+    for chunk, seconds in ((512, 15.0), (16, 15.0), (512, -1.0)):
+        monkeypatch.setattr(stream, "SECONDS", seconds)
+        settings = AuditSettings(chunk=chunk, **how)
+        scorer = Scorer(as_subject(memorizing_model.factory(), None), settings, 0.22, jax.random.key(0))
+        assert scorer.block == 8
+        found.append(score_all(scorer, Pictures(Broken(rows)), None, key="images", around=Surroundings()))
+    for other in found[1:]:
+        assert other.names == found[0].names and other.skipped == found[0].skipped == [("5", "broken")]
+        assert all(np.array_equal(other.columns[name], column) for name, column in found[0].columns.items())
+    assert found[0].columns["nfe"].max() > found[0].columns["nfe"].min()
 
 
 class Undefined(Counting):
