@@ -27,6 +27,14 @@ def require_device() -> None:
         raise ValueError(f"JAX_PLATFORMS={wanted}: cannot be used here ({reason}); cpu always can") from error
 
 
+def raised_in(error: BaseException) -> str:
+    """Name of the module whose code raised: NumPy's ValueErrors are bugs, the library's are answers."""
+    module, trace = "", error.__traceback__
+    while trace is not None:
+        module, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
+    return module
+
+
 def plain(text: str) -> str:
     """``text`` in ASCII: signs as above, Greek letters by name, accents dropped, whatever else as ``?``."""
     return "".join(_plain(character) for character in text)

@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Sequence
-from types import TracebackType
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import (
@@ -15,6 +14,7 @@ from omegaconf.errors import (
 
 from experiments.core.catalogue import choose_an_experiment
 from experiments.core.words import no_override, several_values
+from plap_jax.console import raised_in
 
 OURS = ("plap_jax", "experiments")
 CONFIG = ("hydra", "omegaconf")
@@ -60,7 +60,7 @@ def one_line(error: BaseException) -> str | None:
         return _file_system(error, overrides)
     if type(error).__module__.split(".")[0] in OURS:
         return _joined(str(error))
-    origin = _raised_in(error.__traceback__).split(".")[0] if isinstance(error, ValueError) else ""
+    origin = raised_in(error).split(".")[0] if isinstance(error, ValueError) else ""
     if origin in CONFIG:
         return f"{' '.join(overrides)}: {_joined(str(error))}"
     return _joined(str(error)) if origin in OURS else None
@@ -69,15 +69,6 @@ def one_line(error: BaseException) -> str | None:
 def _joined(text: str) -> str:
     lines = (line.strip() for line in text.splitlines())
     return "; ".join(line for line in lines if line and not line.startswith(("object_type=", "full_key:")))
-
-
-def _raised_in(traceback: TracebackType | None) -> str:
-    """Name of the module whose code raised: numpy's ValueErrors are bugs of ours, the library's are answers."""
-    module = ""
-    while traceback is not None:
-        module = traceback.tb_frame.f_globals.get("__name__", "")
-        traceback = traceback.tb_next
-    return module
 
 
 def _no_such_config(error: MissingConfigException) -> str:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from experiments.shared.audit_settings import Request
 from experiments.shared.own_images import generate
 from plap_jax.audit import AuditResult
 from plap_jax.audit.auditing import audit as audit_opened
-from plap_jax.audit.auditing import open_training, opened
+from plap_jax.audit.auditing import open_training, opened, where_from
 from plap_jax.audit.images import Pictures
 from plap_jax.audit.prompts import is_file, listed_prompts, read_prompts
 from plap_jax.audit.store import Surroundings
@@ -75,7 +74,7 @@ def audit(config: Request, subject: Subject, *, seed: int, report: Report, cache
         key=jax.random.key(seed),
         detector=detector,
         around=surroundings(config, report, cache),
-        words=in_words(config, audited),
+        words=where_from(config.images or GENERATED, config.reference, config.prompts, config.training),
     )
     report.fingerprint("images", result.audited.digests)
     if result.reference is not None:
@@ -110,8 +109,7 @@ def _reference(config: Request, how: dict[str, Any], own: dict[str, Any], audite
 
 
 def _leave(config: Request, result: AuditResult, report: Report) -> None:
-    both = {"images": result.skipped, "reference": [] if result.reference is None else result.reference.skipped}
-    skipped = [{"set": kind, "file": name, "reason": why} for kind, names in both.items() for name, why in names]
+    skipped = result.skipped_rows()
     with report.stage("report"):
         write_tables(report, result, skipped)
         write_metrics(report, result, len(skipped))
@@ -121,20 +119,3 @@ def _leave(config: Request, result: AuditResult, report: Report) -> None:
         log.info("  %s", line)
     if skipped:
         log.info("  %d files skipped, the reasons are in tables/skipped.csv", len(skipped))
-
-
-def in_words(config: Request, audited: Pictures) -> dict[str, str]:
-    """Where things come from, by name, as a page is passed on and its reader has other folders."""
-    words = {"prompts": "none" if config.prompts is None else _prompts(config.prompts)}
-    words |= {"training set": "not at hand" if config.training is None else _place(config.training)}
-    words |= {"folder of images": _place(config.images) if config.images else "generated"}
-    return words | ({} if config.reference is None else {"folder of reference": _place(config.reference)})
-
-
-def _place(path: str) -> str:
-    """As it was given, and of an absolute path the last part."""
-    return Path(path).name if Path(path).is_absolute() else path
-
-
-def _prompts(given: str | int) -> str:
-    return _place(given) if is_file(given) else str(given)

@@ -6,13 +6,14 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from plap_jax.audit.images import Pictures, Source, Subset, open_source, shape_of
 from plap_jax.audit.level import Level, choose_level
-from plap_jax.audit.prompts import read_prompts
+from plap_jax.audit.prompts import is_file, read_prompts
 from plap_jax.audit.result import AuditResult
 from plap_jax.audit.scores import NAMES, Scorer
 from plap_jax.audit.settings import WITH_PROMPT, AuditSettings, Score
@@ -101,9 +102,9 @@ def audit_images(
     known = None if training is None else open_training(training, **open_)
     store = None if resume_dir is None else FolderStore(resume_dir)
     around = Surroundings(store, progress=progress)
-    return audit(
-        subject, settings, audited, compared, known, fdr=fdr, sigma=sigma, key=key, detector=detector, around=around
-    )
+    how = {"fdr": fdr, "sigma": sigma, "key": key, "detector": detector, "around": around}
+    words = where_from(images, reference, prompts, training)
+    return audit(subject, settings, audited, compared, known, **how, words=words)
 
 
 def opened(key: str, images: Images, prompts: GivenPrompts, *, subject: Subject, settings: AuditSettings) -> Pictures:
@@ -212,6 +213,25 @@ def _check_apart(audited: Scored, reference: Scored, training: Training | None) 
 def in_both(audited: Scored, reference: Scored | None) -> int:
     """How many audited images stand in the reference, too."""
     return 0 if reference is None else int(np.isin(audited.digests, reference.digests).sum())
+
+
+def where_from(images: Any, reference: Any, prompts: Any, training: Any) -> dict[str, str]:
+    """Where things come from, by name: a page is passed on, and its reader has other folders."""
+    words = {"prompts": "none" if prompts is None else _named(prompts) if is_file(prompts) else _text(prompts)}
+    words |= {"training set": "not at hand" if training is None else _named(training)}
+    words |= {"folder of images": _named(images)}
+    return words | ({} if reference is None else {"folder of reference": _named(reference)})
+
+
+def _named(given: Any) -> str:
+    """As it was given, and of an absolute path the last part."""
+    if not isinstance(given, str | os.PathLike):
+        return "an array in memory"
+    return Path(given).name if Path(given).is_absolute() else str(given)
+
+
+def _text(prompts: Any) -> str:
+    return str(prompts) if isinstance(prompts, str | int | np.integer) else "one for each image"
 
 
 def in_words(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO, StringIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -113,13 +114,14 @@ class AuditResult:
         """A row for each image, the highest score first; numbers, texts and None."""
         return [self._row(rank, i) for rank, i in enumerate(self.verdict.order.tolist(), 1)]
 
+    def skipped_rows(self) -> list[dict[str, str]]:
+        """A row for each file of the images and of the reference that was left out: ``set``, ``file``, ``reason``."""
+        both = {"images": self.skipped, "reference": [] if self.reference is None else self.reference.skipped}
+        return [{"set": kind, "file": name, "reason": why} for kind, names in both.items() for name, why in names]
+
     def save_csv(self, path: str | os.PathLike) -> None:
         """``to_rows`` as a CSV file in UTF-8."""
-        rows, text = self.to_rows(), StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        Path(path).expanduser().write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace", newline="")
+        write_rows(Path(path).expanduser(), self.to_rows())
 
     def save_report(self, path: str | os.PathLike, *, max_rows: int = 2000) -> None:
         """One HTML file that opens offline: ranked images with intervals, a histogram, and what all of it proves.
@@ -127,12 +129,7 @@ class AuditResult:
         Raises:
             ImportError: Jinja is not installed; the message names the extra.
         """
-        # Loaded here alone, so that everything else works without Jinja.
-        try:
-            report = importlib.import_module("plap_jax.audit.report")
-        except ModuleNotFoundError as error:
-            raise ImportError(f"a report needs {error.name}: pip install 'plap-jax[audit]'") from error
-        report.write_report(Path(path).expanduser(), self, max_rows)
+        load_writer().write_report(Path(path).expanduser(), self, max_rows)
 
     def __repr__(self) -> str:
         return "\n".join([f"AuditResult: {self.verdict.lines[0]}", *(f"  {line}" for line in self._first(5))])
@@ -171,6 +168,27 @@ class AuditResult:
             row |= {"nearest": self.training.names[int(columns["nearest"][i])]}
             row |= {"copy_ratio": float(columns["ratio"][i]), "distance": float(columns["distance"][i])}
         return row
+
+
+def load_writer() -> ModuleType:
+    """``plap_jax.audit.report``, loaded when it is asked for, so that everything else works without Jinja.
+
+    Raises:
+        ImportError: Jinja is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module("plap_jax.audit.report")
+    except ModuleNotFoundError as error:
+        raise ImportError(f"a report needs {error.name}: pip install 'plap-jax[audit]'") from error
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A CSV file in UTF-8 of at least one row; names that are no UTF-8 with backslashes."""
+    text = StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def pixels(image: np.ndarray) -> np.ndarray | None:

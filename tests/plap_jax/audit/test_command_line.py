@@ -1,0 +1,247 @@
+"""``plap-audit``: from options to files; a mistake is one line, and nothing of anyone else's is replaced."""
+
+import csv
+import logging
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from plap_jax.audit import command_line, result
+from plap_jax.audit.command_line import main
+from plap_jax.audit.models import load_model
+from plap_jax.audit.scores import Scorer
+from plap_jax.diffusion import Diffusion, VPCosine
+from plap_jax.networks import ResidualMLP
+from plap_jax.training import save_diffusion
+from tests.helpers import memorizing_model
+from tests.helpers.places import ROOT
+
+MEMORIZED, images = memorizing_model.MEMORIZED, memorizing_model.images
+FACTORY = "tests.helpers.memorizing_model:factory"
+MODEL = ("--model", FACTORY, "--sigma", "0.22", "--target-stderr", "0.1", "--evaluations", "512")
+ODD = "Büro (a=b) #1, 100 %"  # a folder's name may hold whatever a config file would not take
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch):
+    """What a command changes in its process."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    logging.getLogger("plap_jax").setLevel(logging.NOTSET)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Twelve memorized images and eight others as files, one that is none, and a reference."""
+    base = tmp_path_factory.mktemp("command")
+    (base / ODD).mkdir()
+    for i, image in enumerate(np.concatenate([MEMORIZED, images(8, 1)])):
+        Image.fromarray(result.pixels(image)[..., 0]).save(base / ODD / f"{i:02d}.png")
+    (base / ODD / "broken.png").write_text("no image")
+    np.savez(base / "others.npz", images=images(60, 2))
+    np.save(base / "training.npy", np.concatenate([MEMORIZED, images(3, 4)]))
+    return base
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    """The command, and the folder that it left."""
+    command = (*MODEL, "--images", f"{folder}/{ODD}", "--reference", f"{folder}/others.npz", "--fdr", "0.1")
+    command += ("--training", f"{folder}/training.npy", "--out", f"{folder}/out")
+    assert main(command) == 0
+    return command, folder / "out"
+
+
+def rows(path):
+    with path.open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def refused(capsys, *argv):
+    """The line of a command that is refused."""
+    assert main(argv) == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if line and "image/s" not in line]  # the bar
+    assert len(told) == 1, told
+    return told[0]
+
+
+def test_the_files_are_there_and_say_what_was_asked(finished):
+    _, out = finished
+    table = rows(out / "audit.csv")
+    assert len(table) == 20 and {row["file"] for row in table[:12]} == {f"{i:02d}.png" for i in range(12)}
+    assert sum(int(row["flagged"]) for row in table[:12]) == 12 and float(table[0]["copy_ratio"]) < 0.1
+    (skipped,) = rows(out / "skipped.csv")
+    assert skipped["set"] == "images" and skipped["file"] == "broken.png" and skipped["reason"]
+    page = (out / "report.html").read_text()
+    for words in (f"<dd>{ODD}</dd>", "<dd>others.npz</dd>", "<dd>training.npy</dd>", f"function {FACTORY}"):
+        assert words in page, words
+    assert str(out.parent) not in page
+    assert sorted(path.name for path in out.iterdir()) == [
+        "audit.csv",
+        "parts",
+        "plap-audit.sha256",
+        "report.html",
+        "skipped.csv",
+    ]
+
+
+def test_the_same_command_again_goes_on_and_tells_the_result(finished, monkeypatch, capsys):
+    command, out = finished
+    before = (out / "audit.csv").read_bytes()
+    monkeypatch.setattr(Scorer, "__call__", lambda *_: pytest.fail("it is computed again"))
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert (out / "audit.csv").read_bytes() == before
+    assert "of 20 images flagged" in told.out and "files skipped: 1, " in told.out
+    assert f"{out}/report.html" in told.out and "21/21" in told.err  # the bar
+
+
+@pytest.mark.parametrize("name", ["report.html", "audit.csv", "skipped.csv"])
+def test_files_of_others_are_not_replaced(folder, tmp_path, name, capsys):
+    command = (*MODEL, "--images", f"{folder}/others.npz", "--out", str(tmp_path))
+    (tmp_path / name).write_text("mine")
+    line = refused(capsys, *command)
+    assert line.startswith(f"--out {tmp_path}: holds a {name} that plap-audit did not write, or that was changed since")
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
+
+
+def test_a_table_that_was_changed_by_hand_is_not_replaced(finished, capsys):
+    command, out = finished
+    before = (out / "audit.csv").read_bytes()
+    (out / "audit.csv").write_bytes(before + b"my note\n")
+    assert "holds a audit.csv" in refused(capsys, *command) and (out / "audit.csv").read_bytes().endswith(b"my note\n")
+    (out / "audit.csv").write_bytes(before)
+
+
+def test_what_is_no_longer_true_goes(finished, folder):
+    """skipped.csv of an earlier command in the same folder."""
+    _, out = finished
+    assert main([*MODEL, "--images", f"{folder}/training.npy", "--out", str(out)]) == 0
+    assert not (out / "skipped.csv").exists() and len(rows(out / "audit.csv")) == 15
+    assert [line.partition("  ")[2] for line in (out / "plap-audit.sha256").read_text().splitlines()] == [
+        "report.html",
+        "audit.csv",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ("--images=DATA --model=no_such:factory", "--model no_such:factory: cannot be imported (No module named"),
+        ("--images=DATA --model=nowhere", "--model nowhere: must be a diffusers folder, a checkpoint (RUN/checkpoin"),
+        ("--images=DATA --model=tests.helpers.memorizing_model:wrong_shape", "--model tests.helpers.memorizing_mode"),
+        ("--images=gone MODEL", "--images gone: must be a folder of images, an .npz or an .npy file that is there"),
+        ("--images=DATA MODEL --reference=gone.npy", "--reference gone.npy: must be a folder of images, an .npz or"),
+        ("--images=DATA MODEL --fdr=1.5", "--fdr 1.5: must lie in (0, 1)"),
+        ("--images=DATA MODEL --sigma=7", "--sigma 7.0: must lie in ["),
+        ("--images=DATA MODEL --noise-levels 0.1 -3", "--noise-levels 0.1 -3: must be numbers > 0"),
+        ("--images=DATA MODEL --n-samples=4", "--n-samples 4: must hold at least 8 independent units"),
+        ("--images=DATA MODEL --max-samples=8", "--max-samples 8: must be an integer >= 16"),
+        ("--images=DATA MODEL --seed=-1", "--seed -1: must lie in 0 ... 2^31 - 1"),
+        ("--images=DATA MODEL --prompts=3", "--prompts 3: must be null: this model has no prompts"),
+        ("--images=DATA MODEL --out=DATA", "--out DATA: must be a folder"),
+        ("--images=DATA MODEL --fdr=x", "--fdr: invalid float value: 'x'; plap-audit --help tells all options"),
+        ("--images=DATA MODEL --fd=0.1", "unrecognized arguments: --fd=0.1; plap-audit --help tells all options"),
+        ("MODEL", "the following arguments are required: --images; plap-audit --help tells all options"),
+    ],
+)
+def test_a_mistake_is_one_line(folder, options, line, capsys):
+    data = str(folder / "others.npz")
+    argv = [word.replace("DATA", data).replace("MODEL", f"--model={FACTORY}") for word in options.split()]
+    assert refused(capsys, *argv).startswith(line.replace("DATA", data))
+
+
+def test_images_of_which_none_can_be_read_are_named_by_their_option(tmp_path, capsys):
+    (tmp_path / "a.png").write_text("no image")
+    line = refused(capsys, *MODEL, "--images", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert line.startswith(f"--images {tmp_path}: must hold an image that can be read")
+
+
+def test_the_extra_is_named_before_anything_is_computed(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "plap_jax.audit.report", raising=False)
+    monkeypatch.delitem(sys.modules, "plap_jax.audit.page", raising=False)
+    line = refused(capsys, *MODEL, "--images", f"{folder}/others.npz", "--out", f"{folder}/none")
+    assert line == "a report needs jinja2: pip install 'plap-jax[audit]'" and not (folder / "none").exists()
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (RuntimeError("a bug"), 1), (ValueError, 1)])
+def test_interrupts_and_bugs(folder, error, code, monkeypatch, capsys):
+    def fails(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(command_line, "audit_images", fails)
+    if error is ValueError:  # of NumPy, of which no line would tell what to change
+        monkeypatch.setattr(command_line, "audit_images", lambda *args, **kwargs: np.zeros(3).reshape(2))
+    assert main([*MODEL, "--images", "x", "--out", f"{folder}/stopped"]) == code
+    told = capsys.readouterr().err
+    kept = f"interrupted; the same command goes on with what is kept in {folder}/stopped/parts\n"
+    assert told == kept if code == 130 else "Traceback" in told
+
+
+def test_a_home_is_found_and_other_names_are_literal(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    line = refused(capsys, "--model", FACTORY, "--images=~/gone.npy")
+    assert line.startswith(f"--images {tmp_path}/gone.npy: must be")
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, "--model", FACTORY, "--images=~no-one/gone.npy")
+    assert line.startswith(f"--images {tmp_path}/~no-one/gone.npy: must be")
+
+
+def test_checkpoints_and_folders_are_told_apart(tmp_path, monkeypatch):
+    network = ResidualMLP((4, 4, 1), width=8, depth=1, embed_dim=8, n_conditions=3, rngs=nnx.Rngs(1))
+    save_diffusion(tmp_path / "run" / "checkpoints" / "net", Diffusion(network, VPCosine()))
+    for path in (tmp_path / "run", tmp_path / "run" / "checkpoints" / "net"):
+        found = load_model(str(path))
+        assert found.model.n_conditions == 3 and found.words == "checkpoint net, ResidualMLP for images (4, 4, 1)"
+    (tmp_path / "pipe").mkdir()
+    (tmp_path / "pipe" / "model_index.json").write_text("{}")
+    with pytest.raises(ValueError, match="^model_index.json: _class_name=None: must be one of"):
+        load_model(str(tmp_path / "pipe"))
+    (tmp_path / "weights.ckpt").touch()
+    with pytest.raises(ValueError, match="must be a folder of diffusers; its scripts convert"):
+        load_model(str(tmp_path / "weights.ckpt"))
+    (tmp_path / "a:b").mkdir()  # is there, so it is no module
+    with pytest.raises(ValueError, match="must be a diffusers folder, a checkpoint"):
+        load_model(str(tmp_path / "a:b"))
+
+
+def test_help_is_plain(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert left.value.code == 0 and told.isascii() and max(map(len, told.splitlines())) <= 120
+    order = [told.index(f"  --{name} ") for name in ("model", "images", "reference", "sigma", "out", "n-samples")]
+    assert order == sorted(order)
+
+
+OWN_MODEL = """
+from plap_jax import UserModel, VPLinear
+
+def factory():
+    schedule = VPLinear()
+    def eps(x, t, condition):  # exact for images drawn from N(0, 1/4)
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        return sigma * x / (alpha**2 / 4 + sigma**2)
+    return UserModel(eps, schedule, shape=(4, 4, 1))
+"""
+
+
+def test_a_terminal_of_its_own(tmp_path):
+    """A module of the current folder, paths from there, and a console that knows plain characters only."""
+    (tmp_path / "my_model.py").write_text(OWN_MODEL)
+    np.save(tmp_path / "images.npy", images(6, 1))
+    command = [sys.executable, "-m", "plap_jax.audit", "--model=my_model:factory", "--images=images.npy", "--sigma=0.2"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    how = {"cwd": tmp_path, "capture_output": True, "text": True, "check": False}
+    found = subprocess.run(command, env=env, **how)
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / "plap-audit" / "report.html").is_file() and "plap-audit/audit.csv" in found.stdout
+    elsewhere = subprocess.run(command, env=env | {"JAX_PLATFORMS": "nowhere"}, **how)
+    assert elsewhere.returncode == 2 and elsewhere.stderr.count("\n") == 1
+    assert elsewhere.stderr.startswith("JAX_PLATFORMS=nowhere: cannot be used here")
