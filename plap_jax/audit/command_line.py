@@ -17,13 +17,12 @@ from typing import Any, NoReturn, get_args
 
 import jax
 
-from plap_jax import __version__
 from plap_jax.audit.auditing import audit_images
 from plap_jax.audit.models import load_model
 from plap_jax.audit.output import FOLDER, PARTS, REPORT, SKIPPED, TABLE, refuse_foreign, write_output
 from plap_jax.audit.prompts import is_file
 from plap_jax.audit.result import AuditResult, load_writer
-from plap_jax.audit.settings import AuditSettings
+from plap_jax.audit.settings import AuditSettings, PixelRange
 from plap_jax.audit.subject import Subject
 from plap_jax.console import plain_console, raised_in, require_device
 from plap_jax.data.decoding import Resize
@@ -51,7 +50,7 @@ PLACE is a folder with PNG, JPEG or WebP files, or an .npy or .npz file of rows 
 
 The same command again goes on where it was interrupted. What the numbers prove, and what they do not, is
 written in the report."""
-SETTINGS = ("noise_levels", "n_samples", "max_samples", "target_stderr", "evaluations", "resize", "crop")
+SETTINGS = ("noise_levels", "n_samples", "max_samples", "target_stderr", "evaluations", "resize", "crop", "pixel_range")
 # The value within "name=value: what is allowed", as the library writes it: quoted, in brackets, cut off, or a word.
 _VALUE = re.compile(r"('(?:[^'\\]|\\.)*'|\"[^\"]*\"|\([^)]*\)|.{77}\.\.\.|[^\s:]+): ")
 
@@ -99,7 +98,6 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("--version", action="version", version=f"plap-jax {__version__}")
     told = made.add_argument_group("what is audited")
     told.add_argument("--model", required=True, metavar="MODEL", help="see below")
     told.add_argument("--images", required=True, metavar="PLACE", help="the images in question")
@@ -132,6 +130,8 @@ def _add_settings(group: Any) -> None:
         group.add_argument(f"--{name}", type=kind, default=value, metavar="N", help=meaning + stated)
     resize = {"choices": get_args(Resize), "default": default.resize}
     group.add_argument("--resize", **resize, help="how files become the model's size (%(default)s)")
+    ranges = {"choices": get_args(PixelRange), "metavar": "LOW..HIGH"}
+    group.add_argument("--pixel-range", **ranges, help="of floats in arrays: --pixel-range=-1..1 or --pixel-range=0..1")
     levels = " ".join(f"{sigma:g}" for sigma in default.noise_levels)
     group.add_argument(
         "--noise-levels",
@@ -215,7 +215,7 @@ def _one_line(error: Exception, asked: argparse.Namespace) -> str | None:
         return str(error)
     given = getattr(asked, name)
     value = " ".join(f"{one:g}" for one in given) if isinstance(given, list | tuple) else given
-    return f"--{name.replace('_', '-')} {value}: {_allowed(rest, given)}"
+    return f"--{name.replace('_', '-')} {value}: {_allowed(rest, given).replace('pixel_range=', '--pixel-range=')}"
 
 
 def _allowed(line: str, given: Any) -> str:

@@ -44,6 +44,7 @@ def folder(tmp_path_factory):
         Image.fromarray(result.pixels(image)[..., 0]).save(base / ODD / f"{i:02d}.png")
     (base / ODD / "broken.png").write_text("no image")
     np.savez(base / "others.npz", images=images(60, 2))
+    np.save(base / "ones.npy", np.ones((2, 4, 4, 1)))
     np.save(base / "training.npy", np.concatenate([MEMORIZED, images(3, 4)]))
     return base
 
@@ -145,15 +146,21 @@ def test_what_is_no_longer_true_goes(finished, folder):
         ("--images=DATA MODEL --seed=-1", "--seed -1: must lie in 0 ... 2^31 - 1"),
         ("--images=DATA MODEL --prompts=3", "--prompts 3: must be null: this model has no prompts"),
         ("--images=DATA MODEL --out=DATA", "--out DATA: must be a folder"),
+        (
+            "--images=ONES MODEL",
+            "--images ONES: may be of [0, 1] or of [-1, 1]: say which, as --pixel-range=0..1 or --p",
+        ),
         ("--images=DATA MODEL --fdr=x", "--fdr: invalid float value: 'x'; plap-audit --help tells all options"),
         ("--images=DATA MODEL --fd=0.1", "unrecognized arguments: --fd=0.1; plap-audit --help tells all options"),
         ("MODEL", "the following arguments are required: --images; plap-audit --help tells all options"),
     ],
 )
 def test_a_mistake_is_one_line(folder, options, line, capsys):
-    data = str(folder / "others.npz")
-    argv = [word.replace("DATA", data).replace("MODEL", f"--model={FACTORY}") for word in options.split()]
-    assert refused(capsys, *argv).startswith(line.replace("DATA", data))
+    places = {"DATA": str(folder / "others.npz"), "ONES": str(folder / "ones.npy"), "MODEL": f"--model={FACTORY}"}
+    argv = options.split()
+    for name, place in places.items():
+        argv, line = [word.replace(name, place) for word in argv], line.replace(name, place)
+    assert refused(capsys, *argv).startswith(line)
 
 
 def test_images_of_which_none_can_be_read_are_named_by_their_option(tmp_path, capsys):
