@@ -96,7 +96,7 @@ def _evaluate(config: Config, listed: Listed, rows: np.ndarray, columns: Columns
     known = memorized & np.isfinite(columns["distance"])
     report.metric("data/prompts", len(listed))
     report.metric("data/images", len(rows))
-    report.metric("scoring/network_evaluations_per_image", float(columns["nfe"].mean()))
+    report.metric("scoring/network_evaluations_per_image", float(columns["spent"].mean()))
     measure_share(report, "reproduced", copied[known])
     table = []
     for view, (positive, negative) in views.items():

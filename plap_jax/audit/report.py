@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from plap_jax.audit.claims import claims
 from plap_jax.audit.histogram import Histogram
 from plap_jax.audit.page import Nearest, Page, Row, write_page
 from plap_jax.audit.result import AuditResult, pixels
@@ -22,10 +21,9 @@ def page_of(result: AuditResult, max_rows: int) -> Page:
     verdict, scorer = result.verdict, result.scorer
     n_reference = 0 if verdict.reference is None else len(verdict.reference)
     generations = verdict.fdr is None and n_reference > 0
-    of_training = {"training_set": result.training is not None, "max_ratio": scorer.settings.max_ratio}
     return Page(
         title=f"Audit: {scorer.subject.words}",
-        headline=". ".join(line[0].upper() + line[1:] for line in verdict.lines) + ".",
+        headline=". ".join(line[0].upper() + line[1:] for line in result.lines) + ".",
         rows=[_row(result, i) for i in verdict.order[:max_rows].tolist()],
         settings=dict(result.words),
         histogram=Histogram(
@@ -34,7 +32,7 @@ def page_of(result: AuditResult, max_rows: int) -> Page:
             verdict.threshold,
             "model's own generations" if generations else "reference",
         ),
-        claims=claims(verdict.fdr, n_reference, own_generations=generations, **of_training),
+        claims=result.claims,
         summary=_tiles(result),
         n_images=len(result.audited),
         score_name=result.score_name,

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from plap_jax.audit.claims import Claims, claims
 from plap_jax.audit.images import Pictures, Source
 from plap_jax.audit.level import Level
 from plap_jax.audit.scores import NAMES, Scorer
 from plap_jax.audit.stream import Scored
 from plap_jax.audit.training import Training
 from plap_jax.audit.verdict import Verdict
+from plap_jax.data.images import UnusableImage
 
 NOTEBOOK_ROWS = 20  # images that a notebook shows
 
@@ -94,6 +96,24 @@ class AuditResult:
     def nfe_spent(self) -> float:
         """Evaluations per image that were spent, with those that only filled batches up."""
         return float(self.audited.columns["spent"].mean())
+
+    @property
+    def reference_score(self) -> np.ndarray | None:
+        """Scores of the reference images; None without one."""
+        return self.verdict.reference
+
+    @property
+    def lines(self) -> list[str]:
+        """The result in words, the most important first."""
+        return self.verdict.lines
+
+    @property
+    def claims(self) -> Claims:
+        """What the numbers prove and what they do not."""
+        n_reference = 0 if self.reference_score is None else len(self.reference_score)
+        own = self.verdict.fdr is None and n_reference > 0
+        of_training = {"training_set": self.training is not None, "max_ratio": self.scorer.settings.max_ratio}
+        return claims(self.verdict.fdr, n_reference, own_generations=own, **of_training)
 
     @property
     def sigma(self) -> float | None:
@@ -203,7 +223,10 @@ def _cell(value: Any) -> str:
 
 
 def _thumbnail(source: Source, index: int) -> str:
-    picture = pixels(source.read(index))
+    try:
+        picture = pixels(source.read(index))
+    except UnusableImage:  # gone since it was scored
+        return ""
     if picture is None:
         return ""
     stored = BytesIO()

@@ -80,7 +80,8 @@ def as_subject(model: Model | Subject, shape: Sequence[int] | None) -> Subject:
 
     Args:
         model: of images.
-        shape: of one image ``(h, w, c)``, for a ``Diffusion``, which does not tell.
+        shape: of one image ``(h, w, c)``, for a ``Diffusion`` whose network does not tell, as those of
+            ``plap_jax.networks`` do.
 
     Raises:
         ValueError: something else than a model, or a shape that is needed and not known.
@@ -94,8 +95,10 @@ def as_subject(model: Model | Subject, shape: Sequence[int] | None) -> Subject:
     if isinstance(model, Pretrained):
         space = f"latents {model.shape}" if model.kind == "latents" else "pixels"
         return Subject(model, f"images {model.image_shape} scored as {space}")
+    shape = getattr(model.network, "shape", shape)
     allowed = "must be given for a Diffusion with a folder of files: (h, w, c)"
     require(shape is not None and len(shape) == 3, "shape", shape, allowed)
     shape = tuple(int(n) for n in shape)
     words = f"{type(model.network).__name__} for images {shape}"
-    return Subject(Pretrained(model, "pixels", shape, shape), words)
+    known = getattr(model.network, "arguments", {}).get("n_conditions")
+    return Subject(Pretrained(model, "pixels", shape, shape, n_conditions=known), words)

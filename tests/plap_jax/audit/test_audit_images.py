@@ -6,6 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 from plap_jax.audit import AuditSettings, audit_images, level, result
@@ -15,6 +16,8 @@ from plap_jax.audit.scores import Scorer
 from plap_jax.audit.settings import NOISE_LEVELS
 from plap_jax.audit.store import Surroundings
 from plap_jax.audit.subject import as_subject
+from plap_jax.diffusion import Diffusion, VPCosine
+from plap_jax.networks import ResidualMLP
 from plap_jax.pretrained import UserModel, as_pretrained
 from tests.helpers import memorizing_model
 from tests.helpers.counting_network import counted, counts
@@ -36,6 +39,8 @@ def test_memorized_images_are_flagged_and_nothing_is_written(audited, tmp_path, 
     assert audited.p_value[20:].max() == pytest.approx(1 / 101) and (audited.stderr > 0).all()
     names = ("score", "stderr", "p_value", "q_value", "flagged", "z", "nfe")
     assert {name: np.shape(getattr(audited, name)) for name in names} == dict.fromkeys(names, (32,))
+    assert audited.reference_score.shape == (100,) and audited.claims.is_controlled
+    assert audited.lines[0].endswith("(false-discovery rate 0.05, null: exchangeable with the 100 reference images)")
     rows = audited.to_rows()
     assert [row["rank"] for row in rows] == list(range(1, 33)) and rows[0]["flagged"] == 1
     assert "flagged" in repr(audited) and "<table>" in audited._repr_html_()
@@ -50,6 +55,21 @@ def test_what_a_notebook_shows_is_escaped(audited):
     named = dataclasses.replace(audited.audited, names=["<script>alert(1)</script>"] * 32)
     shown = dataclasses.replace(audited, audited=named)._repr_html_()
     assert "<script" not in shown and "&lt;script&gt;" in shown
+
+
+def test_a_file_that_is_gone_has_no_picture(tmp_path):
+    for i, image in enumerate(MEMORIZED[:2]):
+        Image.fromarray(result.pixels(image)[..., 0]).save(tmp_path / f"{i}.png")
+    found = audit_images(memorizing_model.factory(), tmp_path, sigma=0.22, **QUICK)
+    assert found._repr_html_().count("<img") == 2
+    (tmp_path / "1.png").unlink()
+    assert found._repr_html_().count("<img") == 1
+
+
+def test_networks_of_this_library_tell_shape_and_prompts():
+    network = ResidualMLP((4, 4, 1), width=8, depth=1, embed_dim=8, n_conditions=3, rngs=nnx.Rngs(0))
+    found = as_subject(Diffusion(network, VPCosine()), None)
+    assert found.model.shape == (4, 4, 1) and found.model.n_conditions == 3 and found.takes_prompts
 
 
 def test_arrays_files_and_folders_are_the_same_audit(audited, tmp_path):

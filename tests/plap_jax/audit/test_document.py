@@ -1,0 +1,20 @@
+"""The examples of docs/audit.md run and say what the page says."""
+
+import re
+
+from tests.helpers.places import ROOT
+
+MODEL, FROM_PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "audit.md").read_text(), re.DOTALL)
+
+
+def test_the_example_from_python_finds_what_lies_close_to_the_mode(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_model.py").write_text(MODEL)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(FROM_PYTHON, "docs/audit.md", "exec"), names)
+    result = names["result"]
+    assert result.flagged.tolist() == [True] * 4 + [False] * 8
+    assert result.score.shape == result.stderr.shape == result.p_value.shape == result.nfe.shape == (12,)
+    assert "4 of 12 images flagged" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} >= {"audit.csv", "report.html"}
