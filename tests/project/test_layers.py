@@ -110,6 +110,11 @@ def test_the_library_imports_only_downwards():
     assert not faults, "\n".join(faults)
 
 
+def test_the_documented_table_is_this_one():
+    rows = re.findall(r"^\| (\d) \| (`.+`) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert {name: int(layer) for layer, names in rows for name in re.findall(r"`(\w+)`", names)} == LAYERS
+
+
 @pytest.mark.parametrize("package", sorted(NOT_FOR_THE_LIBRARY))
 def test_the_library_needs_nothing_of_the_experiments(package):
     assert not modules_importing(package, python_files("plap_jax"))
