@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from plap_jax.audit.images import Pictures, Source, Subset, open_source, shape_of
+from plap_jax.audit.arrays import shape_of
+from plap_jax.audit.images import Pictures, Source, Subset, open_source
 from plap_jax.audit.level import Level, choose_level
 from plap_jax.audit.prompts import is_file, read_prompts
 from plap_jax.audit.result import AuditResult
@@ -85,13 +86,8 @@ def audit_images(
         >>> result = audit_images(model, "photos/", reference="others/", key=jax.random.key(0))
         >>> result.save_report("report.html")
     """
-    names = {one.name for one in fields(AuditSettings)}
-    unknown = sorted(set(more) - names)
-    if unknown:
-        raise TypeError(f"{unknown[0]}: no argument of audit_images, and no setting ({', '.join(sorted(names))})")
-    require(settings is None or not more, "settings", settings, "must be None where single settings are given")
     require(0 < fdr < 1, "fdr", fdr, "must lie in (0, 1)")
-    settings = AuditSettings(**more) if settings is None else settings
+    settings = _settings(settings, more)
     subject = as_subject(model, shape_of(images) if shape is None else shape)
     open_ = {"subject": subject, "settings": settings}
     audited = opened("images", images, prompts, **open_)
@@ -105,6 +101,15 @@ def audit_images(
     how = {"fdr": fdr, "sigma": sigma, "key": key, "detector": detector, "around": around}
     words = where_from(images, reference, prompts, training)
     return audit(subject, settings, audited, compared, known, **how, words=words)
+
+
+def _settings(settings: AuditSettings | None, more: Mapping[str, Any]) -> AuditSettings:
+    names = {one.name for one in fields(AuditSettings)}
+    unknown = sorted(set(more) - names)
+    if unknown:
+        raise TypeError(f"{unknown[0]}: no argument of audit_images, and no setting ({', '.join(sorted(names))})")
+    require(settings is None or not more, "settings", settings, "must be None where single settings are given")
+    return AuditSettings(**more) if settings is None else settings
 
 
 def opened(key: str, images: Images, prompts: GivenPrompts, *, subject: Subject, settings: AuditSettings) -> Pictures:

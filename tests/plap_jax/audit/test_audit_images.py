@@ -201,6 +201,13 @@ def test_what_cannot_be_asked_is_one_line(arguments, line):
     assert str(refused.value).startswith(line) and "\n" not in str(refused.value)
 
 
+def test_a_file_that_is_no_array_is_one_line(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"no array")
+    for model in (memorizing_model.factory(), as_pretrained(memorizing_model.factory()).diffusion):
+        with pytest.raises(ValueError, match=r"^images=.*a\.npy: is no NumPy array: "):
+            audit_images(model, tmp_path / "a.npy", key=KEY)
+
+
 def test_a_misspelt_setting_is_refused_by_name():
     with pytest.raises(TypeError, match="^target_error: no argument of audit_images, and no setting"):
         audit_images(memorizing_model.factory(), MEMORIZED, key=KEY, target_error=0.1)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from plap_jax.audit.images import ArrayFile, FolderSource, Memory, digests_of, open_source, read_all
+from plap_jax.audit.arrays import ArrayFile
+from plap_jax.audit.images import FolderSource, Memory, digests_of, open_source, read_all
 from plap_jax.audit.prompts import read_prompts
 from plap_jax.audit.subject import Subject, as_subject
 from plap_jax.audit.training import Training
