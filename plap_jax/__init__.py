@@ -16,11 +16,11 @@ from plap_jax.adaptive import adaptive_flux
 from plap_jax.diffusion import EDM, VE, Diffusion, DiscreteVP, VPCosine, VPLinear
 from plap_jax.mixtures import GaussianMixture
 from plap_jax.operators import p_laplacian, p_laplacian_estimate
-from plap_jax.parallel import map_points
 from plap_jax.typing import Estimate, ScoreFn
 
 if TYPE_CHECKING:
     from plap_jax.audit import audit_images
+    from plap_jax.parallel import map_points
     from plap_jax.pretrained import UserModel, load_checkpoint, load_diffusers
 
 __version__ = "0.2.0"
@@ -48,12 +48,13 @@ __all__ = [
 ]
 
 # Loaded on first use, names as well as submodules: scikit-learn, Flax and Orbax would make the import of the core
-# several times as slow.
+# several times as slow, and tqdm is no part of every machine's JAX.
 _FOUND_IN = {
     "UserModel": "pretrained",
     "audit_images": "audit",
     "load_checkpoint": "pretrained",
     "load_diffusers": "pretrained",
+    "map_points": "parallel",
 }
 _SUBMODULES = frozenset(
     {
