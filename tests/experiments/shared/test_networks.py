@@ -15,6 +15,7 @@ from experiments.core.report import Report
 from experiments.core.schema import check
 from experiments.core.tracker import Tracker
 from experiments.shared.networks import trained
+from plap_jax.training import load_diffusion
 from tests.helpers.places import HELPERS
 
 SMALL = (
@@ -52,6 +53,12 @@ def network(tmp_path, monkeypatch):
 
 def assert_same(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_the_checkpoint_of_a_run_tells_itself_what_it_is(network, tmp_path):
+    first, found = network(), load_diffusion(tmp_path / "run" / "checkpoints" / "plane")
+    assert_same(found, first)
+    assert found.schedule == first.schedule and found.prediction == first.prediction and found.data_std is not None
 
 
 def test_what_does_not_decide_the_result_does_not_train_again(network):
