@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from plap_jax.audit.images import Pictures
 from plap_jax.audit.scores import NAMES, Scorer, named_key
@@ -73,7 +74,8 @@ def choose_level(scorer: Scorer, sigma: float | None, pictures: list[Pictures], 
             return {"how": scorer.how, **told}
 
         def compute() -> dict[str, np.ndarray]:
-            images, prompts = _drawn(pictures, np.asarray(jax.random.key_data(scorer.key)).tobytes())
+            salt = np.asarray(jax.random.key_data(scorer.key)).tobytes()
+            images, prompts = _drawn(pictures, salt, around.progress)
             found = [looking.at(level).one_round(images, prompts, name) for level in levels]
             return {"values": np.stack([one for one, _ in found]), "stderr": np.stack([error for _, error in found])}
 
@@ -113,12 +115,13 @@ def _has(schedule: Schedule, sigma: float) -> bool:
     return True
 
 
-def _drawn(pictures: list[Pictures], salt: bytes) -> tuple[np.ndarray, list | None]:
+def _drawn(pictures: list[Pictures], salt: bytes, progress: bool) -> tuple[np.ndarray, list | None]:
     """The images of all sets that come first in the order of a hash of their content, and their prompts."""
 
     def hashed() -> Iterator[tuple[bytes, np.ndarray, str | int | None]]:
         for one in pictures:
-            for index in range(len(one.source.names)):
+            indices = range(len(one.source.names))
+            for index in tqdm(indices, unit="image", desc="level", mininterval=1, disable=not progress):
                 try:
                     image = one.source.read(index)
                 except UnusableImage:
