@@ -3,8 +3,8 @@
 The operator Δ_p u = ∇·(|s|^{p−2} s), s = ∇ log q, pointwise (``p_laplacian``) and averaged over balls (``flux``,
 ``volume``), computed from a score function alone.
 
-What is used daily is found here, everything else in submodules, which are attributes too, loaded when first used:
-``plap_jax.bounds``, ``plap_jax.training``, … .
+The everyday names are here; everything else is in submodules, which load on first use: ``plap_jax.bounds``,
+``plap_jax.training``, … .
 """
 
 import importlib
@@ -47,8 +47,8 @@ __all__ = [
     "volume",
 ]
 
-# Loaded on first use, names as well as submodules: scikit-learn, Flax and Orbax would make the import of the core
-# several times as slow, and tqdm is no part of every machine's JAX.
+# Loaded on first use: scikit-learn, Flax and Orbax would make importing the core several times slower, and tqdm is not
+# part of every JAX installation.
 _FOUND_IN = {
     "UserModel": "pretrained",
     "audit_images": "audit",
@@ -88,7 +88,7 @@ _SUBMODULES = frozenset(
 
 
 def __getattr__(name: str) -> Any:
-    """A name or a submodule of the library, imported when it is first asked for."""
+    """A name or submodule of the library, imported on first use."""
     if name in _FOUND_IN:
         return getattr(importlib.import_module(f"{__name__}.{_FOUND_IN[name]}"), name)
     if name in _SUBMODULES:

@@ -1,9 +1,9 @@
-"""Averages of the p-Laplacian over a ball by the flux through its boundary.
+"""The p-Laplacian averaged over a ball, estimated from the flux through its boundary.
 
 (1/|B_r|) ∫_{B_r} Δ_p u = (d/r) · E_n[ |s|^{p−2} ⟨s, n⟩ ], s at x + r n,
 by the divergence theorem (Brokman et al., SSVM 2025).
 Mean inward flux density: κ_p(x, r) = −E_n[ |s|^{p−2} ⟨s, n⟩ ]. Inward is positive: higher = sharper maximum of q.
-For d + p > 2; in one dimension with p = 1 the mass of Δ_1 u sits in the critical points, which a volume never samples.
+The two agree for d + p > 2; for d = p = 1 the mass of Δ_1 u sits at the critical points, which a volume never samples.
 """
 
 from __future__ import annotations
@@ -41,18 +41,20 @@ def flux(
     n_samples: int = 16,
     directions: Directions = "iid",
 ) -> Estimate:
-    """κ_p(x, r) = −E_n[ |s(x+rn)|^{p−2} ⟨s(x+rn), n⟩ ], n uniform on S^{d−1}: the mean inward flux density.
+    """Mean inward flux density of the score through a sphere around x: how sharp a maximum of q lies inside.
+
+    κ_p(x, r) = −E_n[ |s(x+rn)|^{p−2} ⟨s(x+rn), n⟩ ], n uniform on S^{d−1}: the mean inward flux density.
 
     κ_1 ∈ [−1, 1] is the mean cosine between the score and the direction back to the centre; near 1 at a sharp maximum.
-    Handed a noise prediction ε̂ = −σ s instead of a score, with p = 1, it returns −κ_1.
+    Given a noise prediction ε̂ = −σ s in place of the score, with p = 1, it returns −κ_1.
 
     Args:
         score_fn: s = ∇ log q, one point in, same shape out.
         x: centre of the ball ``(*shape)``, any shape, floating.
         radius: r > 0, in the units of x; may be traced.
-        p: order, ≥ 1; may be traced.
         key: randomness; the same key gives the same directions at every point, which makes points comparable.
         n_samples: directions, each one score evaluation.
+        p: order, ≥ 1; may be traced.
         directions: "iid", "antithetic", "orthogonal" or "quasi"; see ``plap_jax.directions``.
 
     Returns:
@@ -61,7 +63,12 @@ def flux(
 
     Raises:
         ValueError: p < 1, radius not positive, x not finite or not floating, a score of another shape, an unknown kind
-            of directions or a number that does not fit it. A traced p or radius gives NaN instead.
+            of directions or an n_samples that does not fit it. A traced p or radius out of range gives NaN instead.
+
+    Example:
+        >>> q = GaussianMixture(jnp.ones(1), jnp.zeros((1, 3)), jnp.ones(1), covariance_type="spherical")
+        >>> kappa = flux(q.score, jnp.zeros(3), radius=0.5, key=jax.random.key(0))
+        >>> kappa.value, kappa.interval()  # 1 at a mode: every score points at the centre
     """
     units, n_zero = flux_units(score_fn, x, radius=radius, p=p, key=key, n_samples=n_samples, directions=directions)
     return Estimate(jnp.mean(units), standard_error(units), n_samples, len(units), n_zero)
@@ -77,7 +84,7 @@ def flux_units(
     n_samples: int,
     directions: Directions,
 ) -> tuple[Array, Array]:
-    """The independent units ``(n_units,)`` of which ``flux`` is the mean, and n_zero; arguments and errors as there."""
+    """The independent units ``(n_units,)`` whose mean ``flux`` returns, and n_zero; arguments and errors as there."""
     x = jnp.asarray(x)
     require_ball(x, radius, p)
     vectors = sample_directions(key, n_samples, x.shape, directions, x.dtype)
@@ -92,10 +99,12 @@ def flux_units(
 @jax.tree_util.register_pytree_with_keys_class
 @dataclass(frozen=True)
 class FluxEstimator:
-    """x ↦ ``flux(score_fn, x, …)`` as a pytree: score, radius, order and key are data, the rest is static.
+    """``flux`` with its settings fixed: a function of the point alone, to map over many points.
 
-    For ``plap_jax.parallel.map_points`` and ``jit``: other weights, noise levels, radii, orders or keys compile nothing
-    again. All points see the same directions.
+    x ↦ ``flux(score_fn, x, …)`` as a pytree: score, radius, order and key are data, the rest is static.
+
+    Made for ``plap_jax.parallel.map_points`` and ``jit``: new weights, noise levels, radii, orders or keys do not
+    recompile. All points share the same directions.
 
     Args:
         score_fn: s = ∇ log q as a pytree, e.g. ``Diffusion.score_at(t)``.
@@ -103,6 +112,11 @@ class FluxEstimator:
 
     Raises:
         ValueError: a radius or an order that is known (not traced) and out of range.
+
+    Example:
+        >>> q = GaussianMixture(jnp.ones(1), jnp.zeros((1, 3)), jnp.ones(1), covariance_type="spherical")
+        >>> score = jax.tree_util.Partial(GaussianMixture.score, q)
+        >>> kappa = map_points(FluxEstimator(score, radius=0.5, key=jax.random.key(0)), np.zeros((100, 3), np.float32))
     """
 
     score_fn: ScoreFn
@@ -113,7 +127,7 @@ class FluxEstimator:
     directions: Directions = "iid"
 
     def __post_init__(self) -> None:
-        # Here already: under jit and map_points both are traced. Arrays of them, for vmap, pass.
+        # Checked here because under jit and map_points both are traced. Arrays of values, for vmap, pass.
         positive_radius(self.radius)
         orders = concrete(self.p)
         for p in [] if orders is None else orders.ravel().tolist():
@@ -132,14 +146,14 @@ class FluxEstimator:
         )
 
     def tree_flatten_with_keys(self) -> tuple[tuple, tuple]:
-        """Leaves with their names, and what is static, for JAX."""
+        """Named leaves and static fields, for JAX."""
         names = ("score_fn", "radius", "key", "p")
         leaves = tuple((jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in names)
         return leaves, (self.n_samples, self.directions)
 
     @classmethod
     def tree_unflatten(cls, static: tuple, leaves: tuple) -> FluxEstimator:
-        """The estimator from its leaves, for JAX; unchecked, since they may be placeholders or gradients."""
+        """Rebuild from leaves, for JAX; unchecked, since they may be placeholders or gradients."""
         self = object.__new__(cls)
         for name, value in zip(cls.__dataclass_fields__, (*leaves, *static), strict=True):
             object.__setattr__(self, name, value)
@@ -147,7 +161,9 @@ class FluxEstimator:
 
 
 def circle_flux(score_fn: ScoreFn, x: Array, *, radius: ArrayLike, p: ArrayLike = 1.0, n_points: int = 256) -> Array:
-    """κ_p(x, r) in the plane by the trapezoid rule over the circle: converges exponentially where s is smooth there.
+    """The flux density in the plane without sampling error: equispaced points on the circle.
+
+    κ_p(x, r) by the trapezoid rule, which converges exponentially in n_points where s is smooth on the circle.
 
     Args:
         score_fn: as for ``flux``.
@@ -160,7 +176,7 @@ def circle_flux(score_fn: ScoreFn, x: Array, *, radius: ArrayLike, p: ArrayLike 
         κ_p, a scalar; inward positive.
 
     Raises:
-        ValueError: as ``flux``, and for points that are not of the plane.
+        ValueError: as ``flux``, or x is not a point of the plane.
     """
     x = jnp.asarray(x)
     require_ball(x, radius, p)

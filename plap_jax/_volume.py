@@ -1,7 +1,7 @@
-"""Averages of the p-Laplacian over a ball by sampling its volume: (1/|B_r|) ∫_{B_r} Δ_p u = −(d/r) κ_p.
+"""The p-Laplacian averaged over a ball, estimated from points inside it: (1/|B_r|) ∫_{B_r} Δ_p u = −(d/r) κ_p.
 
-For d + p > 2, as ``plap_jax.flux``; in one dimension with p = 1 the mass of Δ_1 u sits in the critical points, which a
-volume never samples.
+The identity holds for d + p > 2; for d = p = 1 the mass of Δ_1 u sits at the critical points, which a volume never
+samples.
 """
 
 from __future__ import annotations
@@ -53,33 +53,39 @@ def volume(
     chunk: int | None = None,
     step: ArrayLike | None = None,
 ) -> Estimate:
-    """(1/|B_r|) ∫_{B_r(x)} Δ_p u ≈ mean of Δ_p u over uniform points of the ball.
+    """Average of the p-Laplacian over a ball from uniform points inside it; ``flux`` gives the same far cheaper.
 
-    The divergence is exact (``p_laplacian``) or central differences of the field F = |s|^{p−2} s,
+    (1/|B_r|) ∫_{B_r(x)} Δ_p u ≈ mean of Δ_p u over uniform points of the ball.
+
+    The divergence is exact (``p_laplacian``) or by central differences of the field F = |s|^{p−2} s,
     Σ_i e_i·(F(y + h e_i) − F(y − h e_i)) / 2h, with error O(h²) + O(machine epsilon/h).
 
-    Around a non-degenerate critical point the second moment is finite only if p > 2 − d/2. Elsewhere (d = 2, p = 1, the
-    setting of the published figure; d = 1, p ≤ 1.5) a warning says that the standard error cannot be trusted, unless p
-    is traced.
+    Around a non-degenerate critical point the variance is finite only if p > 2 − d/2. Otherwise (d = 2, p = 1, as in
+    the published figure; d = 1, p ≤ 1.5) a warning says that the standard error cannot be trusted; a traced p gives no
+    warning.
 
     Args:
         score_fn: as for ``flux``.
         x: centre ``(*shape)``.
         radius: r > 0, in the units of x.
-        p: order, ≥ 1.
         key: randomness.
         n_samples: points of the ball, ≥ 2.
+        p: order, ≥ 1.
         divergence: "exact" (d + 2 evaluations and products per point) or "finite_difference" (2d evaluations).
-        chunk: products at once at each point, for the exact divergence; None takes as many as ``plap_jax.memory``
-            allows.
+        chunk: Jacobian-vector products taken at once, for the exact divergence; None: set by ``plap_jax.memory``.
         step: h > 0, in the units of x; default max(ε^{1/3} r, ε^{2/3} max_i |y_i|), ε the machine epsilon of
-            x's dtype: small against the ball, and large against the rounding of its points y.
+            x's dtype: small against the ball, large against the rounding of its points y.
 
     Returns:
         ``Estimate`` of the ball average, units u/length^p; negative at maxima: −(d/r) κ_p.
 
     Raises:
-        ValueError: as ``flux``, and for an unknown divergence or a step that is not positive.
+        ValueError: as ``flux``, an unknown divergence, or a step that is not positive.
+
+    Example:
+        >>> q = GaussianMixture(jnp.ones(1), jnp.zeros((1, 3)), jnp.ones(1), covariance_type="spherical")
+        >>> average = volume(q.score, jnp.zeros(3), radius=0.5, key=jax.random.key(0), n_samples=256)
+        >>> average.value, average.interval()  # negative: a maximum of q
     """
     x = jnp.asarray(x)
     require_ball(x, radius, p)
@@ -106,7 +112,7 @@ def _difference_divergence(
     """Σ_i e_i·(F(y + h e_i) − F(y − h e_i)) / 2h for F = |s|^{p−2} s."""
     dtype = accumulation_dtype(y.dtype)
     if step is None:
-        # The ball's radius is the only length known here; what rounding takes from h must stay a small share of it.
+        # The ball's radius is the only length known here; the rounding error of h must stay a small fraction of it.
         root = float(jnp.finfo(y.dtype).eps) ** (1 / 3)
         step = lax.stop_gradient(jnp.maximum(root * radius, root**2 * jnp.max(jnp.abs(y))))
     h = jnp.asarray(step, y.dtype)
@@ -115,7 +121,7 @@ def _difference_divergence(
         e = jax.nn.one_hot(i, y.size, dtype=y.dtype).reshape(y.shape)
         ahead, behind = y + h * e, y - h * e
         fields = [_field_at(score_fn, z, p)[i] for z in (ahead, behind)]
-        # The step that was really taken, after rounding of y ± h.
+        # The actual step, after y ± h was rounded.
         return (fields[0] - fields[1]) / jnp.sum(ahead - behind).astype(dtype)
 
     return jnp.sum(jax.vmap(slope)(jnp.arange(y.size)))

@@ -1,4 +1,4 @@
-"""As many directions as a point needs: the flux until its standard error is small enough."""
+"""The flux with as many directions as each point needs: sampling stops when the standard error is small enough."""
 
 from __future__ import annotations
 
@@ -26,35 +26,41 @@ def adaptive_flux(
     max_samples: int = 512,
     directions: Directions = "iid",
 ) -> Estimate:
-    """κ_p(x, r) from rounds of ``n_samples`` directions, until the standard error is ≤ ``target_stderr``.
+    """The flux density to a wanted precision: directions are added until the standard error is small enough.
 
-    The rounds are independent, and are merged as one sample. Near a sharp mode, where all directions agree, the first
-    round is enough. Under ``jit`` nothing compiles again for another target.
+    κ_p(x, r) from rounds of ``n_samples`` directions, until the standard error is ≤ ``target_stderr``.
 
-    What a batch costs: under ``vmap`` (and ``map_points``) the loop runs for every point until the hardest point of the
-    batch is done. Points that are finished discard the extra rounds, so that a result does not depend on its batch;
-    but the network is called for them, and a batch of n points spends n · max(nfe) evaluations, not Σ nfe. Sort points
-    by difficulty, or take small batches, where that matters.
+    The rounds are independent and pooled as one sample. Near a sharp mode, where all directions agree, the first round
+    is enough. Another target does not recompile.
 
-    Derivatives are forward mode only (``jax.jacfwd``), as of every loop whose length is found on the way; for
-    ``jax.grad`` take ``flux``.
+    Cost in batches: under ``vmap`` (and ``map_points``) the loop runs for every point until the hardest point of the
+    batch is done. Points that are finished discard the extra rounds, so a result does not depend on its batch; but the
+    network is still called for them: a batch of n points spends n · max(nfe) evaluations, not Σ nfe. Sort points by
+    difficulty, or use small batches, where that matters.
 
-    A rule that stops when the standard error looks small stops a little too early: intervals cover less than their
-    level, and the less the fewer units there are in a round (docs/estimators.md).
+    Differentiable in forward mode only (``jax.jacfwd``), like every ``while_loop``; for ``jax.grad`` use ``flux``.
+
+    Stopping when the standard error looks small means stopping slightly too early: intervals cover less than their
+    nominal level, the more so the fewer units a round has (docs/estimators.md).
 
     Args:
         score_fn, x, radius, p, key, directions: as for ``plap_jax.flux``.
-        target_stderr: > 0, in the units of κ_p; may be traced, and a traced one that is not gives NaN.
+        target_stderr: > 0, in the units of κ_p; may be traced, and gives NaN if it is traced and not positive.
         n_samples: directions per round, at least eight independent units.
         max_samples: the budget, ≥ n_samples, rounded up to whole rounds.
 
     Returns:
-        ``Estimate``; nfe, n_units and n_zero are arrays, and count what this point keeps, not what its batch spent.
-        ``fixed_n_units`` is False. Where the budget did not suffice, stderr is above the target.
+        ``Estimate``; nfe, n_units and n_zero are arrays and count what this point used, not what its batch spent.
+        ``fixed_n_units`` is False. If the budget ran out, stderr is above the target.
 
     Raises:
         ValueError: as ``flux``, a target that is not positive, fewer than eight units per round, or a budget below one
             round.
+
+    Example:
+        >>> q = GaussianMixture(jnp.ones(1), jnp.zeros((1, 3)), jnp.ones(1), covariance_type="spherical")
+        >>> kappa = adaptive_flux(q.score, jnp.ones(3), radius=0.5, key=jax.random.key(0), target_stderr=0.05)
+        >>> kappa.value, kappa.stderr, kappa.nfe  # nfe: what it took
     """
     allowed = "must be a single finite number > 0"
     require_scalar("target_stderr", target_stderr, lambda v: math.isfinite(v) and v > 0, allowed)
@@ -84,12 +90,12 @@ def adaptive_flux(
 
 
 class Rounds(NamedTuple):
-    """Rounds of equally many units, merged as one sample.
+    """Rounds with the same number of units, pooled as one sample.
 
     Attributes:
         n: number of rounds.
         mean: of all units.
-        spread: √Σ (unit − mean)²: squares of large or small fields would leave the range of a float.
+        spread: √Σ (unit − mean)², not its square, which could overflow or underflow.
         n_zero: directions on which the score vanished.
     """
 
@@ -104,7 +110,7 @@ class Rounds(NamedTuple):
         return self.spread / jnp.sqrt(m) / jnp.sqrt(m - 1)
 
     def merged(self, one: Rounds, units: int) -> Rounds:
-        """With one round more: S = S_a + S_b + (difference of the means)² m_a m_b/(m_a + m_b) (Chan et al. 1983)."""
+        """With one more round: S = S_a + S_b + (difference of the means)² m_a m_b/(m_a + m_b) (Chan et al. 1983)."""
         n, apart = self.n + one.n, one.mean - self.mean
         weight = (one.n / n).astype(apart.dtype)
         between = jnp.sqrt(units * self.n * weight) * apart

@@ -1,4 +1,4 @@
-"""What a flux density κ_p stands for: the ball average of Δ_p u, and the total flux through the sphere."""
+"""Conversions of a flux density κ_p: to the ball average of Δ_p u, to the total flux through the sphere, and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from plap_jax.typing import Array, ArrayLike, Estimate, concrete, one_or_nan, re
 
 
 def ball_average(kappa: Estimate, radius: ArrayLike, dim: int) -> Estimate:
-    """(1/|B_r|) ∫ Δ_p u = −(d/r) κ_p: the ball average that a flux stands for, as ``volume`` returns it.
+    """The ball average of the p-Laplacian that a flux density amounts to.
+
+    (1/|B_r|) ∫ Δ_p u = −(d/r) κ_p, comparable with what ``volume`` returns.
 
     Args:
         kappa: κ_p of one point or of many, ``(*batch,)``, in the units of |s|^{p−1}; inward positive.
@@ -30,7 +32,9 @@ def ball_average(kappa: Estimate, radius: ArrayLike, dim: int) -> Estimate:
 
 
 def flux_density(average: Estimate, radius: ArrayLike, dim: int) -> Estimate:
-    """κ_p = −(r/d) · ball average of Δ_p u: the inverse of ``ball_average``.
+    """The flux density that a ball average of the p-Laplacian amounts to.
+
+    κ_p = −(r/d) · ball average of Δ_p u: the inverse of ``ball_average``.
 
     Args:
         average: ball averages of Δ_p u as ``volume`` returns them, ``(*batch,)``, units u/length^p; negative at maxima.
@@ -47,7 +51,10 @@ def flux_density(average: Estimate, radius: ArrayLike, dim: int) -> Estimate:
 
 
 def log_sphere_area(radius: ArrayLike, dim: int) -> Array:
-    """ln( |S^{d−1}| r^{d−1} ) = ln 2 + (d/2) ln π − ln Γ(d/2) + (d−1) ln r: finite for any dimension."""
+    """Logarithm of the area of a sphere in d dimensions.
+
+    ln( |S^{d−1}| r^{d−1} ) = ln 2 + (d/2) ln π − ln Γ(d/2) + (d−1) ln r: finite for any dimension.
+    """
     require(dim >= 1, "dim", dim, "must be >= 1")
     # On the host: in float32 the large terms would leave an error of about 1e-3 at d = 3072.
     unit_sphere = math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
@@ -55,9 +62,11 @@ def log_sphere_area(radius: ArrayLike, dim: int) -> Array:
 
 
 def total_flux(kappa: Estimate, radius: ArrayLike, dim: int) -> Estimate:
-    """∮_{∂B_r} |s|^{p−2} ⟨s, −n⟩ dA = |S^{d−1}| r^{d−1} κ_p: total inward flux.
+    """Total inward flux through the sphere.
 
-    Its area factor leaves the range of a float in high dimension; ``log_total_flux`` does not.
+    ∮_{∂B_r} |s|^{p−2} ⟨s, −n⟩ dA = |S^{d−1}| r^{d−1} κ_p.
+
+    The area overflows or underflows in high dimension; use ``log_total_flux`` there.
 
     Args:
         kappa: κ_p of one point or of many, ``(*batch,)``, in the units of |s|^{p−1}; inward positive.
@@ -75,16 +84,19 @@ def total_flux(kappa: Estimate, radius: ArrayLike, dim: int) -> Estimate:
 
 
 def log_total_flux(kappa: Estimate, radius: ArrayLike, dim: int) -> tuple[Array, Array]:
-    """(sign κ_p, ln|κ_p| + ln(|S^{d−1}| r^{d−1})): the total flux where the area itself is too large for a float."""
+    """Total flux as (sign, logarithm), for dimensions where the area overflows.
+
+    (sign κ_p, ln|κ_p| + ln(|S^{d−1}| r^{d−1})).
+    """
     value = jnp.asarray(kappa.value)
     return jnp.sign(value), jnp.log(jnp.abs(value)) + log_sphere_area(radius, dim)
 
 
 def positive_radius(radius: ArrayLike) -> Array:
-    """One radius, or one for each estimate of a batch; NaN where it is traced and not positive.
+    """A radius, or one per estimate of a batch, checked; NaN where it is traced and not positive.
 
     Raises:
-        ValueError: a radius that is known and not finite and positive.
+        ValueError: a known radius that is not finite and positive.
     """
     known = concrete(radius)
     fits = known is None or bool(np.all(np.isfinite(known) & (known > 0)))

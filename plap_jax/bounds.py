@@ -1,6 +1,6 @@
-"""Bounds on the error of flux estimates: from sampling, and from an inexact score.
+"""Bounds on the error of flux estimates: sampling error, and error of the score.
 
-Following the second version of Brokman et al. (arXiv 2505.08246), with constants for every p ≥ 1.
+They follow the second version of Brokman et al. (arXiv 2505.08246), with constants for every p ≥ 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _COSINE_TOLERANCE = 1e-4
 
 
 def hoeffding(n_units: ArrayLike, delta: float) -> Array:
-    """|κ̂_1 − κ_1| ≤ √(2 ln(2/δ)/m) with probability ≥ 1 − δ, for m independent units in [−1, 1] (Hoeffding 1963).
+    """Half-width of Hoeffding's interval for κ_1 from m independent units.
+
+    |κ̂_1 − κ_1| ≤ √(2 ln(2/δ)/m) with probability ≥ 1 − δ, for m independent units in [−1, 1] (Hoeffding 1963).
 
     Raises:
         ValueError: δ outside (0, 1).
@@ -40,7 +42,9 @@ def hoeffding(n_units: ArrayLike, delta: float) -> Array:
 
 
 def empirical_bernstein(variance: ArrayLike, n_units: ArrayLike, delta: float) -> Array:
-    """|κ̂_1 − κ_1| ≤ √(2 V ln(4/δ)/m) + 14 ln(4/δ)/(3(m−1)), V the sample variance (Maurer & Pontil 2009, Theorem 4).
+    """Half-width of the empirical Bernstein interval for κ_1: narrower than Hoeffding's when the variance is small.
+
+    |κ̂_1 − κ_1| ≤ √(2 V ln(4/δ)/m) + 14 ln(4/δ)/(3(m−1)), V the sample variance (Maurer & Pontil 2009, Theorem 4).
 
     Two-sided, for m ≥ 2 independent units in [−1, 1]. The second term makes it looser than ``hoeffding`` at m ≤ 32
     whatever the variance.
@@ -56,11 +60,13 @@ def empirical_bernstein(variance: ArrayLike, n_units: ArrayLike, delta: float) -
 
 
 def sampling_bound(kappa: Estimate, delta: float) -> Array:
-    """min(Hoeffding, empirical Bernstein), each at δ/2: |κ̂_1 − κ_1| exceeds it in at most a share δ of cases.
+    """Half-width around κ̂_1 that holds the true κ_1 with probability at least 1 − δ, whatever the distribution.
+
+    min(Hoeffding, empirical Bernstein), each at δ/2: |κ̂_1 − κ_1| exceeds it in at most a share δ of cases.
 
     Args:
         kappa: by ``flux`` with p = 1, whose units are independent and lie in [−1, 1]. The number of units that
-            ``adaptive_flux`` takes depends on their values, which no bound of this kind allows.
+            ``adaptive_flux`` takes depends on their values, so the bound does not apply to it.
         delta: allowed failure probability, in (0, 1).
 
     Returns:
@@ -91,16 +97,18 @@ def score_error_bound(
     n_samples: int = 16,
     directions: Directions = "iid",
 ) -> Estimate:
-    """|κ_p(ŝ) − κ_p(s)| ≤ E_n[ b_p(ŝ, s) ], on the sphere of radius r about x, estimated from n_samples directions.
+    """Bound on how far an error of the score can move the flux density, estimated from n_samples directions.
+
+    |κ_p(ŝ) − κ_p(s)| ≤ E_n[ b_p(ŝ, s) ], on the sphere of radius r about x.
 
     b_p bounds | |ŝ|^{p−2}ŝ − |s|^{p−2}s | pointwise: for 1 ≤ p ≤ 2, 2^{2−p}|ŝ−s|^{p−1}, and for p = 1 the smaller of
     that, 2, and 2|ŝ−s|/(|ŝ|+|s|) (Dunkl & Williams 1964); for p ≥ 2, (p−1) max(|ŝ|,|s|)^{p−2} |ŝ−s|. The bound is
     pointwise: ``.value`` bounds, without any probability, the difference of the two *estimates* of κ_p by ``flux`` with
     the same key, n_samples and directions.
 
-    The true κ_p differ by at most E_n[b_p], of which ``.value`` is an estimate that may be too small; so may be the
-    upper end of ``.interval()``, since directions in which the scores differ much may be rare and none of them drawn.
-    For p = 1 ``score_error_limit`` is a bound; for other orders b_p has no largest value, and nothing is promised.
+    The true κ_p differ by at most E_n[b_p]. ``.value`` estimates that and can be too small, as can the upper end of
+    ``.interval()``: a rare direction where the scores differ much may never have been sampled. For p = 1
+    ``score_error_limit`` is a guaranteed bound; for other orders b_p is unbounded and there is no guarantee.
 
     Args:
         score_fn: the true score s.
@@ -139,11 +147,13 @@ def score_error_limit(
     n_samples: int = 16,
     directions: Directions = "iid",
 ) -> Array:
-    """|κ_1(ŝ) − κ_1(s)| ≤ min(2, mean of b_1 + c) with probability ≥ 1 − δ, for the true κ_1 of both scores.
+    """Guaranteed bound, with probability 1 − δ, on how far an error of the score moves the true κ_1.
 
-    b_1 of ``score_error_bound`` lies in [0, 2] whatever the scores, so that its mean over the sphere exceeds that over
-    the directions by no more than c: the smaller of Hoeffding's and the empirical Bernstein bound, one-sided, each at
-    δ/2. About √(2 ln(2/δ)/n_units) where b_1 varies much: with few directions it says little, and it says so.
+    |κ_1(ŝ) − κ_1(s)| ≤ min(2, mean of b_1 + c), for the true κ_1 of both scores.
+
+    b_1 of ``score_error_bound`` lies in [0, 2], so its mean over the sphere exceeds its mean over the directions by at
+    most c: the smaller of Hoeffding's and the empirical Bernstein bound, one-sided, each at δ/2. c is about
+    √(2 ln(2/δ)/n_units) where b_1 varies much: with few directions the bound is wide.
 
     Args:
         score_fn, other_fn, x, radius, key, n_samples, directions: as for ``score_error_bound``.
@@ -167,7 +177,7 @@ def _smaller(mean: Estimate, delta: float) -> Array:
 
 
 def field_difference_bound(s: Array, other: Array, p: ArrayLike) -> Array:
-    """b_p(ŝ, s) of ``score_error_bound`` for score vectors ``(*batch, d)``: ``(*batch,)``."""
+    """Pointwise bound b_p(ŝ, s) of ``score_error_bound`` for score vectors ``(*batch, d)``: ``(*batch,)``."""
     dtype = accumulation_dtype(jnp.promote_types(s.dtype, other.dtype))
     s, other, p = s.astype(dtype), other.astype(dtype), jnp.asarray(p, dtype)
     gap, a, b = (jnp.where(vanishes, 0, norm) for norm, vanishes in map(safe_norm, (other - s, s, other)))

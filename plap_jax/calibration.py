@@ -1,4 +1,4 @@
-"""How sure is a high score? Conformal p-values against a reference, false discoveries, robust z-scores.
+"""From scores to decisions: conformal p-values against a reference, false-discovery control, robust z-scores.
 
 Everything runs on the host in float64. Higher scores mean "memorized".
 """
@@ -12,16 +12,18 @@ from scipy import stats
 
 from plap_jax.typing import ArrayLike, require
 
-# Fractions such as 190/40 · 1/95 against 0.05 are equal on paper and differ in the last digit in floating point.
+# 190/40 · 1/95 equals 0.05 on paper but differs in the last digit in floating point.
 _ROUNDING = 1e-9
 
 
 def conformal_p_values(scores: ArrayLike, reference: ArrayLike) -> np.ndarray:
-    """p_i = (1 + #{j : r_j ≥ s_i}) / (n_ref + 1): ties count against rejection.
+    """A p-value for each score: how often scores of known non-members are at least as high.
+
+    p_i = (1 + #{j : r_j ≥ s_i}) / (n_ref + 1): ties count against rejection.
 
     Under the null that image i is exchangeable with the reference images, P(p_i ≤ u) ≤ u for every u, with equality at
-    u = k/(n_ref + 1) where no two scores tie (Vovk et al. 2005). The p-values of several images share one reference and
-    depend on each other, in the way that the procedure of Benjamini and Hochberg bears (Bates et al. 2023).
+    u = k/(n_ref + 1) if there are no ties (Vovk et al. 2005). The p-values of several images share one reference, so
+    they are dependent, but in a way under which Benjamini–Hochberg remains valid (Bates et al. 2023).
 
     Args:
         scores: s, ``(n,)``, real.
@@ -32,6 +34,10 @@ def conformal_p_values(scores: ArrayLike, reference: ArrayLike) -> np.ndarray:
 
     Raises:
         ValueError: no reference, or a score that is not finite.
+
+    Example:
+        >>> conformal_p_values([0.9, 0.2], reference=[0.1, 0.3, 0.5])  # 0.25 and 0.75
+        >>> conformal_p_values([0.9], reference=[0.1] * 99)  # 0.01: the smallest p-value that 99 references allow
     """
     scores, reference = _finite("scores", scores), _finite("reference", reference)
     require(len(reference) >= 1, "reference", reference.shape, "must hold at least one score")
@@ -40,9 +46,10 @@ def conformal_p_values(scores: ArrayLike, reference: ArrayLike) -> np.ndarray:
 
 
 def adjusted_p_values(p_values: ArrayLike) -> np.ndarray:
-    """q_(i) = min_{j ≥ i} p_(j) · m/j: the smallest false-discovery rate at which an image is still rejected.
+    """Benjamini–Hochberg adjusted p-values, also called q-values.
 
-    Rejecting all with q ≤ fdr is the procedure of Benjamini and Hochberg (1995).
+    q_(i) = min_{j ≥ i} p_(j) · m/j: the smallest false-discovery rate at which image i is still flagged (Benjamini &
+    Hochberg 1995).
 
     Args:
         p_values: ``(m,)`` in [0, 1].
@@ -60,10 +67,12 @@ def adjusted_p_values(p_values: ArrayLike) -> np.ndarray:
 
 
 def benjamini_hochberg(p_values: ArrayLike, fdr: float) -> np.ndarray:
-    """q_i ≤ fdr: which images are flagged, so that at most the share ``fdr`` of the flagged are nulls, on average.
+    """Which images to flag so that at most a share ``fdr`` of the flagged are false, on average.
+
+    Flags q_i ≤ fdr, q the ``adjusted_p_values``.
 
     Args:
-        p_values: ``(m,)`` in [0, 1], independent, or conformal with one reference.
+        p_values: ``(m,)`` in [0, 1], independent, or conformal with a shared reference.
         fdr: in (0, 1).
 
     Returns:
@@ -71,19 +80,24 @@ def benjamini_hochberg(p_values: ArrayLike, fdr: float) -> np.ndarray:
 
     Raises:
         ValueError: a p-value outside [0, 1], or fdr outside (0, 1).
+
+    Example:
+        >>> p_values = conformal_p_values([0.9, 0.8, 0.2], reference=np.linspace(0, 0.5, 99))
+        >>> benjamini_hochberg(p_values, fdr=0.05)  # True, True, False
     """
     _require_rate(fdr)
     return adjusted_p_values(p_values) <= fdr * (1 + _ROUNDING)
 
 
 def smallest_reference(m: int, m1: int, fdr: float) -> int:
-    """⌈m/(fdr · m₁) − 1⌉: the fewest reference images with which m₁ of m images can be flagged.
+    """How many reference images it takes to be able to flag m₁ of m images.
 
-    The smallest p-value is 1/(n_ref + 1), and m₁ images that all have it are flagged if it is ≤ fdr · m₁/m.
+    ⌈m/(fdr · m₁) − 1⌉: the smallest possible p-value is 1/(n_ref + 1), and m₁ images that all have it are flagged if it
+    is ≤ fdr · m₁/m.
 
     Args:
         m: images audited, ≥ 1.
-        m1: of them memorized, 1 ≤ m1 ≤ m.
+        m1: images to be flagged, 1 ≤ m1 ≤ m.
         fdr: in (0, 1).
 
     Raises:
@@ -96,10 +110,10 @@ def smallest_reference(m: int, m1: int, fdr: float) -> int:
 
 
 def fewest_discoveries(m: int, n_reference: int, fdr: float) -> int:
-    """⌈m/(fdr · (n_ref + 1))⌉: either no image is flagged, or at least so many are.
+    """The smallest number of images that this reference can flag, if it flags any.
 
-    k flagged images have p ≤ fdr · k/m, and no p-value is below 1/(n_ref + 1). So many that exceed the whole reference
-    are enough; more of them may be flagged with less. More than m: this reference can reject nothing.
+    ⌈m/(fdr · (n_ref + 1))⌉: k flagged images have p ≤ fdr · k/m, and no p-value is below 1/(n_ref + 1). That many
+    images above the whole reference are flagged. A result above m: this reference is too small to flag anything.
 
     Args:
         m: images audited, ≥ 1.
@@ -116,16 +130,17 @@ def fewest_discoveries(m: int, n_reference: int, fdr: float) -> int:
 
 
 def robust_z(scores: ArrayLike, reference: ArrayLike) -> np.ndarray:
-    """z_i = (s_i − median r) / (1.4826 · median |r − median r|), no unit: a ranking on a common scale, no test.
+    """Scores in units of the reference's spread, from medians: for ranking on a common scale, not a test.
 
-    For normal r the denominator estimates their standard deviation; up to half of r may be anything.
+    z_i = (s_i − median r) / (1.4826 · median |r − median r|), no unit. For normal r the denominator estimates the
+    standard deviation; up to half of r may be outliers.
 
     Args:
         scores: s, ``(n,)``, real.
         reference: r, ``(n_ref,)``, real, n_ref ≥ 1; may be the scores themselves.
 
     Returns:
-        ``(n,)`` float64; NaN for all where more than half of the reference have one value, which has no spread.
+        ``(n,)`` float64; all NaN if more than half of the reference is one repeated value, which has no spread.
 
     Raises:
         ValueError: no reference, or a score that is not finite.
@@ -137,7 +152,9 @@ def robust_z(scores: ArrayLike, reference: ArrayLike) -> np.ndarray:
 
 
 def spread_beyond_noise(values: ArrayLike, stderr: ArrayLike) -> float:
-    """√max(0, Var v − mean stderr²): how far the quantities themselves lie apart, without what their sampling adds.
+    """Standard deviation of the true values, with the variance due to sampling subtracted.
+
+    √max(0, Var v − mean stderr²), in the units of v.
 
     Args:
         values: v, ``(n,)``, n ≥ 2.

@@ -1,8 +1,8 @@
-"""Random directions on the unit sphere S^{d−1}, and the independent units that each way of drawing them gives.
+"""Random directions on the unit sphere S^{d−1}: independent, antithetic, orthogonal or quasi-random.
 
-Every sampler has the uniform distribution as the marginal of each single direction, so all of them estimate the same
-mean; they differ in how directions depend on each other, and with that in variance. Statistics of error are taken over
-*units*: groups of directions that are independent of each other.
+Each single direction is uniform under every sampler, so all of them estimate the same mean; they differ in how
+directions depend on each other, and so in variance. Standard errors are taken over *units*: groups of directions that
+are independent of each other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require
 Directions = Literal["iid", "antithetic", "orthogonal", "quasi"]
 KINDS: tuple[str, ...] = get_args(Directions)
 
-# From fewer independent units a standard error is too uncertain to stop or to judge by.
+# With fewer independent units a standard error is too uncertain to act on.
 MIN_UNITS = 8
 
 
@@ -31,9 +31,8 @@ def unit_size(kind: Directions, n: int, dim: int) -> int:
     """How many of ``n`` directions in dimension ``dim`` form one independent unit.
 
     iid: 1. antithetic: 2 (n, −n). orthogonal: the largest block b ≤ min(dim, n/8) that divides n. quasi: the largest
-    b ≤ n/8 that divides n, best a power of two. Blocks of at most n/8 keep at least eight units, so that the standard
-    error means something; with few directions (n < 16), and orthogonal ones in one dimension, blocks shrink to single
-    directions.
+    b ≤ n/8 that divides n, best a power of two. Blocks of at most n/8 keep at least eight units, enough for a standard
+    error; with few directions (n < 16), and for orthogonal ones in one dimension, blocks are single directions.
 
     Args:
         kind: dependence between directions.
@@ -44,8 +43,8 @@ def unit_size(kind: Directions, n: int, dim: int) -> int:
         The size of a unit; n divided by it is the number of units.
 
     Raises:
-        ValueError: unknown kind; dim < 1; n not an integer ≥ 2, for antithetic ones not even or < 4; for kinds with
-            blocks an n that none divides although one would fit, such as 17, 31 or 127.
+        ValueError: unknown kind; dim < 1; n not an integer ≥ 2, or for antithetic ones odd or < 4; for kinds with
+            blocks, an n that no block size divides, such as 17, 31 or 127.
     """
     require(kind in KINDS, "directions", kind, f"must be one of {', '.join(KINDS)}")
     require(
@@ -80,14 +79,16 @@ def _block(kind: str, n: int, largest: int) -> int:
 def sample_directions(
     key: PRNGKey, n: int, shape: tuple[int, ...], kind: Directions = "iid", dtype: jnp.dtype = jnp.float32
 ) -> Array:
-    """n ~ Uniform(S^{d−1}), d = prod(shape): normals divided by their norm, paired or orthogonalised by units.
+    """Random unit vectors, grouped into independent units.
+
+    n ~ Uniform(S^{d−1}), d = prod(shape): normals divided by their norm, paired or orthogonalised within units.
 
     Args:
         key: randomness.
         n: number of directions.
         shape: shape of a point; d is its number of entries.
         kind: dependence between directions, see ``unit_size``.
-        dtype: floating dtype of the result; norms and products are taken in float32 at least.
+        dtype: floating dtype of the result; computed in float32 at least.
 
     Returns:
         Unit vectors ``(n_units, unit, *shape)`` with n_units · unit = n; different units are independent.
@@ -108,9 +109,9 @@ def sample_directions(
 
 
 def _quasi_normal(key: PRNGKey, shape: tuple[int, int, int], dtype: jnp.dtype) -> Array:
-    """Φ⁻¹ of Sobol points, each unit's under a random digital shift of its own: ``(units, b, d)`` standard normals.
+    """Φ⁻¹ of Sobol points, with a random digital shift per unit: ``(units, b, d)`` standard normals.
 
-    Every single one is uniform before Φ⁻¹, on a grid of 2²³; a unit's fill the cube evenly, with b a power of two best.
+    Each point is uniform before Φ⁻¹, on a grid of 2²³; those of a unit fill the cube evenly, best for b = 2^k.
     """
     units, block, dim = shape
     most = qmc.Sobol.MAXDIM
@@ -121,16 +122,16 @@ def _quasi_normal(key: PRNGKey, shape: tuple[int, int, int], dtype: jnp.dtype) -
     return ndtri((shifted.astype(dtype) + 0.5) / 2**BITS)
 
 
-# Midpoints of as many cells are exact in float32, and none is 0 or 1.
+# The midpoints of 2²³ cells are exact in float32, and none is 0 or 1.
 BITS = 23
 
 
 def orthonormal(vectors: Array) -> Array:
-    """Gram–Schmidt over axis −2, batched: (units, b, d), b ≤ d → the same shape with orthonormal rows.
+    """Batches of vectors made orthonormal by Gram–Schmidt.
 
-    Of normal rows it gives frames from the Haar distribution. Every row is projected twice, which keeps float32 frames
-    orthogonal to rounding even when b = d; a batched QR does the same, is several times slower on a CPU, and two of
-    them in one program can wait for each other for ever there.
+    Over axis −2: (units, b, d), b ≤ d → the same shape with orthonormal rows. Normal rows become Haar-distributed
+    frames. Every row is projected twice, which keeps float32 frames orthogonal to rounding even when b = d. A batched
+    QR would be several times slower on a CPU, where two of them in one program can deadlock.
     """
 
     def normalized(row: Array) -> Array:
@@ -148,7 +149,9 @@ def orthonormal(vectors: Array) -> Array:
 
 
 def circle(n: int, dtype: jnp.dtype = jnp.float32) -> Array:
-    """(cos 2πi/n, sin 2πi/n): ``n`` equispaced directions of the plane; a trapezoid rule on the circle.
+    """Equispaced directions of the plane, the nodes of a trapezoid rule on the circle.
+
+    (cos 2πi/n, sin 2πi/n), i = 0, …, n−1.
 
     Means over them are exact for trigonometric polynomials of degree below n. Angles are taken in float64.
 
@@ -168,10 +171,13 @@ def circle(n: int, dtype: jnp.dtype = jnp.float32) -> Array:
 
 
 def uniform_in_ball(key: PRNGKey, n: int, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
-    """n · U^{1/d}: ``n`` uniform points of the unit ball, ``(n, *shape)``, d = prod(shape)."""
+    """Uniform random points of the unit ball.
+
+    A direction times U^{1/d}, U uniform: ``(n, *shape)``, d = prod(shape).
+    """
     key_direction, key_radius = jax.random.split(key)
     wide = accumulation_dtype(dtype)
     vectors = sample_directions(key_direction, n, shape, "iid", wide)[:, 0]
-    # 1 − U lies in (0, 1]: the centre itself, often a mode where Δ_p u is infinite, has no place in a sample.
+    # 1 − U lies in (0, 1], which excludes the centre: often a mode, where Δ_p u is infinite.
     radii = (1 - jax.random.uniform(key_radius, (n,), wide)) ** (1 / math.prod(shape))
     return (vectors * radii.reshape(n, *(1 for _ in shape))).astype(dtype)

@@ -1,4 +1,4 @@
-"""What counts as a copy: distances of generated points to their nearest training points."""
+"""Which generated points are copies, by their distances to the nearest training points."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 from plap_jax.neighbours import nearest
 from plap_jax.typing import ArrayLike, require
 
-# Carlini et al. (2023) compare with the mean distance to as many neighbours.
+# The number of neighbours in the relative distance of Carlini et al. (2023).
 N_FOR_SCALE = 50
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Generated points and their nearest training points; every criterion, none preferred.
+    """Distances of generated points to their nearest training points, and whether each is a copy by two criteria.
 
     Attributes:
         nearest: ``(n,)`` index of the nearest training point.
         ratio: ``(n,)`` d₁/d₂, distances to the nearest and the second nearest, in [0, 1].
         distance: ``(n,)`` d₁/√d, the root mean square difference per coordinate, in the units of the points.
-        relative: ``(n,)`` d₁ / (½ mean distance to the 50 nearest, or to all where there are fewer).
-        max_ratio: below it, d₁/d₂ says copy.
-        max_distance: below it, d₁/√d says copy.
+        relative: ``(n,)`` d₁ / (½ mean distance to the 50 nearest, or to all if there are fewer).
+        max_ratio: a copy by ratio has d₁/d₂ below it.
+        max_distance: a copy by distance has d₁/√d below it.
     """
 
     nearest: np.ndarray
@@ -36,16 +36,16 @@ class Copies:
 
     @property
     def by_ratio(self) -> np.ndarray:
-        """``(n,)`` booleans: d₁/d₂ < max_ratio (Yoon et al. 2023, Gu et al. 2023)."""
+        """Copies by ratio, ``(n,)`` booleans: d₁/d₂ < max_ratio (Yoon et al. 2023, Gu et al. 2023)."""
         return self.ratio < self.max_ratio
 
     @property
     def by_distance(self) -> np.ndarray:
-        """``(n,)`` booleans: d₁/√d < max_distance (Carlini et al. 2023)."""
+        """Copies by distance, ``(n,)`` booleans: d₁/√d < max_distance (Carlini et al. 2023)."""
         return self.distance < self.max_distance
 
     def counts(self, n_reference: int) -> np.ndarray:
-        """``(n_reference,)``: how many of the generated points are copies, by ratio, of each training point."""
+        """How many generated points are copies, by ratio, of each training point: ``(n_reference,)``."""
         return np.bincount(self.nearest[self.by_ratio], minlength=n_reference)
 
 
@@ -57,14 +57,15 @@ def find_copies(
     max_distance: float = 0.1,
     memory_mib: float = 256,
 ) -> Copies:
-    """Which generated points are copies: d₁/d₂ < max_ratio, and d₁/√d < max_distance.
+    """Find the generated points that copy a training point.
 
-    The first is relative to how dense the training set is there; the second is not. A copy of a point that stands twice
-    in the reference would have d₁ = d₂ and count as new, so such a reference is refused.
+    Two criteria: d₁/d₂ < max_ratio, relative to the local density of the training set, and d₁/√d < max_distance, which
+    is absolute. A copy of a duplicated training point would have d₁ = d₂ and count as new, so a reference with
+    duplicates is refused.
 
     Args:
         generated: ``(n, *shape)``, real; n ≥ 1.
-        reference: the training points, each once, ``(m, *shape)``, m ≥ 2.
+        reference: the training points without duplicates, ``(m, *shape)``, m ≥ 2.
         max_ratio: in (0, 1].
         max_distance: > 0, in the units of the points; the default is 5 % of the range of images in [−1, 1].
         memory_mib: bound of the working memory.

@@ -1,7 +1,7 @@
-"""How well scores tell two classes apart: ROC measures, and the intervals that need no resampling.
+"""How well scores separate two classes: AUC and TPR at low FPR, and intervals that need no resampling.
 
 Higher scores mean "positive" (memorized). Everything runs on the host in float64. The two measures work on the
-last axis and keep the others, so that one call evaluates all resamples of a bootstrap.
+last axis and keep the others, so one call evaluates all resamples of a bootstrap.
 """
 
 import math
@@ -38,7 +38,9 @@ class Interval:
 
 
 def auc(scores_pos: ArrayLike, scores_neg: ArrayLike) -> np.ndarray | float:
-    """AUC = P(s⁺ > s⁻) + ½ P(s⁺ = s⁻) over all pairs: the area under the ROC curve (Mann–Whitney U / n⁺n⁻).
+    """Area under the ROC curve: how often a positive scores above a negative.
+
+    AUC = P(s⁺ > s⁻) + ½ P(s⁺ = s⁻) over all pairs (Mann–Whitney U / n⁺n⁻).
 
     Args:
         scores_pos: scores of positives, ``(*batch, n_pos)``, real.
@@ -58,15 +60,17 @@ def auc(scores_pos: ArrayLike, scores_neg: ArrayLike) -> np.ndarray | float:
 
 
 def tpr_at_fpr(scores_pos: ArrayLike, scores_neg: ArrayLike, max_fpr: float = FPR) -> np.ndarray | float:
-    """P(s⁺ > τ) at the smallest τ with (k+1)/(n+1) ≤ max_fpr, where k of the n negatives lie above τ.
+    """True positive rate at a guaranteed false positive rate: the share of positives detected.
 
-    A new negative then exceeds τ with probability at most max_fpr, whatever the law of the scores: k/n ≤ max_fpr would
-    promise it of these n alone. τ is the (k+1)-th largest negative, so that ties count against the detector. Nothing is
-    interpolated.
+    P(s⁺ > τ) at the smallest τ with (k+1)/(n+1) ≤ max_fpr, where k of the n negatives lie above τ.
+
+    A new negative then exceeds τ with probability at most max_fpr, whatever the distribution of the scores; k/n ≤
+    max_fpr would hold for these n alone. τ is the (k+1)-th largest negative, so ties count against the detector. No
+    interpolation.
 
     Args:
         scores_pos: scores of positives, ``(*batch, n_pos)``, real.
-        scores_neg: scores of negatives, ``(*batch, n_neg)``, n_neg ≥ 1/max_fpr: fewer do not tell such a rate.
+        scores_neg: scores of negatives, ``(*batch, n_neg)``, n_neg ≥ 1/max_fpr.
         max_fpr: the false positive rate allowed, in (0, 1].
 
     Returns:
@@ -87,18 +91,20 @@ def tpr_at_fpr(scores_pos: ArrayLike, scores_neg: ArrayLike, max_fpr: float = FP
 
 
 def fewest_negatives(max_fpr: float = FPR) -> int:
-    """⌈1/max_fpr⌉: with fewer negatives no rate of ``max_fpr`` is told."""
+    """The fewest negatives with which a rate of ``max_fpr`` can be measured: ⌈1/max_fpr⌉."""
     return math.ceil(round(1 / max_fpr, 9))
 
 
 def allowed_negatives(n_neg: ArrayLike, max_fpr: float = FPR) -> np.ndarray:
-    """The largest k with (k+1)/(n_neg+1) ≤ max_fpr; −1 where there is none. Integers, of the shape of ``n_neg``."""
-    # rounded, for 0.29 * 100 is 28.999999999999996 in floating point
+    """The largest k with (k+1)/(n_neg+1) ≤ max_fpr; −1 if there is none. Integers, of the shape of ``n_neg``."""
+    # rounded because 0.29 * 100 is 28.999999999999996 in floating point
     return np.floor(np.round(max_fpr * (np.asarray(n_neg) + 1), 9)).astype(int) - 1
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """x̄ ± t_{(1+level)/2, n−1} · sd/√n: Student's interval of the mean of independent values.
+    """Mean of independent values with Student's confidence interval.
+
+    x̄ ± t_{(1+level)/2, n−1} · sd/√n, in the units of the values.
 
     Args:
         values: independent repeats, ``(n,)``, n ≥ 2, real.
@@ -115,7 +121,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def proportion_interval(successes: int, n: int, level: float = 0.95) -> Interval:
-    """successes/n with the exact interval of Clopper and Pearson (1934): coverage is at least ``level``.
+    """A rate with its exact confidence interval (Clopper & Pearson 1934), whose coverage is at least ``level``.
 
     Raises:
         ValueError: n below 1, successes outside 0 … n, or level out of range.
@@ -128,10 +134,10 @@ def proportion_interval(successes: int, n: int, level: float = 0.95) -> Interval
 
 
 def checked_scores(values: ArrayLike, name: str) -> np.ndarray:
-    """``values`` in float64: at least one in the last axis, all finite.
+    """``values`` in float64: at least one on the last axis, all finite.
 
     Raises:
-        ValueError: none, NaN or infinity; it is called ``name``.
+        ValueError: naming ``name``: no scores, NaN or infinity.
     """
     array = np.asarray(values, dtype=np.float64)
     require(array.ndim >= 1 and array.shape[-1] > 0, name, array.shape, "must hold at least one score")
@@ -141,10 +147,10 @@ def checked_scores(values: ArrayLike, name: str) -> np.ndarray:
 
 
 def checked_sample(values: ArrayLike, name: str) -> np.ndarray:
-    """``values`` in float64: a vector of two at least, all finite.
+    """``values`` in float64: a vector of at least two, all finite.
 
     Raises:
-        ValueError: as `checked_scores`, another shape, or fewer.
+        ValueError: as `checked_scores`, another shape, or fewer than two.
     """
     array = checked_scores(values, name)
     require(array.ndim == 1 and array.size >= 2, name, array.shape, "must be a vector of at least two values")
@@ -159,5 +165,5 @@ def _two_classes(pos: ArrayLike, neg: ArrayLike) -> tuple[np.ndarray, np.ndarray
 
 
 def _plain(value: np.ndarray) -> np.ndarray | float:
-    """A float where there is no batch, so that it can be written as JSON."""
+    """A float if there is no batch, so that it can be written as JSON."""
     return float(value) if np.ndim(value) == 0 else value

@@ -1,7 +1,7 @@
-"""Gaussian mixtures in closed form: the ground truth of every experiment, and the perfect memorizer.
+"""Gaussian mixtures with exact density, score and Hessian: ground truth for experiments, and the perfect memorizer.
 
 A mixture noised by x_t = α x₀ + σ ε is a mixture again; with zero covariances it is the empirical distribution of its
-means, whose score is that of a denoiser which has memorized its training data.
+means, and its score is that of a denoiser that has memorized its training data.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _PSD_TOLERANCE = 1e-6
 
 @jax.tree_util.register_pytree_with_keys_class
 class GaussianMixture:
-    """q(x) = Σ_k w_k N(x; μ_k, Σ_k), Σ_k = U_k diag(λ_k) U_kᵀ, for points of any shape.
+    """A Gaussian mixture with exact log-density, score and Hessian, for points of any shape.
 
-    The covariances are kept as eigenvalues and eigenvectors, so that noising, α²Σ + σ²I, touches eigenvalues alone.
+    q(x) = Σ_k w_k N(x; μ_k, Σ_k), Σ_k = U_k diag(λ_k) U_kᵀ; noising, α²Σ + σ²I, changes the eigenvalues alone.
 
     Args:
         weights: ``(K,)``, nonnegative, sum 1.
@@ -40,6 +40,11 @@ class GaussianMixture:
     Raises:
         ValueError: shapes that do not agree, weights that are negative or do not sum to one, covariances that are not
             symmetric positive semi-definite, anything not finite.
+
+    Example:
+        >>> q = GaussianMixture(jnp.ones(2) / 2, jnp.array([[-1.0], [1.0]]), jnp.ones(2) / 4, "spherical")
+        >>> q.log_prob(jnp.zeros(1)), q.score(jnp.zeros(1))
+        >>> GaussianMixture.empirical(jnp.eye(3)).noised(0.8, 0.6).score(jnp.zeros(3))  # the perfect memorizer
     """
 
     weights: Array
@@ -77,16 +82,14 @@ class GaussianMixture:
 
     @classmethod
     def empirical(cls, points: ArrayLike, weights: ArrayLike | None = None) -> GaussianMixture:
-        """q = Σ_k w_k δ(x − x_k): the points as means with zero covariance.
-
-        Noised, its score is that of the perfect memorizer. Without noise it has neither density nor score.
+        """The perfect memorizer of the given points: q = Σ_k w_k δ(x − x_k), means with zero covariance.
 
         Args:
             points: ``(K, *shape)``, K ≥ 1; real, integers become the default float dtype.
             weights: ``(K,)``, nonnegative, sum 1; None for 1/K each.
 
         Returns:
-            The mixture, in the units and the dtype of the points.
+            The mixture, in the units and dtype of the points; density and score exist only after ``noised``.
 
         Raises:
             ValueError: no points or points without an axis of coordinates, a coordinate that is not finite,
@@ -105,7 +108,7 @@ class GaussianMixture:
 
     @property
     def dim(self) -> int:
-        """d, the number of coordinates of a point."""
+        """Number of coordinates of a point, d."""
         return math.prod(self.means.shape[1:])
 
     @property
@@ -115,11 +118,11 @@ class GaussianMixture:
 
     @property
     def n_components(self) -> int:
-        """K."""
+        """Number of components, K."""
         return self.means.shape[0]
 
     def noised(self, alpha: ArrayLike, sigma: ArrayLike) -> GaussianMixture:
-        """The law of α x₀ + σ ε: means αμ_k, covariances α²Σ_k + σ²I. ``alpha`` and ``sigma`` are scalars, data."""
+        """The noised mixture, law of α x₀ + σ ε: means αμ_k, covariances α²Σ_k + σ²I; α, σ scalars."""
         for name, value in (("alpha", alpha), ("sigma", sigma)):
             require_scalar(name, value, lambda v: math.isfinite(v) and v >= 0, "must be a single finite number >= 0")
         alpha, sigma = (jnp.asarray(a, self.means.dtype) for a in (alpha, sigma))
@@ -127,7 +130,7 @@ class GaussianMixture:
         return self._with(self.weights, alpha * self.means, eigenvalues, self.eigenvectors)
 
     def sample(self, key: PRNGKey, n: int) -> Array:
-        """x = μ_k + U_k diag(√λ_k) z, k ~ w, z ~ N(0, I): ``n`` independent points, ``(n, *shape)``.
+        """``n`` independent points ``(n, *shape)``: x = μ_k + U_k diag(√λ_k) z, k ~ w, z ~ N(0, I).
 
         Raises:
             ValueError: n not an integer ≥ 1.
@@ -145,9 +148,9 @@ class GaussianMixture:
         return self.means[k] + z.reshape(n, *self.shape)
 
     def log_prob(self, x: Array) -> Array:
-        """log Σ_k w_k N(x; μ_k, Σ_k) of one point ``(*shape)``: a scalar, in nats.
+        """Log-density of one point ``(*shape)``: log Σ_k w_k N(x; μ_k, Σ_k), a scalar in nats.
 
-        Finite in float32 as long as the value itself can be represented.
+        Finite in float32 whenever the value itself can be represented.
 
         Raises:
             ValueError: x of another shape; a covariance is singular (``noised`` first). Traced values give NaN instead.
@@ -156,9 +159,7 @@ class GaussianMixture:
         return jax.nn.logsumexp(relative) + reference
 
     def score(self, x: Array) -> Array:
-        """∇ log q = Σ_k w_k(x) s_k(x), s_k = −Σ_k⁻¹(x − μ_k), w_k(x) the posterior weight: ``(*shape) -> (*shape)``.
-
-        The weights come from a softmax of log-densities, never of densities.
+        """Score of one point, same shape: ∇ log q = Σ_k w_k(x) s_k(x), s_k = −Σ_k⁻¹(x − μ_k), w_k(x) the posterior.
 
         Raises:
             ValueError: as ``log_prob``.
@@ -167,9 +168,7 @@ class GaussianMixture:
         return (nearest + jax.nn.softmax(relative) @ differences).reshape(self.shape)
 
     def hessian(self, x: Array) -> Array:
-        """∇² log q = Σ_k w_k(x)(−Σ_k⁻¹) + Cov_w[s_k]: ``(*shape) -> (d, d)``, symmetric.
-
-        The covariance is that of the differences s_k − s_r: s sᵀ is never subtracted.
+        """Hessian of log q at one point: Σ_k w_k(x)(−Σ_k⁻¹) + Cov_w[s_k], ``(d, d)``, symmetric.
 
         Raises:
             ValueError: as ``log_prob``.
@@ -187,7 +186,7 @@ class GaussianMixture:
     def _against_nearest(self, x: Array) -> tuple[Array, Array, Array, Array]:
         """Components against the nearest, r: ln(w_k N_k / N_r) ``(K,)``, ln N_r, s_k − s_r ``(K, d)`` and s_r ``(d,)``.
 
-        Far from the data log-densities and scores are huge and nearly equal, so differences are not taken of them. With
+        Far from the data log-densities and scores are huge and nearly equal; subtracting them would cancel. With
         z_k = W_k(x − μ_k), W = Λ^{−1/2}Uᵀ, and g_k = z_k − z_r = (W_k − W_r)(x − μ_r) + W_k(μ_r − μ_k), in which
         components of equal covariance cancel exactly: z_k² − z_r² = g_k·(z_k + z_r), computed in units of c so that
         squares cannot overflow, and s_k − s_r = −W_kᵀg_k − (W_k − W_r)ᵀz_r.
@@ -243,13 +242,13 @@ class GaussianMixture:
         return self
 
     def tree_flatten_with_keys(self) -> tuple[tuple, None]:
-        """Leaves with their names, for JAX."""
+        """Named leaves, for JAX."""
         names = ("weights", "means", "eigenvalues", "eigenvectors")
         return tuple((jax.tree_util.GetAttrKey(n), getattr(self, n)) for n in names), None
 
     @classmethod
     def tree_unflatten(cls, _: None, leaves: tuple) -> GaussianMixture:
-        """The mixture from its leaves, for JAX."""
+        """Rebuild from leaves, for JAX."""
         return cls._with(*leaves)
 
 

@@ -1,4 +1,4 @@
-"""Nearest neighbours by brute force in bounded memory: who is a copy of whom."""
+"""Exact nearest neighbours by brute force, in bounded memory."""
 
 import math
 from collections.abc import Iterator
@@ -10,11 +10,10 @@ from sklearn.neighbors import NearestNeighbors
 
 from plap_jax.typing import require
 
-# ‖x‖² − 2⟨x, y⟩ + ‖y‖² is fast and rounds where points nearly coincide. It only proposes: a few neighbours more
-# than asked for are measured as ‖x − y‖, which decides. Where its rounding could hide a nearer point than those,
-# ‖x − y‖ is taken of all.
+# ‖x‖² − 2⟨x, y⟩ + ‖y‖² is fast but inexact where points nearly coincide, so it only proposes candidates: k plus a few
+# spare ones, which are ranked by ‖x − y‖. Where rounding could have hidden a nearer point, all points are compared.
 SPARE = 4
-# Points that decide where the middle of a block is.
+# Number of points from which the centre of a block is estimated.
 N_FOR_CENTRE = 1000
 
 
@@ -26,21 +25,21 @@ def nearest(
     exclude_self: bool = False,
     memory_mib: float = 256,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """d_ij = ‖query_i − reference_j‖₂: the k smallest of each row, ascending, and their j.
+    """The k nearest reference points of each query, and their distances.
 
-    Distances are those of the difference in float64: a duplicate has distance exactly 0. No nearer point is missed,
-    however far apart the points lie, as long as squared distances stay within float64. Among equal distances the
-    smaller index comes first, but which of more than k + 4 equally far points are given is not promised.
+    d_ij = ‖query_i − reference_j‖₂: the k smallest of each row, ascending, and their j. Exact, from differences in
+    float64: a duplicate has distance exactly 0. Among equal distances the smaller index comes first, but with more
+    than k + 4 equally distant points any k of them may be returned.
 
-    Points are found by the expanded square, fast; the queries for which its rounding error could matter (outliers,
-    points with more than k + 3 duplicates) are compared with every reference point, slower.
+    Candidates are found by the expanded square, which is fast; queries for which its rounding error could matter
+    (outliers, points with more than k + 3 duplicates) are compared with every reference point, which is slower.
 
     Args:
         queries: ``(n, *shape)``, real; points of several axes (images) are compared as vectors.
         reference: ``(m, *shape)``, real.
         k: neighbours per query, 1 ≤ k ≤ m (m − 1 with exclude_self).
-        exclude_self: queries and reference are the same points, and j = i does not count. A duplicate of i
-            elsewhere in the reference does.
+        exclude_self: queries and reference are the same points, and j = i is skipped. A duplicate of i elsewhere in
+            the reference counts.
         memory_mib: bound of the working memory in MiB, beyond the arguments and the result.
 
     Returns:
@@ -54,7 +53,7 @@ def nearest(
     _check(queries, reference, k, exclude_self, memory_mib)
     dim = reference[0].size
     proposed = min(k + exclude_self + SPARE, len(reference))
-    # Float64 throughout; per query the proposed neighbours, their copy in the caller's dtype, and the query twice.
+    # In float64; per query: the candidates, their copy in the caller's dtype, and the query twice.
     budget = memory_mib * 2**20 / 2
     reference_blocks = list(_blocks(len(reference), max(proposed, int(budget / (24 * dim + 16)))))
     query_blocks = list(_blocks(len(queries), max(1, int(budget / (16 * (proposed + 1) * dim)))))
@@ -94,7 +93,7 @@ def nearest(
 
 
 def _may_miss(centred: np.ndarray, furthest: np.ndarray, kth: np.ndarray) -> np.ndarray:
-    """Rows for which a point that was not proposed could be nearer than the k-th that was.
+    """Rows for which a point that is not a candidate could be nearer than the k-th candidate.
 
     The expanded square of x and y is off by at most (d + 8) ε (‖x‖ + ‖y‖)² (sums of d products, norms, the centring and
     the square root); a nearer y has ‖y‖ ≤ ‖x‖ + kth, and an expanded distance of at least ``furthest``.

@@ -32,7 +32,9 @@ from plap_jax.typing import (
 
 
 def p_field(s: Array, p: ArrayLike, eps: ArrayLike = 0.0) -> tuple[Array, Array]:
-    """|s|^{p−2} s, with |s| → (|s|² + eps²)^{1/2}: the vector field whose divergence is Δ_p u.
+    """The vector field whose divergence is the p-Laplacian.
+
+    |s|^{p−2} s, with |s| → (|s|² + eps²)^{1/2}.
 
     Args:
         s: a score ``(d,)``, or a batch ``(*batch, d)``.
@@ -40,8 +42,8 @@ def p_field(s: Array, p: ArrayLike, eps: ArrayLike = 0.0) -> tuple[Array, Array]
         eps: smoothing of the norm, in the units of s.
 
     Returns:
-        The field, of s's shape, and a boolean ``(*batch,)``: where s vanishes exactly while p < 2 and eps = 0, and the
-        field was set to 0, its limit for p > 1 and the middle of its range for p = 1.
+        The field, shaped like s, and booleans ``(*batch,)``: True where s is exactly 0 while p < 2 and eps = 0. There
+        the field is set to 0, its limit for p > 1 and the middle of its range for p = 1.
     """
     s = s.astype(accumulation_dtype(s.dtype))
     p, eps = jnp.asarray(p, s.dtype), jnp.asarray(eps, s.dtype)
@@ -51,7 +53,7 @@ def p_field(s: Array, p: ArrayLike, eps: ArrayLike = 0.0) -> tuple[Array, Array]
 
 
 def safe_norm(s: Array, eps: ArrayLike = 0.0) -> tuple[Array, Array]:
-    """(|s|² + eps²)^{1/2} over the last axis, without overflow or underflow, 1 where it vanishes; and where it does."""
+    """(|s|² + eps²)^{1/2} over the last axis, safe from overflow, 1 where it vanishes; and a mask of where it does."""
     largest = lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(s), axis=-1), jnp.abs(eps)))
     vanishes = largest == 0
     scale = jnp.where(vanishes, 1, largest)
@@ -62,13 +64,15 @@ def safe_norm(s: Array, eps: ArrayLike = 0.0) -> tuple[Array, Array]:
 def p_laplacian(
     score_fn: ScoreFn, x: Array, p: ArrayLike = 1.0, *, chunk: int | None = None, eps: ArrayLike = 0.0
 ) -> Array:
-    """Δ_p u(x) = |s|^{p−2} ( tr J + (p−2) ŝᵀJŝ ), exact, by d + 1 forward-mode products.
+    """The p-Laplacian of log q at one point, exact; negative at maxima of q.
+
+    Δ_p u(x) = |s|^{p−2} ( tr J + (p−2) ŝᵀJŝ ), by d + 1 Jacobian-vector products.
 
     Args:
         score_fn: s = ∇ log q, one point in, same shape out.
         x: the point ``(*shape)``, any shape, floating.
         p: order, ≥ 1; may be traced.
-        chunk: products taken at once at most; None takes as many as ``plap_jax.memory`` allows, all d up to d = 724.
+        chunk: products taken at once, at most; None: set by ``plap_jax.memory``, all d of them up to d = 724.
         eps: |s| → (|s|² + eps²)^{1/2}, in the units of s.
 
     Returns:
@@ -77,6 +81,11 @@ def p_laplacian(
 
     Raises:
         ValueError: p < 1, x not finite or not floating, score of another shape, chunk not a positive integer.
+
+    Example:
+        >>> q = GaussianMixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.ones(1), covariance_type="spherical")
+        >>> p_laplacian(q.score, jnp.array([3.0, 4.0]), 1.0)  # −(d−1)/|x| = −0.2
+        >>> p_laplacian(q.score, jnp.array([3.0, 4.0]), 2.0)  # the Laplacian, −d = −2
     """
     require_order(p)
     require(
@@ -100,9 +109,11 @@ def p_laplacian_estimate(
     n_probes: int,
     eps: ArrayLike = 0.0,
 ) -> Estimate:
-    """Δ_p u(x) with Hutchinson's trace: |s|^{p−2} ( mean of vᵀJv + (p−2) ŝᵀJŝ ), v Rademacher probes.
+    """The p-Laplacian at one point with a stochastic trace: for large d, where the exact one is too slow.
 
-    Cheaper than ``p_laplacian`` where n_probes is much smaller than d. Each probe is an independent unit.
+    Δ_p u(x) with Hutchinson's trace: |s|^{p−2} ( mean of vᵀJv + (p−2) ŝᵀJŝ ), v Rademacher probes.
+
+    Cheaper than ``p_laplacian`` when n_probes is much smaller than d. Each probe is an independent unit.
 
     Args:
         score_fn: as for ``p_laplacian``.
@@ -156,11 +167,11 @@ def _trace(jacobian: Callable[[Array], Array], dim: int, chunk: int, dtype: jnp.
     """tr J = Σ_i e_iᵀJe_i, at most ``chunk`` unit vectors at a time."""
 
     def diagonal(i: Array) -> Array:
-        # One past the end, used to fill the last chunk, gives the zero vector and adds nothing.
+        # An index past the end, which pads the last chunk, gives the zero vector and adds nothing.
         e = jax.nn.one_hot(i, dim, dtype=dtype)
         return e @ jacobian(e)
 
-    # As few chunks as ``chunk`` allows, of one size: filled up to ``chunk`` itself, the last could be mostly in vain.
+    # The fewest chunks, of equal size: chunks of exactly ``chunk`` could leave the last one mostly padding.
     n_chunks = -(-dim // chunk)
     size = -(-dim // n_chunks)
     if n_chunks == 1:

@@ -1,4 +1,4 @@
-"""Map a function of one point over many: batches of one shape, all devices, compiled once."""
+"""Apply a function of one point to many points: in batches, on all devices, compiled once."""
 
 import inspect
 import math
@@ -27,17 +27,18 @@ def map_points(
     batch_size: int = 256,
     progress: Callable[[int, int], None] | bool = False,
 ) -> Any:
-    """out_i = fn(points_i, *args_i) for every i: vmapped in batches, each split over `jax.devices()`.
+    """Apply a function of one point to many points: in batches, on all devices, compiled once.
 
-    The n points are cut into ⌈n/batch_size⌉ batches of one size, so that little is computed in vain; the last is
-    filled up with its last point, and what comes of that is dropped. Calls with the same function and shapes share
-    one compilation: what varies (weights, noise level, radius, p) belongs into a `jax.tree_util.Partial`, whose
-    arrays are data, and not into a fresh lambda, which is another function each time. Under several devices each
-    works through its own points, without communication.
+    out_i = fn(points_i, *args_i), by `vmap` over batches, each split over `jax.devices()`.
+
+    The n points are cut into ⌈n/batch_size⌉ batches of equal size; the last is padded with its last point, and the
+    results of the padding are dropped. Calls with the same function and shapes share one compilation: put what varies
+    (weights, noise level, radius, p) into a `jax.tree_util.Partial`, whose arrays are data, rather than into a new
+    lambda, which compiles each time. With several devices each handles its own points, without communication.
 
     Args:
-        fn: function of one point, ``(*shape), ... -> pytree of arrays``: a `Partial`, a pytree that can be called,
-            a bound method of a pytree, or a function of a module.
+        fn: function of one point, ``(*shape), ... -> pytree of arrays``: a `Partial`, a callable pytree, a bound
+            method of a pytree, or a module-level function.
         points: ``(n, *shape)``, n ≥ 1.
         *args_batched: further arguments, pytrees with leading axis n (keys, captions, noise levels).
         batch_size: points evaluated at a time, over all devices together; rounded up to a multiple of their number.
@@ -48,11 +49,16 @@ def map_points(
 
     Raises:
         ValueError: no points, a coordinate that is not finite, arguments of another length, batch_size below 1.
+
+    Example:
+        >>> q = GaussianMixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.ones(1), "spherical")
+        >>> map_points(q.score, np.ones((1000, 2), np.float32)).shape
+        (1000, 2)
     """
     n = _checked_length(points, args_batched, batch_size)
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
     size = math.ceil(math.ceil(n / math.ceil(n / batch_size)) / mesh.size) * mesh.size
-    # Taken apart once: a network's modules are flattened in Python, which for every batch costs as much as a small one.
+    # Flattened once: doing so for every batch, in Python, costs as much as evaluating a small batch.
     leaves, structure = jax.tree.flatten(jax.device_put(_as_pytree(fn), NamedSharding(mesh, PartitionSpec())))
     split = NamedSharding(mesh, PartitionSpec(AXIS))
 
@@ -68,7 +74,7 @@ def map_points(
     upcoming, ahead, results = iter(starts), deque(), []
     with tqdm(total=n, unit="point", disable=progress is not True) as bar:
         for start in starts:
-            # The devices have the next batches queued while this one is copied to the host.
+            # The next batches are queued on the devices while this one is copied to the host.
             while len(ahead) < QUEUED and (following := next(upcoming, None)) is not None:
                 ahead.append(evaluate(following))
             results.append(jax.tree.map(np.asarray, ahead.popleft()))
@@ -96,14 +102,14 @@ def _evaluate(
 
 
 def _as_pytree(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Anything that can be called, as a pytree whose arrays are data."""
+    """Any callable as a pytree whose arrays are data."""
     if inspect.ismethod(fn):
         return Partial(fn.__func__, fn.__self__)
     return Partial(fn) if jax.tree_util.all_leaves([fn]) else fn
 
 
 def _on_host(array: Any) -> Any:
-    """Arrays as NumPy, whose slices compile nothing; keys have no NumPy form."""
+    """Arrays as NumPy, where slicing does not compile; keys have no NumPy form."""
     return array if jax.dtypes.issubdtype(jnp.result_type(array), jax.dtypes.prng_key) else np.asarray(array)
 
 

@@ -1,4 +1,4 @@
-"""Flux along the generation of an image: how early do the scores point home? (Brokman et al., NeurIPS 2025 workshop)"""
+"""Flux along a generation: how early do the scores agree on one image? (Brokman et al., NeurIPS 2025 workshop)"""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from plap_jax.typing import Array, ArrayLike, Estimate, PRNGKey, one_or_nan, req
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FluxAlong:
-    """κ_p at every step of one generation, noisiest first; ``(N,)`` each, higher = more memorized.
+    """The flux density κ_p at every step of one generation, noisiest first; ``(N,)`` each, higher = more memorized.
 
     Attributes:
-        unconditional: of the score that is told nothing, s_∅.
-        conditional: of the score that is told the prompt, s_c.
+        unconditional: of the unconditional score s_∅.
+        conditional: of the score given the prompt, s_c.
         gap: κ^Δ_p, of s_c − s_∅ = ∇ log q(c | x).
     """
 
@@ -41,11 +41,12 @@ def flux_along(
     directions: Directions = "iid",
     p: ArrayLike = 1.0,
 ) -> FluxAlong:
-    """κ_p(α_t x̂₀(x_t), σ_t√d) = −E_n[ |s|^{p−2} ⟨s, n⟩ ] at the level t of each step, for s = s_∅, s_c, s_c − s_∅.
+    """The flux density at every step of a generation: of the unconditional score, the conditional one, and their gap.
 
-    The centre is the image that the step foresees, noised as the step is: α_t multiplies x̂₀, never x_t, in which α_t
-    stands already, and around which even a perfect memorizer has only κ_1 ≈ 1/√2. The three share their network
-    evaluations, two per direction and step.
+    κ_p(α_t x̂₀(x_t), σ_t√d) = −E_n[ |s|^{p−2} ⟨s, n⟩ ] at the level t of each step, for s = s_∅, s_c, s_c − s_∅.
+
+    The centre is α_t x̂₀, the denoised prediction of the step scaled to its noise level. It is not x_t, around which
+    even a perfect memorizer has only κ_1 ≈ 1/√2. The three share their network evaluations, two per direction and step.
 
     Args:
         diffusion: the model without guidance, whose network takes −1 for "no condition".
@@ -60,7 +61,7 @@ def flux_along(
         Estimates in the units of |s|^{p−1}, dtype of the states, float32 at least.
 
     Raises:
-        ValueError: p < 1, a prompt that is not one integer, directions that do not exist or do not fit n_samples.
+        ValueError: p < 1, a prompt that is not one integer, unknown directions, or an n_samples that does not fit them.
     """
     require_order(p)
     prompt = jnp.asarray(prompt)
@@ -73,7 +74,7 @@ def flux_along(
 
     def scores(x: Array, t: Array) -> Array:
         unconditional, conditional = jax.vmap(diffusion.score, in_axes=(None, None, 0))(x, t, prompts)
-        # Two rows of one batch may be rounded differently: without a prompt the gap is 0 whatever they are.
+        # Two rows of a batch may round differently; without a prompt the gap is exactly 0.
         gap = jnp.where(prompt == NO_CONDITION, 0, conditional - unconditional)
         return jnp.stack([unconditional, conditional, gap])
 
@@ -85,7 +86,7 @@ def flux_along(
         inward = -jnp.sum(field * n.reshape(n_samples, 1, -1).astype(field.dtype), axis=-1)
         return inward, jnp.sum(vanishes, axis=0)
 
-    # One step after the other: a batch of images is parallel enough, and the memory stays that of one step.
+    # Step by step: a batch of images is parallel enough, and memory stays that of one step.
     inward, n_zero = lax.map(at_step, (trajectory.times, trajectory.denoised))
     inward = jnp.moveaxis(inward, 1, 0) * jnp.asarray(one_or_nan(p), inward.dtype)  # (n_samples, N, 3)
     units = jnp.mean(inward.reshape(*vectors.shape[:2], *inward.shape[1:]), axis=1)

@@ -1,6 +1,6 @@
-"""Names shared by the whole library: array aliases, score functions, estimates, and how bad input is refused.
+"""What the whole library shares: array types, score functions, estimates with standard errors, argument checks.
 
-Layer 0: imports nothing of the library.
+Layer 0: imports nothing from the library.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ PRNGKey = jax.Array
 
 
 class ScoreFn(Protocol):
-    """s = ∇ log q at one point: ``(*shape) -> (*shape)``.
+    """A score function: takes one point, returns the gradient of the log-density there.
 
-    Passed into a jitted function, a score function should be a pytree whose arrays are data, so that nothing is
-    compiled again for other values: a network module, or a ``Partial`` such as ``Partial(GaussianMixture.score, q)``.
+    s = ∇ log q, ``(*shape) -> (*shape)``, 1/unit.
+
+    For use inside ``jit`` make it a pytree whose arrays are data, so that new values do not recompile: a network
+    module, or a ``Partial`` such as ``Partial(GaussianMixture.score, q)``.
     """
 
     def __call__(self, x: Array, /) -> Array:
@@ -36,17 +38,18 @@ class ScoreFn(Protocol):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Estimate:
-    """value ± stderr, where stderr = (sample standard deviation of the independent units) / √n_units.
+    """An estimate with its standard error and what it cost.
+
+    value ± stderr, stderr = (sample standard deviation of the independent units) / √n_units.
 
     Attributes:
         value: the estimate, ``(*batch,)``, in the units of the quantity estimated.
         stderr: its standard error, same shape and units.
         nfe: score evaluations spent per point; a Jacobian-vector product counts as one.
         n_units: independent units behind ``stderr`` (single directions, pairs, blocks, replicates).
-        n_zero: directions on which the score vanished exactly while p < 2. They contribute 0.
-        fixed_n_units: whether n_units was set in advance; False for ``adaptive_flux``, which stops by what it has
-            seen. Not traced: estimates of both kinds are different pytrees, and ``dataclasses.replace`` makes them
-            one, to be stacked.
+        n_zero: directions on which the score was exactly 0 while p < 2. They contribute 0.
+        fixed_n_units: whether n_units was set in advance; False for ``adaptive_flux``, whose stopping depends on the
+            data. Static: to stack estimates of both kinds, make it equal with ``dataclasses.replace`` first.
     """
 
     value: Any
@@ -57,7 +60,9 @@ class Estimate:
     fixed_n_units: bool = field(default=True, metadata={"static": True})
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """value ± t_{(1+level)/2, n_units−1} · stderr: Student's interval, computed on the host.
+        """Student's confidence interval, computed on the host.
+
+        value ± t_{(1+level)/2, n_units−1} · stderr.
 
         Args:
             level: coverage, in (0, 1).
@@ -66,7 +71,7 @@ class Estimate:
             Lower and upper ends as NumPy arrays of the shape of ``value``.
 
         Raises:
-            ValueError: level outside (0, 1), or the estimate is still being traced by ``jit``.
+            ValueError: level outside (0, 1), or an estimate that is being traced by ``jit``.
         """
         require(0 < level < 1, "level", level, "must lie in (0, 1)")
         parts = [concrete(a) for a in (self.value, self.stderr, self.n_units)]
@@ -82,22 +87,22 @@ class Estimate:
 
 
 def max_abs(*arrays: Array) -> Array:
-    """The largest |entry| over axis 0 of all arrays, for dividing by it so that squares stay in range.
+    """The largest |entry| over axis 0 of all arrays: divide by it and squares cannot overflow.
 
-    1 where everything is 0 or something is not finite; no gradient passes through it.
+    1 where all entries are 0 or one is not finite; no gradient passes through it.
     """
     found = jnp.max(jnp.stack([jnp.max(jnp.abs(a), axis=0) for a in arrays]), axis=0)
     return jax.lax.stop_gradient(jnp.where((found > 0) & jnp.isfinite(found), found, 1))
 
 
 def safe_sqrt(a: Array) -> Array:
-    """√a with derivative 0 where a = 0, not infinity, which makes NaN of every gradient that passes by."""
+    """√a with derivative 0 at a = 0, where the true one is infinite and would turn gradients into NaN."""
     vanishes = a == 0
     return jnp.where(vanishes, 0, jnp.sqrt(jnp.where(vanishes, 1, a)))
 
 
 def standard_error(units: Array) -> Array:
-    """(sample standard deviation over axis 0) / √n; squares stay in range."""
+    """Standard error of the mean: (sample standard deviation over axis 0) / √n, without overflow."""
     n, scale = units.shape[0], max_abs(units)
     within = units / scale
     return scale * safe_sqrt(jnp.sum((within - jnp.mean(within, axis=0)) ** 2, axis=0) / (n * (n - 1)))
@@ -128,17 +133,17 @@ def concrete(x: ArrayLike) -> np.ndarray | None:
 
 
 def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype in which sums over a point's coordinates are taken: float32 at least, whatever the network's."""
+    """The dtype for sums over coordinates: float32 at least, whatever the network's."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 def at_least_float32(x: ArrayLike) -> Array:
-    """x itself, or in float32 where it is of half precision (float16, bfloat16)."""
+    """x itself, or x in float32 if it is float16 or bfloat16."""
     return jnp.asarray(x, accumulation_dtype(jnp.result_type(x)))
 
 
 def require_scalar(name: str, value: ArrayLike, holds: Callable[[float], bool], allowed: str) -> None:
-    """Refuse an argument that is not one real number, or that is known (not traced) and fails ``holds``.
+    """Refuse an argument that is not one real number, or whose known (not traced) value fails ``holds``.
 
     Raises:
         ValueError: naming the argument.
@@ -160,7 +165,7 @@ def require_order(p: ArrayLike) -> None:
 
 
 def require_ball(x: ArrayLike, radius: ArrayLike, p: ArrayLike) -> None:
-    """Refuse a ball whose centre is no point, whose radius is not positive, or an order p below 1.
+    """Refuse a ball whose centre is not a valid point or whose radius is not positive, or an order p below 1.
 
     Raises:
         ValueError: naming ``x``, ``radius`` or ``p``.
@@ -171,10 +176,10 @@ def require_ball(x: ArrayLike, radius: ArrayLike, p: ArrayLike) -> None:
 
 
 def one_or_nan(p: ArrayLike = 1.0, radius: ArrayLike = 1.0) -> Array | float:
-    """1 where ``require_order`` and ``require_ball`` would take p and radius, NaN elsewhere.
+    """1 where ``require_order`` and ``require_ball`` would accept p and radius, NaN elsewhere.
 
-    A factor for results: traced arguments cannot be refused, and an argument that is NaN does not always reach the
-    result (1^NaN = 1, and a score may ignore its point). Known arguments were refused already and cost nothing.
+    A factor for results: traced arguments cannot be refused, and a NaN argument does not always reach the result
+    (1^NaN = 1, and a score may ignore its point). For known arguments, which are already checked, it is 1.0.
 
     Args:
         p: order.
