@@ -1,4 +1,4 @@
-"""Detectors of memorization, one file each: one signature, higher = more memorized for every one of them."""
+"""Memorization detectors, one file each: all with one signature, and for all of them higher = more memorized."""
 
 from plap_jax.detectors.anisotropy import Anisotropy
 from plap_jax.detectors.ball_average import BallAverage

@@ -1,4 +1,4 @@
-"""Anisotropy: size of the noise gap at the noisiest step and its angle at a low one (Asthana & Belagiannis 2026)."""
+"""Anisotropy: norm of the noise gap at high noise plus its alignment at low noise (Asthana & Belagiannis 2026)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from plap_jax.typing import Array, PRNGKey, at_least_float32, require_point
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Anisotropy(Detector):
-    """‖Δ(x, t_max)‖₂/√d + w cos(ε̂(x, t), Δ(x, t)), Δ = ε̂(· | c) − ε̂, x the query's noise at both times.
+    """How much the prompt changes the predicted noise at high noise, plus how parallel the change is at low noise.
 
-    Asthana & Belagiannis (ICLR 2026, arXiv 2601.20642): where log q is isotropic, as at high noise, the size of the
-    gap tells; at low noise it is whether the gap points where the score without prompt points. No step of generation
-    is taken: the very noise is fed as x_t at the low level too, where it is no x_t that the network was trained on.
-    Under VP its size is right at every level; under VE and EDM it is σ(t_max)/σ times too large.
+    ‖Δ(x, t_max)‖₂/√d + w cos(ε̂(x, t), Δ(x, t)), Δ = ε̂(· | c) − ε̂, x the query's noise at both times.
 
-    Their two weights are γ₁ and γ₂ for the unscaled norm: w = γ₂/(γ₁√d) here, with no unit and independent of the size
-    of the image. Choose w and the level on a validation split, never on the labels that are reported.
+    Asthana & Belagiannis (ICLR 2026, arXiv 2601.20642): where log q is isotropic, as at high noise, the norm of the gap
+    is informative; at low noise, whether it is parallel to the unconditional score. Nothing is generated: the initial
+    noise is the input at the low level too, although the network was not trained on such x_t. Under VP it has the right
+    norm at every level; under VE and EDM it is σ(t_max)/σ times too large.
+
+    Their weights γ₁ and γ₂ apply to the unscaled norm: w = γ₂/(γ₁√d) here, with no unit and independent of image size.
+    Choose w and the level on a validation split, never on the labels that are reported.
 
     Where Δ or ε̂ vanishes exactly at the low level, the cosine is 0.
 
@@ -46,12 +48,12 @@ class Anisotropy(Detector):
         unconditional, conditional = both_scores(model, x, schedule.t_max, query.prompt)
         size = schedule.sigma(schedule.t_max).astype(x.dtype) * norm(conditional - unconditional) / math.sqrt(x.size)
         unconditional, conditional = both_scores(model, x, schedule.time_at(self.sigma_low), query.prompt)
-        # Of scores: both signs change, and σ falls out.
+        # From scores: both signs flip and σ cancels.
         return size + self.weight * _cosine(unconditional, conditional - unconditional)
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """As of every detector."""
+        """See ``Detector``."""
         return (self.sigma_low,)
 
     def nfe(self, dim: int) -> int:

@@ -1,4 +1,4 @@
-"""The p-Laplacian averaged over the noise ball by its volume: what the flux through the shell is by its boundary."""
+"""The p-Laplacian averaged over the noise ball, from points inside it; ``FluxDensity`` uses its boundary."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from plap_jax.typing import Array, PRNGKey
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class BallAverage(Detector):
-    """−(1/|B|) ∫_B Δ_p u, B the ball of radius r = σ√d around αx₀, by uniform points of it (Brokman et al., SSVM 2025).
+    """Minus the p-Laplacian averaged over the noise ball, from points inside the ball.
 
-    Of the same expectation as (d/r) κ_p = (√d/σ) κ_p (``FluxDensity``) for d + p > 2, at d times the cost for a point:
-    it is here to be compared with it. Its variance is infinite around critical points if p ≤ 2 − d/2. In high dimension
-    almost all of the volume lies at the shell. With a prompt, s is the score given it.
+    −(1/|B|) ∫_B Δ_p u, B the ball of radius r = σ√d around αx₀, by uniform points of it (Brokman et al., SSVM 2025).
+
+    Equal in expectation to (d/r) κ_p = (√d/σ) κ_p (``FluxDensity``) for d + p > 2, at about d times the cost per point;
+    included for comparison. Its variance is infinite around critical points if p ≤ 2 − d/2. In high dimension almost
+    all of the volume lies near the shell. With a prompt, s is the conditional score.
 
     Args:
         sigma: noise level, > 0, within the schedule.
@@ -43,5 +45,5 @@ class BallAverage(Detector):
         return -volume(score, centre, radius=radius, p=self.p, key=key, n_samples=self.n_samples).value
 
     def nfe(self, dim: int) -> int:
-        """For each point the score, and two for each of d + 1 Jacobian-vector products."""
+        """Per point, the score and two for each of d + 1 Jacobian-vector products."""
         return self.n_samples * (1 + 2 * (dim + 1))

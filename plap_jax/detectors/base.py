@@ -1,4 +1,4 @@
-"""What every detector shares: one signature, what it needs, what it costs, and one direction for all."""
+"""What all detectors share: one signature, declared needs and cost, and higher = more memorized."""
 
 from __future__ import annotations
 
@@ -26,16 +26,15 @@ NEEDS: tuple[Need, ...] = get_args(Need)
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Query:
-    """What is known about one image, or with a leading axis n about many.
+    """What is known about one image, or about n images with a leading axis n.
 
-    Images and noise may be of half precision: all detectors compute in float32 at least (``Diffusion``).
+    Images and noise may be half precision: all detectors compute in float32 at least (``Diffusion``).
 
     Attributes:
-        image: ``(*shape)``, the clean image, generated or not; None where it is not known (not generated yet).
-        prompt: the condition that the network is told, an integer; −1 or None: not known, and the network is told
-            nothing.
-        noise: x at t_max ``(*shape)`` from which the image is generated, as of ``plap_jax.sampling.initial_point``.
-        guidance: g of classifier-free guidance with which it is generated; no unit.
+        image: ``(*shape)``, the clean image, real or generated; None if unknown (not generated yet).
+        prompt: the condition given to the network, an integer; −1 or None: unknown, the network runs unconditionally.
+        noise: x at t_max ``(*shape)`` from which the image is generated, as from ``plap_jax.sampling.initial_point``.
+        guidance: scale g of classifier-free guidance in its generation; no unit.
     """
 
     image: Array | None = None
@@ -45,13 +44,13 @@ class Query:
 
 
 class Detector(ABC):
-    """A statistic of one query, **higher = more memorized** for all inputs alike; see ``scores``.
+    """A memorization score for images, **higher = more memorized** whatever the detector; see ``scores``.
 
-    A frozen dataclass, registered with JAX: noise levels are data, so that another one compiles nothing again. It
-    declares what it needs, whether it uses a prompt that it does not need, and what it costs.
+    A frozen dataclass registered with JAX: noise levels are data, so that a new level does not recompile. It declares
+    what it needs, whether it can use a prompt, and what it costs.
 
-    To JAX's comparison of structures two dataclasses of equal fields are the same: hand a detector to ``scores`` or
-    ``map_points``, which tell classes apart, or close over it, but do not pass several kinds through one ``jit``.
+    JAX takes two dataclasses with equal fields for the same structure. Use ``scores`` or ``map_points``, which
+    distinguish classes, or close over the detector; do not pass detectors of several classes through one ``jit``.
     """
 
     needs: ClassVar[frozenset[Need]]
@@ -59,17 +58,17 @@ class Detector(ABC):
 
     @abstractmethod
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
-        """The statistic of one query, a scalar, float32 at least.
+        """The score of one query, a scalar, float32 at least.
 
         Args:
-            model: whose network takes −1 (or None) for "no condition".
-            query: with all that ``needs`` names.
+            model: network and schedule; the network takes −1 (or None) for "no condition".
+            query: with every field that ``needs`` names.
             key: randomness; the same key gives all images the same directions or noise, which makes them comparable.
         """
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The noise levels at which the network is asked, of those that are parameters."""
+        """The noise levels among the parameters, at which the network is evaluated."""
         return (self.sigma,) if hasattr(self, "sigma") else ()
 
     def check(self, schedule: Schedule) -> None:
@@ -83,7 +82,7 @@ class Detector(ABC):
 
     @abstractmethod
     def nfe(self, dim: int) -> int:
-        """Network evaluations for one image of ``dim`` coordinates; a Jacobian-vector product counts as two."""
+        """Network evaluations per image of ``dim`` coordinates; a Jacobian-vector product counts as two."""
 
     def scores(
         self,
@@ -94,25 +93,30 @@ class Detector(ABC):
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | bool = False,
     ) -> np.ndarray:
-        """The statistic of n queries, ``(n,)``.
+        """The memorization scores of n queries, ``(n,)``; higher = more memorized.
 
         Args:
             model: as for ``statistic``.
             queries: fields with leading axis n, except guidance, which may be one number for all. Fields that the
                 detector does not use may be None.
             key: one for all queries.
-            batch_size: queries at a time; None takes as many as ``plap_jax.memory`` allows: about 4,096 evaluations of
-                small images, in inverse proportion to d from d = 256 on.
+            batch_size: queries at a time; None: set by ``plap_jax.memory``, about 4,096 evaluations of small images
+                at once and, from d = 256 on, inversely proportional to d.
             progress: as in ``plap_jax.parallel.map_points``.
 
         Raises:
-            ValueError: something that the detector needs is missing, fields of different length, or a statistic that
-                is not finite.
+            ValueError: a field that the detector needs is missing, fields of different length, or a score that is not
+                finite.
+
+        Example:
+            >>> model = Diffusion(ResidualMLP((2,), rngs=nnx.Rngs(0)), VPLinear(), conditioning="log_snr")
+            >>> FluxDensity(sigma=0.5).scores(model, Query(image=jnp.zeros((5, 2))), key=jax.random.key(0)).shape
+            (5,)
         """
         queries, n = self._checked(queries)
         floating = queries.image is None or jnp.issubdtype(jnp.result_type(queries.image), jnp.floating)
         require(floating, "queries.image", jnp.result_type(queries.image), "must be of a floating dtype, in [-1, 1]")
-        self.check(model.schedule)  # refused here: in the statistic noise levels are traced
+        self.check(model.schedule)  # here, because in the statistic noise levels are traced
         shape = np.shape(queries.noise if queries.image is None else queries.image)[1:]
         dim = math.prod(shape)
         size = batch_size or points_at_once(dim, self.nfe(dim))
@@ -121,7 +125,7 @@ class Detector(ABC):
         return self._finite(found)
 
     def _checked(self, queries: Query) -> tuple[Query, int]:
-        """Only what this detector uses, each with leading axis n."""
+        """Only the fields this detector uses, each with leading axis n."""
         fields = {"image": queries.image, "prompt": queries.prompt, "noise": queries.noise}
         for name, value in fields.items():
             needed = f"is needed by {type(self).__name__}"
@@ -157,10 +161,12 @@ def _statistic(detector: Detector, model: Diffusion, key: PRNGKey, index: Array,
 
 
 def gap_at(model: Diffusion, t: ArrayLike, prompt: ArrayLike) -> Partial:
-    """x ↦ s(x, t | prompt) − s(x, t) = ∇ log q_t(prompt | x): the gap score, a pytree; two evaluations.
+    """The gap between conditional and unconditional score, as a function of the point; two evaluations each.
+
+    x ↦ s(x, t | prompt) − s(x, t) = ∇ log q_t(prompt | x), a pytree.
 
     Args:
-        model: whose network takes −1 for "no condition".
+        model: network and schedule; the network takes −1 for "no condition".
         t: time, may be traced.
         prompt: an integer; −1 gives a gap of exactly 0.
     """
@@ -168,7 +174,7 @@ def gap_at(model: Diffusion, t: ArrayLike, prompt: ArrayLike) -> Partial:
 
 
 def both_scores(model: Diffusion, x: Array, t: ArrayLike, prompt: ArrayLike) -> tuple[Array, Array]:
-    """(s(x, t), s(x, t | prompt)), ``(*shape)`` each."""
+    """Unconditional and conditional score, (s(x, t), s(x, t | prompt)), ``(*shape)`` each."""
     prompts = jnp.stack([jnp.full_like(jnp.asarray(prompt), NO_CONDITION), jnp.asarray(prompt)])
     unconditional, conditional = jax.vmap(model.score, in_axes=(None, None, 0))(x, t, prompts)
     return unconditional, conditional

@@ -1,4 +1,4 @@
-"""Copy ratio: how much nearer the nearest training image is than the next. An oracle, which sees the training data."""
+"""Copy ratio: distance to the nearest training image over that to the second nearest. An oracle: sees training data."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ from plap_jax.typing import Array, ArrayLike, PRNGKey, at_least_float32
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class CopyRatio(Detector):
-    """−d₁/d₂ ∈ [−1, 0], distances to the nearest and second nearest training image (Yoon et al. 2023).
+    """Whether an image is a copy of a training image, from the training data itself: an oracle.
 
-    An upper reference for generated images, not a competitor: where the labels are made of the same ratio it is the
-    label. It asks no network and ignores the model, the key and the prompt.
+    −d₁/d₂ ∈ [−1, 0], distances to the nearest and second nearest training image (Yoon et al. 2023).
+
+    An upper reference for generated images, not a competitor: if labels come from the same ratio it equals the label.
+    It does not use the network, the key or the prompt.
 
     Args:
-        reference: the training images, each once, ``(m, *shape)``, m ≥ 2, in the units of the queries.
+        reference: the training images without duplicates, ``(m, *shape)``, m ≥ 2, in the units of the queries.
     """
 
     reference: ArrayLike
     needs: ClassVar[frozenset[Need]] = frozenset({"image", "training data"})
 
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
-        """−d₁/d₂ of one image; ``scores`` is for many."""
+        """−d₁/d₂ of one image; for many use ``scores``."""
         image, reference = at_least_float32(query.image), jnp.asarray(self.reference)
         at_once = min(len(reference), evaluations_at_once(image.size))
         distances = jax.lax.map(lambda one: norm(one.astype(image.dtype) - image), reference, batch_size=at_once)
         first, second = -jax.lax.top_k(-distances, 2)[0]
-        # Negated: a copy has the low ratio.
+        # Negated: a copy has a low ratio.
         return -first / second
 
     def scores(
@@ -50,7 +52,7 @@ class CopyRatio(Detector):
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | bool = False,
     ) -> np.ndarray:
-        """The same of n images, ``(n,)`` float64, on the host in blocks of its own: ``batch_size`` is not used.
+        """−d₁/d₂ of n images, ``(n,)`` float64, on the host; ``batch_size`` is not used.
 
         Raises:
             ValueError: no images, images of another shape than the reference, or a reference that holds fewer than two

@@ -1,4 +1,4 @@
-"""Denoising loss: what the network was trained to make small (Carlini et al., USENIX Security 2023)."""
+"""Denoising loss: the training loss at the image (Carlini et al., USENIX Security 2023)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from plap_jax.typing import Array, PRNGKey, at_least_float32, require, require_p
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DenoisingLoss(Detector):
-    """−E_ε ‖ε − ε̂(αx₀ + σε)‖²/d, ε ~ N(0, I), by a mean over draws (Carlini et al. 2023, arXiv 2301.13188).
+    """Minus the training loss at the image, averaged over noise draws.
 
-    In [−1, 0] on average over the data, for exact scores: 0 where the noise is found completely, as around a memorized
-    image. For N(μ, Σ), C = α²Σ + σ²I: −( tr(α²ΣC⁻¹)² + α²σ² ‖C⁻¹(x₀ − μ)‖² )/d. With a prompt, ε̂ is that given it.
+    −E_ε ‖ε − ε̂(αx₀ + σε)‖²/d, ε ~ N(0, I), (Carlini et al. 2023, arXiv 2301.13188).
+
+    For exact scores its mean over the data lies in [−1, 0]: 0 where the noise is predicted perfectly, as around a
+    memorized image. For N(μ, Σ), C = α²Σ + σ²I: −( tr(α²ΣC⁻¹)² + α²σ² ‖C⁻¹(x₀ − μ)‖² )/d. With a prompt
+    ε̂ is conditional.
 
     Args:
         sigma: noise level, > 0, within the schedule.
@@ -40,13 +43,13 @@ class DenoisingLoss(Detector):
         """Minus a mean square, no unit."""
         require_point(query.image)
         t = model.schedule.time_at(self.sigma)
-        image = at_least_float32(query.image)  # the same draws for images of any precision
+        image = at_least_float32(query.image)  # the same draws whatever the precision of the images
 
         def loss(noise: Array) -> Array:
             return jnp.mean((noise - model.eps(model.noised(image, t, noise), t, query.prompt)) ** 2)
 
         noise = jax.random.normal(key, (self.n_samples, *image.shape), image.dtype)
-        # Negated: what is memorized is denoised with little error.
+        # Negated: memorized images have a small loss.
         return -jnp.mean(jax.vmap(loss)(noise))
 
     def nfe(self, dim: int) -> int:

@@ -18,15 +18,17 @@ from plap_jax.typing import Array, PRNGKey, at_least_float32, require, require_p
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DSMGap(Detector):
-    """‖ε̂(x_2, t_2 | c) − ε̂(x_1, t_1 | c)‖₂², x_1 the query's noise, x_2 one DDIM step from it (2026).
+    """How much the predicted noise changes over the first step of generation.
 
-    Known as the condition-free DSM gap: ε̂ without the prompt is never asked. So there is no guidance in the step,
-    whatever the query's.
+    ‖ε̂(x_2, t_2 | c) − ε̂(x_1, t_1 | c)‖₂², x_1 the query's noise, x_2 one DDIM step from it (2026).
 
-    **High when memorized is what is published, and is not what exact scores give.** For data N(μ, v I) behind the
-    prompt, V = α²v + σ², the change is (x_1 − α_1μ) α_2 v (α_1σ_2 − α_2σ_1)/(V_1 V_2): 0 for one image, v = 0, to
-    which the path is straight, and growing with v as long as α²v < σ². Whatever is found in trained networks is
-    another effect. The statistic is returned as published: a low value is no evidence against memorization.
+    Known as the condition-free DSM gap: the unconditional ε̂ is never evaluated, so the step has no guidance, whatever
+    the query's.
+
+    **The published sign, high when memorized, is not what exact scores give.** If the images of a prompt are N(μ, vI),
+    V = α²v + σ², the change is (x_1 − α_1μ) α_2 v (α_1σ_2 − α_2σ_1)/(V_1 V_2): 0 for a single image, v = 0, whose path
+    is straight, and growing with v as long as α²v < σ². What trained networks show is another effect. The statistic is
+    returned as published: a low value is no evidence against memorization.
 
     Args:
         n_steps: n ≥ 2, steps of the sampler, which fix t_2; only the first is taken.

@@ -1,4 +1,4 @@
-"""κ_p: mean inward flux density through the noise shell (Brokman et al., SSVM 2025)."""
+"""Flux density κ_p through the noise shell around an image (Brokman et al., SSVM 2025)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from plap_jax.typing import Array, PRNGKey
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FluxDensity(Detector):
-    """κ_p = −E_n[ |s|^{p−2} ⟨s, n⟩ ] at αx₀ + σ√d n, n uniform on the sphere (Brokman et al., SSVM 2025).
+    """How strongly the score points back at the image from all around it: flux density through its noise shell.
 
-    κ_1 is the mean cosine between the predicted noise and n: near 1 where the score points home from everywhere, as
-    around a memorized image. With a prompt, s is the score given it.
+    κ_p = −E_n[ |s|^{p−2} ⟨s, n⟩ ] at αx₀ + σ√d n, n uniform on the sphere (Brokman et al., SSVM 2025).
+
+    κ_1 is the mean cosine between the predicted noise and n: near 1 where the score points back at the image from
+    everywhere, as around a memorized image. With a prompt, s is the conditional score.
 
     Args:
         sigma: noise level, > 0, within the schedule.
-        p: order, ≥ 1.
         n_samples: directions, one evaluation each.
+        p: order, ≥ 1.
         directions: as for ``plap_jax.flux``.
     """
 

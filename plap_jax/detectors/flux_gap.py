@@ -1,4 +1,4 @@
-"""κ^Δ: the flux of the gap between the scores with and without the prompt (Brokman et al., NeurIPS 2025 workshop)."""
+"""κ^Δ: the flux of the gap between conditional and unconditional score (Brokman et al., NeurIPS 2025 workshop)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from plap_jax.typing import Array, PRNGKey
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FluxGap(Detector):
-    """κ^Δ_p = −E_n[ |Δ|^{p−2} ⟨Δ, n⟩ ], Δ = s(· | c) − s = ∇ log q(c | ·), at αx₀ + σ√d n.
+    """Flux density of the gap between conditional and unconditional score: whether the prompt pulls towards this image.
 
-    A prompt with one image behind it is the more likely the nearer one is to that image: the gap points home. Where a
-    gap is exactly 0 its direction contributes 0 (``plap_jax.flux``).
+    κ^Δ_p = −E_n[ |Δ|^{p−2} ⟨Δ, n⟩ ], Δ = s(· | c) − s = ∇ log q(c | ·), at αx₀ + σ√d n.
+
+    If a prompt belongs to one image, it becomes more likely towards that image, and the gap points at it. A direction
+    whose gap is exactly 0 contributes 0 (``plap_jax.flux``).
 
     Args:
         sigma: noise level, > 0, within the schedule.
-        p: order, ≥ 1.
         n_samples: directions, two evaluations each.
+        p: order, ≥ 1.
         directions: as for ``plap_jax.flux``.
     """
 

@@ -18,18 +18,20 @@ from plap_jax.typing import Array, PRNGKey, at_least_float32
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ManifoldBias(Detector):
-    """E_u ⟨ε̂/‖ε̂‖, a u − b ε̂ + c √d x₀/‖x₀‖⟩ / √d at αx₀ + σu, u uniform on the sphere of radius √d.
+    """The manifold-bias criterion for generated images, in pixel space: curvature, gradient and bias terms.
+
+    E_u ⟨ε̂/‖ε̂‖, a u − b ε̂ + c √d x₀/‖x₀‖⟩ / √d at αx₀ + σu, u uniform on the sphere of radius √d.
 
     = a κ_1 − b E‖ε̂‖/√d + c E cos(ε̂, x₀): curvature, gradient and bias (Brokman, Giloni, Hofman, Vainshtein, Kojima,
-    Gilboa, ICLR 2025), who tell generated images from real ones by it. They compare embeddings of decoded latents, at
-    1 % of the time and with a caption written for the image; here all is in the space of the data.
+    Gilboa, ICLR 2025). They use it to detect generated images, on embeddings of decoded latents, at 1 % of the time and
+    with a caption written for the image; here everything is in the space of the data.
 
     **The curvature term is κ_1 itself.** Their −(1/|B|) ∫_B ∇·(s/|s|) over the ball of radius σ√d is (√d/σ) κ_1, and
-    the estimator, ⟨ε̂/‖ε̂‖, u⟩ over spherical noise, is √d κ_1 on our own shell: for images of one size an increasing
-    map of ``FluxDensity(p=1)``, direction for direction. So (a, b, c) = (1, 0, 0) is no other detector, and the
-    default is their whole criterion, a = b = c = 1.
+    the estimator, ⟨ε̂/‖ε̂‖, u⟩ over spherical noise, is √d κ_1 on our shell: for images of one size a multiple of
+    ``FluxDensity(p=1)``, direction for direction. So (a, b, c) = (1, 0, 0) is not a new detector; the default is their
+    full criterion, a = b = c = 1.
 
-    The sign is theirs, high on a model's own images, and is not changed, though nothing says that it is right for
+    The sign is theirs, high on a model's own images. Nothing guarantees that it suits
     memorization: with the exact score of a k-dimensional subspace the first two terms cancel, both √(1−k/d) for large
     d, and around a perfectly memorized image both are 1.
 
@@ -69,6 +71,6 @@ class ManifoldBias(Detector):
 
 
 def _cosine(a: Array, b: Array) -> Array:
-    """Of rows; 0 where one of them is exactly 0 and has no direction, as in ``plap_jax.flux``."""
+    """Cosine of rows; 0 where one of them is exactly 0, as in ``plap_jax.flux``."""
     size = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
     return jnp.sum(a * b, axis=-1) / jnp.where(size == 0, 1, size)

@@ -1,4 +1,4 @@
-"""Noise-gap norm: how far the prompt moves the predicted noise on the way of generation (Wen et al., ICLR 2024)."""
+"""Noise-gap norm: how much the prompt changes the predicted noise during generation (Wen et al., ICLR 2024)."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from plap_jax.typing import Array, PRNGKey, at_least_float32, require, require_p
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class NoiseGapNorm(Detector):
-    """mean_{i ≤ k} ‖ε̂(x_i, t_i | c) − ε̂(x_i, t_i)‖₂, x_1, …, x_k the first points of a guided DDIM of n steps.
+    """How much the prompt changes the predicted noise, averaged over the first steps of a generation.
+
+    mean_{i ≤ k} ‖ε̂(x_i, t_i | c) − ε̂(x_i, t_i)‖₂, x_1, …, x_k the first points of a guided DDIM of n steps.
 
     Wen et al. (ICLR 2024, arXiv 2407.21720). The points are those of ``DDIM(n_steps)`` from the query's noise under
-    the query's guidance, η = 0. A prompt behind which there is one image pulls towards it from any noise. With exact
-    scores that holds against wider data of the same mean; where prompts differ in their means too, or in how often
-    they occur, so does the gap, and once only the prompt's own image is near it is 0 again: one image is then not
-    higher than a cloud. Guidance changes the points, so that values at different guidance are not comparable.
+    the query's guidance, η = 0. A prompt with a single image pulls towards it from any noise. With exact scores such
+    a prompt has the larger gap if the alternative is wider data of the same mean. The gap also depends on the mean and
+    the frequency of a prompt, and it returns to 0 once the prompt's own image is the only one near: a single image
+    need not score above a cluster. Values at different guidance are not comparable, since guidance changes the points.
 
-    No division by √d: images of different size are not comparable either.
+    Not divided by √d: images of different size are not comparable either.
 
     Args:
         n_steps: n ≥ 1, steps of the sampler, which fix the times.
-        first: k in [1, n], the steps that are taken and averaged; None for all. The others are not run.
+        first: k in [1, n], the steps to run and average; None for all.
     """
 
     n_steps: int = field(default=50, metadata={"static": True})
@@ -38,7 +40,7 @@ class NoiseGapNorm(Detector):
     needs: ClassVar[frozenset[Need]] = frozenset({"prompt", "noise"})
 
     def __post_init__(self) -> None:
-        DDIM(self.n_steps)  # refuses what is no number of steps
+        DDIM(self.n_steps)  # refuses an invalid number of steps
         few = self.first is None or (isinstance(self.first, Integral) and 1 <= self.first <= self.n_steps)
         require(few, "first", self.first, f"must be an integer in [1, n_steps={self.n_steps}], or None")
 
@@ -57,17 +59,17 @@ class NoiseGapNorm(Detector):
             alpha, sigma = (level(t).astype(dtype) for level in (schedule.alpha, schedule.sigma))
             unconditional, conditional = both_scores(model, x, t, query.prompt)
             gap = conditional - unconditional
-            # Not DDIM.trajectory: it keeps the guided prediction alone, and the gap would cost two evaluations more.
+            # Not DDIM.trajectory: it keeps only the guided prediction, so the gap would cost two more evaluations.
             score = unconditional + guidance * gap
             x0, eps = (convert(score, x, alpha, sigma, "score", kind) for kind in ("x0", "eps"))
             return model.noised(x0, following, eps), sigma * norm(gap)
 
-        # The last step leads nowhere.
+        # The result of the last step is not used.
         _, norms = jax.lax.scan(step, start, (times, jnp.append(times[1:], times[-1])))
         return jnp.mean(norms)
 
     def nfe(self, dim: int) -> int:
-        """Two for each step taken, of which the sampler's are the same."""
+        """Two per step, shared with the sampler."""
         return 2 * self._taken
 
     @property

@@ -1,4 +1,4 @@
-"""Normal bundle: dimension of the space that noised scores leave out (Stanczuk et al., ICML 2024)."""
+"""Normal bundle: intrinsic dimension from the rank of nearby scores (Stanczuk et al., ICML 2024)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from plap_jax.diffusion import Diffusion
 from plap_jax.memory import NUMBERS, evaluations_at_once
 from plap_jax.typing import Array, ArrayLike, PRNGKey, accumulation_dtype, at_least_float32, require, require_point
 
-# Numbers of the n × d and d × d matrices of several images that the host holds at a time: 256 MiB in float32.
+# Entries of the n × d and d × d matrices that the host holds at a time, over several images: 256 MiB in float32.
 HOST_NUMBERS = 2**26
 # The largest d, whose matrix alone is 1 GiB in float32.
 LARGEST = 2**14
@@ -26,23 +26,25 @@ LARGEST = 2**14
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class NormalBundle(Detector):
-    """−( d − #{i : ς_i large} ), ς_i singular values of the n × d matrix of σ s(αx₀ + σε_j)/√n, ε_j ~ N(0, I).
+    """Minus the local intrinsic dimension at the image, from the rank of the scores around it.
 
-    Scores around a point of a manifold span its normal space; the rest is its dimension (Stanczuk et al., ICML 2024;
-    for memorization Ross et al., ICLR 2025). σs = −ε̂ is the noise predicted, so that the ς have a scale of their own:
-    where noise is removed completely they lie in 1 ± √(d/n), that is [½, 3/2] for n = 4d, and along the manifold
-    near 0. Large is ς > threshold, by default halfway to the lower edge.
+    −( d − #{i : ς_i large} ), ς_i singular values of the n × d matrix of σ s(αx₀ + σε_j)/√n, ε_j ~ N(0, I).
 
-    The rule as published, ``threshold=None``, cuts at the largest drop ς_i − ς_{i+1}, i < d. It ignores the scale: it
-    never finds dimension 0, that of a memorized image, for which it cuts somewhere within the noise; and where s has a
-    mean, as off the centre, the drop after the first value is the largest and the answer is d − 1.
+    Scores around a point of a manifold span its normal space; the remaining dimensions are the manifold's (Stanczuk et
+    al., ICML 2024; for memorization Ross et al., ICLR 2025). σs = −ε̂ is the predicted noise, so ς has an absolute
+    scale: 1 ± √(d/n), that is [½, 3/2] for n = 4d, in directions where noise is removed completely, and near 0 along
+    the manifold. Large means ς > threshold, by default halfway to the lower edge.
 
-    An integer: ties are many, and an AUC must count them half.
+    The published rule, ``threshold=None``, cuts at the largest drop ς_i − ς_{i+1}, i < d. It ignores the scale: it
+    never finds dimension 0, that of a memorized image, but cuts somewhere within the noise; and where s has a nonzero
+    mean, as off the centre, the first drop is the largest and the answer is d − 1.
+
+    The result is an integer, so ties are frequent and an AUC must count them half.
 
     Args:
         sigma: noise level, > 0, within the schedule.
-        n_samples: noised points, one evaluation each, ≥ d; None takes 4d. Where they are more than
-            ``plap_jax.memory`` allows at a time, rounded up to whole chunks.
+        n_samples: noised points, one evaluation each, ≥ d; None: 4d. Rounded up to whole chunks if there are more than
+            ``plap_jax.memory`` allows at a time.
         threshold: smallest large singular value, > 0, no unit; None for the largest drop.
     """
 
@@ -56,7 +58,7 @@ class NormalBundle(Detector):
         """Minus the dimension, an integer as a float; no unit. Under ``jit`` on several CPU devices use ``scores``.
 
         Raises:
-            ValueError: d² above 2²⁰, more numbers than a device is to hold at a time; ``scores`` holds them on the
+            ValueError: d² above 2²⁰, more than a device should hold at a time; ``scores`` holds the matrix on the
                 host.
         """
         require_point(query.image)
@@ -82,13 +84,13 @@ class NormalBundle(Detector):
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | bool = False,
     ) -> np.ndarray:
-        """As of every detector. Devices hold a chunk of the noised points; the d × d matrix is summed on the host.
+        """As ``Detector.scores``. Devices hold a chunk of the noised points; the host sums the d × d matrix.
 
         Raises:
-            ValueError: as of every detector; d above 16,384, whose matrix would exceed 1 GiB.
+            ValueError: as ``Detector.scores``, or d above 16,384, whose matrix would exceed 1 GiB.
         """
-        # Also since, within the program that evaluates the network, LAPACK and matrix products of two CPU devices can
-        # wait for each other for ever.
+        # On the host also because LAPACK and matrix products of two CPU devices can deadlock within the program that
+        # evaluates the network.
         queries, n = self._checked(queries)
         dim = math.prod(np.shape(queries.image)[1:])
         allowed = f"must be <= {LARGEST}: singular values of d coordinates take a matrix of d × d numbers"
@@ -114,17 +116,17 @@ class NormalBundle(Detector):
         return math.prod(_chunks(self.n_samples, dim))
 
     def rows(self, chunk: ArrayLike) -> Detector:
-        """Rows of the n × d matrix, one chunk of them: what ``scores`` evaluates at a time."""
+        """One chunk of rows of the n × d matrix, which ``scores`` evaluates at a time."""
         return _Rows(self.sigma, chunk, self.n_samples)
 
     def _rule(self, eigenvalues: Any) -> Any:
-        """#large − d from ascending eigenvalues ``(..., d)``, of NumPy or JAX: negated, as a point is dimension 0."""
-        # Squared, small values lose digits, but only those below 1e-3: far from where the decision is.
+        """#large − d from ascending eigenvalues ``(..., d)``, NumPy or JAX; negated: a point has dimension 0."""
+        # Squaring costs digits only below 1e-3, far from the threshold.
         values = eigenvalues.clip(0)[..., ::-1] ** 0.5
         dim = values.shape[-1]
         if self.threshold is not None:
             return (values > self.threshold).sum(axis=-1) - dim
-        # One value has no drop, and is then all there is.
+        # A single value has no drop and counts as large.
         drops = values[..., :-1] - values[..., 1:] if dim > 1 else values
         return drops.argmax(axis=-1) + 1 - dim
 
@@ -132,7 +134,7 @@ class NormalBundle(Detector):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Rows(Detector):
-    """One chunk of the n × d matrix, ``(size, d)``: in the form of a detector, to be evaluated like one."""
+    """One chunk of the n × d matrix, ``(size, d)``, in the form of a detector so that it is evaluated like one."""
 
     sigma: float
     chunk: ArrayLike
@@ -157,11 +159,11 @@ class _Rows(Detector):
         return _chunks(self.n_samples, dim)[1]
 
     def _finite(self, found: np.ndarray) -> np.ndarray:
-        return found  # judged by image, in NormalBundle
+        return found  # checked per image, in NormalBundle
 
 
 def _chunks(n_samples: int | None, dim: int) -> tuple[int, int]:
-    """How many chunks of how many noised points."""
+    """Number of chunks, and noised points per chunk."""
     n = 4 * dim if n_samples is None else n_samples
     require(n >= dim, "n_samples", n_samples, f"must be None or at least d={dim}: fewer do not span the space")
     n_chunks = -(-n // evaluations_at_once(dim))

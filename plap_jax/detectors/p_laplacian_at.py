@@ -1,4 +1,4 @@
-"""The p-Laplacian at the image itself: the operator without its ball average."""
+"""The p-Laplacian at the image itself, without a ball average."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from plap_jax.typing import Array, PRNGKey
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PLaplacianAt(Detector):
-    """−Δ_p u(αx₀) = −|s|^{p−2} ( tr J + (p−2) ŝᵀJŝ ), u = log q_t, exact; |s|² → |s|² + (smoothing · √d/σ)².
+    """Minus the p-Laplacian of the log-density at the image itself, without a ball average.
+
+    −Δ_p u(αx₀) = −|s|^{p−2} ( tr J + (p−2) ŝᵀJŝ ), u = log q_t, exact; |s|² → |s|² + (smoothing · √d/σ)².
 
     At p = 1, (d−1) × the mean curvature of the level set of q through αx₀, positive around a maximum. At an exact
-    maximum it is infinite for p < 2, and a memorized image is one. √d/σ is the size of s where noise is removed
-    completely; a network knows ε̂ to no better than about 10⁻³ of that, so that the direction of a smaller s says
-    nothing. The smoothing makes a memorized image the largest value that there is, (d/σ²) (smoothing √d/σ)^{p−2}, in
-    place of ∞. With a prompt, s is the score given it.
+    maximum, such as a memorized image, it is infinite for p < 2. √d/σ is the norm of s where noise is removed
+    completely; networks know ε̂ to about 10⁻³ of that at best, so the direction of a smaller s is meaningless. With the
+    smoothing a memorized image has the largest possible value, (d/σ²) (smoothing √d/σ)^{p−2}, instead of ∞. With a
+    prompt, s is the conditional score.
 
     Args:
         sigma: noise level, > 0, within the schedule.
         p: order, ≥ 1.
-        smoothing: in units of √d/σ; 0 for none, and then a memorized image may be refused as infinite.
+        smoothing: in units of √d/σ; with 0, none, a memorized image may be refused as infinite.
     """
 
     sigma: float

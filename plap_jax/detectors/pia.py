@@ -1,4 +1,4 @@
-"""PIA: whether the noise predicted for an image is predicted again once added (Kong et al., ICLR 2024)."""
+"""PIA: whether the network recovers the noise it predicted itself, once that is added (Kong et al., ICLR 2024)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from plap_jax.typing import Array, PRNGKey, require_point
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PIA(Detector):
-    """−‖ε₀ − ε̂(αx₀ + σε₀, t)‖₄⁴, ε₀ = ε̂(x₀, t₀), t₀ the smallest time of the schedule (Kong et al., ICLR 2024).
+    """Minus the error of predicting the network's own noise again, once it has been added to the image.
 
-    For a member the path from x₀ along ε₀ is one on which the network was trained: it finds ε₀ again. The input at t₀
-    is x₀ itself, as published. ε₀ is not rescaled (the variant named PIAN does so).
+    −‖ε₀ − ε̂(αx₀ + σε₀, t)‖₄⁴, ε₀ = ε̂(x₀, t₀), t₀ the smallest time of the schedule (Kong et al., ICLR 2024).
+
+    The network was trained on paths from a member x₀, so it recovers ε₀ there. The input at t₀ is x₀ itself, as
+    published. ε₀ is not rescaled (the variant PIAN rescales it).
 
     Args:
         sigma: noise level of t, > 0, within the schedule and above its smallest.

@@ -1,4 +1,4 @@
-"""Score norm: how steep log q is where the image lies; one evaluation, and a baseline to beat."""
+"""Score norm: how steep log q is at the image; one evaluation, the baseline to beat."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from plap_jax.typing import Array, PRNGKey, require_point
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ScoreNorm(Detector):
-    """−‖s(αx₀)‖₂, no noise added: 0 at a mode.
+    """Minus the norm of the score at the image: 0 at a mode.
+
+    −‖s(αx₀)‖₂, no noise added.
 
     For N(μ, Σ): −α ‖(α²Σ + σ²I)⁻¹(x₀ − μ)‖. A memorized image is a mode, but not every mode is one: the mean of wide
-    data scores as high. With a prompt, s is the score given it.
+    data scores just as high. With a prompt, s is the conditional score.
 
     Args:
         sigma: noise level, > 0, within the schedule.
@@ -33,7 +35,7 @@ class ScoreNorm(Detector):
         require_point(query.image)
         t = model.schedule.time_at(self.sigma)
         centre, _ = model.ball(query.image, t)
-        # Negated: the score vanishes at what is memorized.
+        # Negated: the score vanishes at a memorized image.
         return -norm(model.score(centre, t, query.prompt))
 
     def nfe(self, dim: int) -> int:

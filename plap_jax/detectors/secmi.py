@@ -17,17 +17,19 @@ from plap_jax.typing import Array, ArrayLike, PRNGKey, at_least_float32, require
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SecMI(Detector):
-    """−‖x̃ − x_t‖²: x_t by n DDIM steps up from x₀, x̃ by one more step up and one back (Duan et al., ICML 2023).
+    """Minus the error of one deterministic DDIM step up in noise and back.
 
-    A DDIM step from t to s, in either direction, is x_s = α_s x̂₀(x_t, t) + σ_s ε̂(x_t, t). It is undone exactly where
-    ε̂ does not change along it, as for a member that is memorized.
+    −‖x̃ − x_t‖²: x_t by n DDIM steps up from x₀, x̃ by one more step up and one back (Duan et al., ICML 2023).
 
-    The n + 1 steps up are equal in the schedule's own time, from its smallest, whose point is x₀ itself, past the t of
-    sigma. On a discrete schedule they are rounded to whole steps, and the last is of one step at least.
+    A DDIM step from t to s, in either direction, is x_s = α_s x̂₀(x_t, t) + σ_s ε̂(x_t, t). The step back
+    undoes it exactly if ε̂ is constant along it, as for a memorized member.
+
+    The n + 1 steps up are equal in the schedule's own time, from its smallest, where the point is x₀ itself, to one
+    step beyond the t of sigma. On a discrete schedule they are rounded to whole steps, the last one to at least one.
 
     Args:
-        sigma: noise level of t, > 0, within the schedule and so that the step above it is.
-        n_steps: n ≥ 1, evaluations on the way up to t.
+        sigma: noise level of t, > 0; t and the step above it must lie within the schedule.
+        n_steps: n ≥ 1, steps up to t, one evaluation each.
     """
 
     sigma: float
@@ -65,15 +67,15 @@ class SecMI(Detector):
             gap = (t - schedule.t_min) / self.n_steps
             times = schedule.t_min + jnp.round(share * (t - schedule.t_min)).astype(t.dtype)
             return times, t + jnp.maximum(1, jnp.round(gap)).astype(t.dtype)
-        # The last is t itself, not t up to rounding.
+        # So that the last is exactly t.
         return schedule.t_min * (1 - share) + t * share, t + (t - schedule.t_min) / self.n_steps
 
     def check(self, schedule: Schedule) -> None:
-        """As of every detector; and a sigma too near the top of the schedule for a step above it."""
+        """As ``Detector.check``; also refuses a sigma too near the top of the schedule for a step above it."""
         super().check(schedule)
         above: ArrayLike = self.times(schedule)[1]
         allowed = f"leaves no room for the step above it in {schedule.name}; lower it or take more n_steps"
-        # Rounding of t must not refuse what the schedule itself would take.
+        # Tolerates rounding of t, as the schedule itself does.
         require(float(above) <= schedule.t_max * (1 + 1e-6), "sigma", self.sigma, allowed)
 
     def nfe(self, dim: int) -> int:

@@ -1,4 +1,4 @@
-"""Sharpness: the curvature that the prompt adds, along the way it pulls (Jeon et al., ICML 2025)."""
+"""Sharpness: the curvature that the prompt adds, in the direction it pulls (Jeon et al., ICML 2025)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from plap_jax.typing import Array, PRNGKey, at_least_float32, require_point
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Sharpness(Detector):
-    """‖J_Δ Δ‖₂, Δ = s(· | c) − s, J_Δ = ∇Δ = J_{s_c} − J_s, at the query's noise.
+    """The curvature that the prompt adds at the initial noise, in the direction in which it pulls.
+
+    ‖J_Δ Δ‖₂, Δ = s(· | c) − s, J_Δ = ∇Δ = J_{s_c} − J_s, at the query's noise.
 
     Jeon et al. (ICML 2025, arXiv 2412.04140). Larger than ‖Δ‖ alone where Δ lies in directions that the prompt makes
     sharp. The product is one forward-mode derivative of the gap; no Hessian is formed.
 
     Args:
-        sigma: noise level that the network is told, > 0, within the schedule; None for that of t_max, to which the
-            noise belongs. The noise is not rescaled.
+        sigma: noise level given to the network, > 0, within the schedule; None for that of t_max, the level of the
+            noise. The noise is not rescaled.
     """
 
     sigma: float | None = None
@@ -35,14 +37,14 @@ class Sharpness(Detector):
         t = model.schedule.t_max if self.sigma is None else model.schedule.time_at(self.sigma)
         gap, product = jax.linearize(gap_at(model, t, query.prompt), at_least_float32(query.noise))
         size = norm(gap)
-        # Of the direction: the product with a long Δ leaves the range of a float16 network.
+        # The product with the unit vector: with a large Δ it would overflow in a float16 network.
         return size * norm(product(gap / jnp.where(size == 0, 1, size)))
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """As of every detector."""
+        """See ``Detector``."""
         return () if self.sigma is None else (self.sigma,)
 
     def nfe(self, dim: int) -> int:
-        """Two scores, with whose linearization the product shares its values, and two Jacobian-vector products."""
+        """Two scores, and two Jacobian-vector products that share the linearization."""
         return 2 + 2 * 2

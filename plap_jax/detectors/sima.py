@@ -1,4 +1,4 @@
-"""SimA: the size of the noise that is predicted where there is none (Rao et al. 2025)."""
+"""SimA: the norm of the noise predicted for a clean image (Rao et al. 2025)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from plap_jax.typing import Array, PRNGKey, require_point
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SimA(Detector):
-    """−‖ε̂(x₀, t)‖₄⁴, x₀ itself taken for x_t (Rao et al. 2025).
+    """Minus the size of the noise that the network predicts for the clean image.
+
+    −‖ε̂(x₀, t)‖₄⁴, with x₀ itself as x_t (Rao et al. 2025).
 
     The score is small near a mode. x₀ is not scaled by α, as published: under a variance-preserving schedule the mode
     lies at αx₀, and ‖(1−α)x₀/σ‖₄⁴ remains even for a perfect memorizer; it is small where σ is (1−α ≈ σ²/2).
@@ -33,7 +35,7 @@ class SimA(Detector):
         """Minus a sum of fourth powers, no unit. The key is not used."""
         require_point(query.image)
         t = model.schedule.time_at(self.sigma)
-        # Negated: there is little to remove from what is memorized.
+        # Negated: a memorized image has little to remove.
         return -quartic(model.eps(query.image, t, query.prompt))
 
     def nfe(self, dim: int) -> int:
