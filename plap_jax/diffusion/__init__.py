@@ -1,4 +1,4 @@
-"""Noise schedules, the one place where ε, x₀, v and score are converted, and networks with their schedule."""
+"""Noise schedules, conversions between ε, x₀, v and score, and networks paired with their schedule."""
 
 from plap_jax.diffusion.conversion import PREDICTIONS, Prediction, convert, training_target
 from plap_jax.diffusion.exploding import EDM, VE

@@ -1,4 +1,4 @@
-"""ε ↔ x₀ ↔ v ↔ score at x_t = α x₀ + σ ε. No other module of the library converts one into another."""
+"""Conversions between ε, x₀, v and score at x_t = α x₀ + σ ε; no other module of the library converts them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from plap_jax.typing import Array, ArrayLike, require
 Prediction = Literal["eps", "x0", "v", "score"]
 PREDICTIONS = get_args(Prediction)
 
-# Each pair has a formula of its own: by way of a third quantity x₀ ↔ v would divide by α or σ and cancel
-# digits. a = α, s = σ, n = α² + σ².
+# One formula per pair: going through a third quantity, x₀ ↔ v would divide by α or σ and cancel digits.
+# a = α, s = σ, n = α² + σ².
 _FORMULAS = {
     ("eps", "x0"): lambda eps, x, a, s, n: (x - s * eps) / a,
     ("eps", "v"): lambda eps, x, a, s, n: (n * eps - s * x) / a,
@@ -24,7 +24,9 @@ _FORMULAS = {
 def convert(
     value: Array, x_t: Array, alpha: ArrayLike, sigma: ArrayLike, source: Prediction, target: Prediction
 ) -> Array:
-    """x_t = α x₀ + σ ε, v = α ε − σ x₀, score = −ε/σ: the ``target`` that belongs to a ``source`` at x_t.
+    """Convert one kind of prediction at x_t into another: noise, clean point, v, or score.
+
+    x_t = α x₀ + σ ε, v = α ε − σ x₀, score = −ε/σ.
 
     α² + σ² need not be 1: ε = (σ x_t + α v)/(α²+σ²), x₀ = (α x_t − σ v)/(α²+σ²).
 
@@ -53,7 +55,9 @@ def convert(
 
 
 def training_target(x0: Array, noise: Array, alpha: ArrayLike, sigma: ArrayLike, prediction: Prediction) -> Array:
-    """What a network of this ``prediction`` regresses on: ε, x₀, α ε − σ x₀, or −ε/σ.
+    """What a network with this ``prediction`` is trained to predict.
+
+    ε, x₀, v = α ε − σ x₀, or the score −ε/σ.
 
     Args:
         x0: the clean point, ``(*shape)``.

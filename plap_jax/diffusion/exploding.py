@@ -21,7 +21,9 @@ def _check_sigma_range(low: float, high: float) -> None:
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class VE(Schedule):
-    """α = 1, σ(t) = σ_min (σ_max/σ_min)^t, t in [0, 1] (Song et al. 2021, eq. 30).
+    """Variance-exploding noise schedule.
+
+    α = 1, σ(t) = σ_min (σ_max/σ_min)^t, t in [0, 1] (Song et al. 2021, eq. 30).
 
     Args:
         sigma_min, sigma_max: 0 < σ_min < σ_max, in the units of the data.
@@ -61,7 +63,9 @@ class VE(Schedule):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class EDM(Schedule):
-    """α = 1, σ(t) = t in [σ_min, σ_max]; training times log-normal (Karras et al. 2022, table 1).
+    """Noise schedule of EDM, in which time is the noise level itself.
+
+    α = 1, σ(t) = t in [σ_min, σ_max]; training times log-normal (Karras et al. 2022, table 1).
 
     Args:
         sigma_min, sigma_max: 0 < σ_min < σ_max, in the units of the data.

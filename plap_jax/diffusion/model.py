@@ -20,15 +20,16 @@ Conditioning = Literal["time", "log_snr"]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Diffusion:
-    """x_t = α(t) x₀ + σ(t) ε and a network that predicts ε, x₀, v = α ε − σ x₀ or the score from x_t.
+    """A network paired with its noise schedule: predicted noise, score and denoised point at any noise level.
 
-    A pytree: the network and ``data_std`` are data, the rest is static. All methods take one point; ``vmap``
-    them, or use ``plap_jax.parallel``.
+    x_t = α(t) x₀ + σ(t) ε, and the network predicts ε, x₀, v = α ε − σ x₀ or the score from x_t.
 
-    **float16 and bfloat16 end here.** Points may be of half precision, and so may what the network returns: both are
-    taken to float32 before anything is computed of them, and every result is float32 at least. At σ = .03 a difference
-    x_t − α x̂₀ taken in bfloat16 has lost its noise. So the network is handed x in float32; one that computes in half
-    precision casts it by itself.
+    A pytree: the network and ``data_std`` are data, the rest is static. All methods take one point; use ``vmap`` or
+    ``plap_jax.map_points`` for many.
+
+    **Half precision.** Points and network outputs may be float16 or bfloat16; both are cast to float32 first, and every
+    result is float32 at least: at σ = 0.03 a difference x_t − α x̂₀ taken in bfloat16 has lost its noise. The network
+    therefore receives x in float32; one that computes in half precision casts it itself.
 
     Args:
         network: a callable pytree ``(x, level, condition=None) -> prediction``; x and prediction
@@ -37,11 +38,16 @@ class Diffusion:
         prediction: what the network returns: "eps", "x0", "v" or "score".
         data_std: standard deviation of one coordinate of the data, or None. When given, the network sees
             x_t / √(α² data_std² + σ²), which has unit variance at every level.
-        conditioning: the level the network is told: "time", t itself, or "log_snr", log(α²/σ²), which means
-            the same under every schedule.
+        conditioning: how the network receives the noise level: "time", t itself, or "log_snr", log(α²/σ²), which
+            means the same under every schedule.
 
     Raises:
         ValueError: an unknown prediction or conditioning, or data_std not > 0.
+
+    Example:
+        >>> model = Diffusion(lambda x, t, condition=None: x, VPLinear(), prediction="eps")
+        >>> model.score(jnp.ones(2), 0.5)  # −ε̂/σ
+        >>> flux(model.score_at(0.5), jnp.ones(2), radius=0.1, key=jax.random.key(0))
     """
 
     network: Any
@@ -59,12 +65,12 @@ class Diffusion:
             require(good, "data_std", self.data_std, "must be finite and > 0, or None")
 
     def output(self, x: Array, t: ArrayLike, condition: Any = None) -> Array:
-        """The network's own prediction at x_t = ``x``: input scaled, level as the network expects it.
+        """The network's raw prediction at x_t = ``x``, given scaled input and level as it expects them.
 
         Args:
             x: the noised point, ``(*shape)``.
             t: time, a scalar; an integer step on a discrete schedule.
-            condition: handed to the network.
+            condition: passed to the network.
 
         Returns:
             ``(*shape)``, the dtype of ``x``, float32 at least; NaN where t is traced and outside the schedule.
@@ -83,7 +89,7 @@ class Diffusion:
         return value.astype(x.dtype) * jnp.asarray(self.schedule.one_or_nan(t), x.dtype)
 
     def predict(self, x: Array, t: ArrayLike, condition: Any = None, target: Prediction = "eps") -> Array:
-        """The ``target`` ("eps", "x0", "v" or "score") at x_t = ``x``, from whatever the network predicts.
+        """The ``target`` ("eps", "x0", "v" or "score") at x_t = ``x``, whatever the network itself predicts.
 
         Arguments, dtypes and errors as in ``output``; units and signs as in ``convert``.
         """
@@ -93,19 +99,19 @@ class Diffusion:
         return convert(value, x, alpha, sigma, self.prediction, target)
 
     def eps(self, x: Array, t: ArrayLike, condition: Any = None) -> Array:
-        """ε̂(x, t) = E[ε | x_t = x]: the predicted noise, ``(*shape)``, no unit."""
+        """The predicted noise ε̂(x, t) = E[ε | x_t = x], ``(*shape)``, no unit."""
         return self.predict(x, t, condition, "eps")
 
     def score(self, x: Array, t: ArrayLike, condition: Any = None) -> Array:
-        """s(x, t) = ∇ log q_t(x) = −ε̂/σ: points uphill, ``(*shape)``, 1/unit."""
+        """The score s(x, t) = ∇ log q_t(x) = −ε̂/σ, ``(*shape)``, 1/unit; points towards higher density."""
         return self.predict(x, t, condition, "score")
 
     def denoise(self, x: Array, t: ArrayLike, condition: Any = None) -> Array:
-        """x̂₀(x, t) = E[x₀ | x_t = x] = (x − σ ε̂)/α: the denoised point, ``(*shape)``."""
+        """The denoised point x̂₀(x, t) = E[x₀ | x_t = x] = (x − σ ε̂)/α, ``(*shape)``."""
         return self.predict(x, t, condition, "x0")
 
     def score_at(self, t: ArrayLike, condition: Any = None) -> Partial:
-        """x ↦ s(x, t): a score function for the estimators, as a pytree whose arrays, t included, are data.
+        """The score at time t as a function of the point, x ↦ s(x, t): a pytree for the estimators, t included as data.
 
         Raises:
             ValueError: t (known, not traced) outside the schedule.
@@ -113,7 +119,7 @@ class Diffusion:
         return Partial(_score_at, self, self._time(t), condition)
 
     def eps_at(self, t: ArrayLike, condition: Any = None) -> Partial:
-        """x ↦ ε̂(x, t) = −σ s(x, t), as ``score_at``.
+        """The predicted noise at time t as a function of the point, x ↦ ε̂(x, t) = −σ s(x, t); as ``score_at``.
 
         Raises:
             ValueError: t (known, not traced) outside the schedule.
@@ -121,7 +127,7 @@ class Diffusion:
         return Partial(_eps_at, self, self._time(t), condition)
 
     def ball(self, x0: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """(α x₀, σ √d): centre and radius of the shell on which the noised x₀ concentrates.
+        """Centre and radius, (α x₀, σ √d), of the shell on which the noised x₀ concentrates.
 
         Args:
             x0: a clean point, ``(*shape)``, d = prod(shape).
@@ -138,13 +144,13 @@ class Diffusion:
         return alpha * x0, sigma * math.sqrt(x0.size)
 
     def noised(self, x0: Array, t: ArrayLike, noise: Array) -> Array:
-        """x_t = α x₀ + σ ε, ``(*shape)``, float32 at least; times as in ``output``."""
+        """The noised point x_t = α x₀ + σ ε, ``(*shape)``, float32 at least; times as in ``output``."""
         x0, noise = at_least_float32(x0), at_least_float32(noise)
         alpha, sigma = self._checked_level(t, x0.dtype)
         return alpha * x0 + sigma * noise
 
     def target(self, x0: Array, t: ArrayLike, noise: Array) -> Array:
-        """What the network should have predicted at x_t = α x₀ + σ ε, ``(*shape)``; else as ``noised``."""
+        """What the network should predict at x_t = α x₀ + σ ε, ``(*shape)``; otherwise as ``noised``."""
         x0, noise = at_least_float32(x0), at_least_float32(noise)
         alpha, sigma = self._checked_level(t, x0.dtype)
         wanted = training_target(x0, noise, alpha, sigma, self.prediction)
@@ -165,7 +171,7 @@ class Diffusion:
         return x / jnp.sqrt((alpha * self.data_std) ** 2 + sigma**2).astype(x.dtype)
 
     def _time(self, t: ArrayLike) -> Array:
-        """t as data of one dtype, so that nothing compiles again; a traced fraction of a step becomes −1: NaN."""
+        """t as an array of fixed dtype, to avoid recompiling; a traced fraction of a step becomes −1, hence NaN."""
         self.schedule.check_time(t)
         if self.schedule.discrete:
             whole = jnp.asarray(t, jnp.int32)

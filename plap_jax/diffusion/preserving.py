@@ -18,7 +18,9 @@ from plap_jax.typing import Array, ArrayLike, require
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class VPLinear(Schedule):
-    """log α = −t²(β₁−β₀)/4 − tβ₀/2, σ² = 1 − α², t in [t_min, 1] (Song et al. 2021, eq. 33).
+    """Variance-preserving noise schedule with linear β.
+
+    log α = −t²(β₁−β₀)/4 − tβ₀/2, σ² = 1 − α², t in [t_min, 1] (Song et al. 2021, eq. 33).
 
     Args:
         beta_min, beta_max: β₀ and β₁, 0 < β₀ ≤ β₁.
@@ -65,7 +67,9 @@ class VPLinear(Schedule):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class VPCosine(Schedule):
-    """α = cos(a(t))/cos(a(0)), a(t) = (π/2)(t+s)/(1+s), σ² = 1 − α² (Nichol & Dhariwal 2021, eq. 17).
+    """Variance-preserving cosine noise schedule.
+
+    α = cos(a(t))/cos(a(0)), a(t) = (π/2)(t+s)/(1+s), σ² = 1 − α² (Nichol & Dhariwal 2021, eq. 17).
 
     Args:
         s: offset, ≥ 0.
@@ -116,7 +120,9 @@ class VPCosine(Schedule):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class DiscreteVP(Schedule):
-    """α_t² = Π_{i≤t} (1 − β_i), σ² = 1 − α², steps t = 0, …, T−1 (Ho et al. 2020, eq. 4, counted from 0).
+    """Variance-preserving noise schedule of DDPM: a table of β, one per step.
+
+    α_t² = Π_{i≤t} (1 − β_i), σ² = 1 − α², steps t = 0, …, T−1 (Ho et al. 2020, eq. 4, counted from 0).
 
     Args:
         betas: T numbers in (0, 1). The table is built in float64 whatever the dtype of later computations.
@@ -134,7 +140,7 @@ class DiscreteVP(Schedule):
         require(betas.ndim == 1 and betas.size > 0, "betas", self.betas, "must be a non-empty list")
         outside = betas[~((betas > 0) & (betas < 1))]
         require(outside.size == 0, "betas", outside[:1], "every beta must lie in (0, 1)")
-        # any sequence is welcome; a tuple has a hash
+        # accepts any sequence; a tuple is hashable
         object.__setattr__(self, "betas", tuple(betas.tolist()))
 
     @classmethod

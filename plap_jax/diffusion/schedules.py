@@ -1,4 +1,4 @@
-"""Noise schedules x_t = α(t) x₀ + σ(t) ε: what all of them promise.
+"""The interface of all noise schedules x_t = α(t) x₀ + σ(t) ε.
 
 Frozen, hashable objects, static under ``jit``; t is data.
 """
@@ -25,7 +25,9 @@ def floating(a: ArrayLike) -> Array:
 
 
 class Schedule(ABC):
-    """α(t), σ(t) for t in [t_min, t_max], σ strictly increasing. All functions are elementwise in t.
+    """A noise schedule: how much signal and noise a point has at time t.
+
+    α(t), σ(t) for t in [t_min, t_max], σ strictly increasing. All functions are elementwise in t.
 
     Results have the dtype of t (the default float for integers and Python numbers).
     """
@@ -35,7 +37,7 @@ class Schedule(ABC):
     @property
     @abstractmethod
     def t_min(self) -> float:
-        """The smallest time with noise worth a score, inclusive."""
+        """The smallest time, inclusive."""
 
     @property
     @abstractmethod
@@ -59,7 +61,7 @@ class Schedule(ABC):
         """The inverse of ``sigma``, unchecked."""
 
     def time_at(self, sigma: ArrayLike) -> Array:
-        """t with σ(t) = sigma: the inverse of ``sigma``; on a discrete schedule the step of the nearest σ.
+        """The time at which the noise level is ``sigma``; on a discrete schedule the step with the nearest σ.
 
         Args:
             sigma: noise levels, any shape.
@@ -99,7 +101,7 @@ class Schedule(ABC):
             require(whole, "t", t, f"must be a whole step of {self.name}")
 
     def one_or_nan(self, t: ArrayLike) -> Array | float:
-        """1 where ``check_time`` would take t, NaN elsewhere: a factor for results, since traced times pass it."""
+        """1 where ``check_time`` would accept t, NaN elsewhere: a factor for results, for traced times."""
         if concrete(t) is not None:
             return 1.0  # checked already
         fits = self._within(t)
@@ -108,7 +110,7 @@ class Schedule(ABC):
         return jnp.where(fits, 1.0, jnp.nan)
 
     def _within(self, t: Array | np.ndarray) -> Array | np.ndarray:
-        # t_min may have been rounded to float32 on its way
+        # t_min may have been rounded to float32
         return (t >= self.t_min * (1 - 1e-6)) & (t <= self.t_max * (1 + 1e-6))
 
     @property

@@ -1,6 +1,6 @@
-"""Trained models as a ``Diffusion``: a diffusers folder, a checkpoint of this library, or a function of one's own.
+"""Load trained models: a diffusers folder, a checkpoint of this library, or your own function.
 
-Nothing of PyTorch is imported before a folder is loaded.
+PyTorch is imported only when a diffusers folder is loaded.
 """
 
 from plap_jax.pretrained.checkpoint import load_checkpoint

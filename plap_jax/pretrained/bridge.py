@@ -1,4 +1,4 @@
-"""PyTorch modules as JAX functions of their weights. Imports PyTorch: only loaded when a folder is."""
+"""PyTorch modules as JAX functions of their weights. Imports PyTorch, so it is loaded with the first folder only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CLASSES = {
     "AutoencoderKL": diffusers.AutoencoderKL,
     "CLIPTextModel": transformers.CLIPTextModel,
 }
-# Tracing swaps the weights of the one module for traced ones, and torchax keeps state of its own.
+# Tracing swaps the module's weights for traced ones, and torchax keeps global state.
 _TRACING = threading.RLock()
 
 
@@ -78,9 +78,9 @@ class _Forward(torch.nn.Module):
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A module without weights, and which of its methods is meant: what stays the same while weights change.
+    """A module without weights and one of its methods: the static part of ``TorchModule``.
 
-    Equal where class, config and method are: two folders of one architecture share what JAX traced and compiled.
+    Equal if class, config and method are, so two folders with the same architecture share compilations.
     """
 
     class_name: str
@@ -95,7 +95,7 @@ class Skeleton:
 class TorchModule:
     """A PyTorch module as a pytree: y = f(weights, inputs), under ``jit``, ``vmap``, ``jvp`` and ``grad``.
 
-    PyTorch's code runs once for a kind of inputs, whatever is mapped or differentiated over it.
+    PyTorch code runs once per input signature, at tracing; the compiled function does not call it.
 
     Args:
         weights: name → array.
@@ -106,13 +106,13 @@ class TorchModule:
     skeleton: Skeleton = field(metadata={"static": True})
 
     def __call__(self, *inputs: Array) -> Array:
-        """Inputs and output as PyTorch has them. Floats of more than one axis are cast to the dtype of the weights."""
+        """Inputs and output as PyTorch has them. Floats with several axes are cast to the dtype of the weights."""
         cast = [x.astype(self.skeleton.dtype) if _is_field(x) else x for x in inputs]
         return _apply(self.weights, cast, skeleton=self.skeleton)
 
 
 def _is_field(x: Array) -> bool:
-    """Not a timestep, which the networks take in float32 whatever their dtype: float16 ends at integers of 2,048."""
+    """False for timesteps, which networks take in float32 whatever their dtype: float16 is exact only up to 2,048."""
     return x.ndim > 1 and jnp.issubdtype(x.dtype, jnp.floating)
 
 
@@ -121,7 +121,7 @@ def _apply(weights: dict[str, Array], inputs: Sequence[Array], *, skeleton: Skel
     env = torchax.default_env()
     forward = _Forward(skeleton.module, skeleton.method)
     with _TRACING, warnings.catch_warnings():
-        # PyTorch's code asks for integers of 64 bits, of which JAX keeps 32.
+        # PyTorch code asks for 64-bit integers; JAX uses 32 bits.
         warnings.filterwarnings("ignore", "Explicitly requested dtype.*int64", UserWarning)
         weights = {f"module.{name}": env.j2t_iso(weight) for name, weight in weights.items()}
         with env:
@@ -132,10 +132,10 @@ def _apply(weights: dict[str, Array], inputs: Sequence[Array], *, skeleton: Skel
 def load_model(
     model: Model, *, methods: Sequence[str], dtype: str, variant: str | None
 ) -> tuple[list[TorchModule], Any]:
-    """The methods of one network of a folder, and its complete config.
+    """Load one network of a folder: its methods as JAX functions, and its complete config.
 
     Args:
-        model: where it lies; of safetensors, unless its pickle was allowed.
+        model: the network's files; safetensors unless pickle was allowed.
         methods: of ``METHODS``; each keeps the weights it reads.
         dtype: "float32", "float16" or "bfloat16".
         variant: of the files.
@@ -180,26 +180,26 @@ def load_tokenizer(path: Path, length: int) -> Tokenizer:
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """Texts → numbers of tokens ``(n, length)``, filled up or cut to one length."""
+    """Texts → token numbers ``(n, length)``, padded or cut to one length."""
 
     tokenizer: Any
     length: int
 
     def __call__(self, prompts: Sequence[str]) -> np.ndarray:
-        """Of n prompts."""
+        """Token numbers of n prompts."""
         how = dict(padding="max_length", max_length=self.length, truncation=True, return_tensors="np")
         return self.tokenizer(list(prompts), **how)["input_ids"].astype(np.int32)
 
 
 def _from_folder(model: Model, dtype: str, variant: str | None) -> torch.nn.Module:
-    """By the loaders of the libraries, which know how older folders spell the names of weights."""
+    """By the libraries' own loaders, which handle the weight names of older folders."""
     how = dict(local_files_only=True, use_safetensors=model.safe, variant=variant, output_loading_info=True)
     try:
         with _quiet():
             module, info = _CLASSES[model.class_name].from_pretrained(model.path, torch_dtype=DTYPES[dtype], **how)
     except Exception as error:  # of several packages: file formats, shapes, configs
         raise ValueError(f"{model.name}: cannot be loaded: {_line(error)}") from error
-    # The loaders fill such gaps with random numbers.
+    # The loaders would fill missing weights with random numbers.
     gaps = sorted({str(key) for what in ("missing_keys", "mismatched_keys") for key in info.get(what) or ()})
     if gaps:
         raise ValueError(f"{model.name}: {len(gaps)} weights are missing or of another shape, first {shown(gaps[0])}")
@@ -208,7 +208,7 @@ def _from_folder(model: Model, dtype: str, variant: str | None) -> torch.nn.Modu
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No bars and no reports of the loaders: what matters in them is refused, in one line."""
+    """Silence progress bars and logs of the loaders; real problems are raised, in one line."""
     logs = (diffusers.utils.logging, transformers.utils.logging)
     before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
     for log in logs:

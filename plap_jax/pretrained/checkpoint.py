@@ -1,4 +1,4 @@
-"""A checkpoint of this library as a ``Pretrained``: it tells itself what it holds."""
+"""Load a checkpoint of this library, which records its own network and schedule."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
 
 
 def load_checkpoint(path: str | os.PathLike) -> Pretrained:
-    """A network that ``plap_jax.training.save_diffusion`` has written, with its schedule; checksums are verified.
+    """Load a network with its schedule, as saved by ``plap_jax.training.save_diffusion``; checksums are verified.
 
-    Its ``about.json`` names both, with their arguments. Only networks of ``plap_jax.networks`` and schedules of
-    ``plap_jax.diffusion`` are made from it; weights are arrays, and no code is read.
+    Both are rebuilt from ``about.json``, which records classes and arguments. Only networks of ``plap_jax.networks``
+    and schedules of ``plap_jax.diffusion`` are accepted; no code is loaded.
 
     Args:
         path: the checkpoint, or the directory of a run that holds one under ``checkpoints/``.
 
     Returns:
-        ``Pretrained``, scored in its own pixels; ``n_conditions`` is the number of its captions.
+        ``Pretrained`` in pixel space; ``n_conditions`` is the number of captions.
 
     Raises:
-        ValueError: not the directory of one checkpoint, or a network of points that are no images.
-        CheckpointError: a checkpoint that is missing, damaged, or does not tell how its network is made.
+        ValueError: not the directory of one checkpoint, or a network for points that are not images.
+        CheckpointError: a checkpoint that is missing, damaged, or does not record how its network is built.
 
     Example:
         >>> model = load_checkpoint("outputs/RUN/checkpoints/network")
@@ -40,7 +40,7 @@ def load_checkpoint(path: str | os.PathLike) -> Pretrained:
 
 
 def find_checkpoint(path: str | os.PathLike) -> Path:
-    """The checkpoint itself, where the directory of a run was named.
+    """The checkpoint that a path means: itself, or the only one in a run's directory.
 
     Raises:
         ValueError: the run holds none, or several; they are named.

@@ -1,4 +1,4 @@
-"""The extra ``diffusers``: which versions were tested together, and one line that says what to install."""
+"""The extra ``diffusers``: which versions were tested together, and an error that says what to install."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 EXTRA = "pip install 'plap-jax[diffusers]'"
-# The same as in pyproject.toml, which a test holds. torchax follows the insides of torch, and has no other promise.
+# As in pyproject.toml, which a test checks. torchax depends on torch internals and supports only matching versions.
 TESTED = {
     "torch": "2.13.0",
     "torchax": "0.0.14.dev20261026",
@@ -19,7 +19,7 @@ TESTED = {
 
 
 def require_extra() -> None:
-    """Refuse to go on without the packages of the extra, in the versions that were tested.
+    """Require the packages of the extra, in the tested versions.
 
     Raises:
         ValueError: naming the package, the version found, and what to install.

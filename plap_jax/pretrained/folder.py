@@ -1,6 +1,6 @@
-"""What lies in a diffusers folder: every piece there, of a class that is known, its weights data and not code.
+"""Inspect a diffusers folder: all pieces present, of supported classes, with weights as safetensors.
 
-Reads JSON and names of files, no weights and nothing of PyTorch.
+Reads JSON and file names only; needs neither weights nor PyTorch.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ WHY_NOT = (
 
 @dataclass(frozen=True)
 class Model:
-    """One network of the folder, its weights not read yet.
+    """One network of a folder, its weights not read yet.
 
     Attributes:
-        name: of the piece: "unet", "vae" or "text_encoder".
+        name: "unet", "vae" or "text_encoder".
         path: its folder.
         class_name: of diffusers or transformers.
         config: its ``config.json``.
@@ -74,16 +74,16 @@ class Folder:
 
 
 def read_folder(folder: str | Path, *, variant: str | None = None, allow_pickle: bool = False) -> Folder:
-    """The pieces that the folder's ``model_index.json`` names, each checked to be there.
+    """Find the pieces named in a folder's ``model_index.json`` and check that each is there.
 
     Args:
-        folder: as ``save_pretrained`` of a diffusers pipeline leaves it.
+        folder: as written by ``save_pretrained`` of a diffusers pipeline.
         variant: "fp16" for files such as ``diffusion_pytorch_model.fp16.safetensors``.
-        allow_pickle: accept weights as pickle where there are no safetensors.
+        allow_pickle: accept pickled weights if there are no safetensors.
 
     Raises:
         ValueError: no such folder, a pipeline or a class that is not supported, a piece without config or weights,
-            or weights as pickle that were not allowed.
+            or pickled weights that were not allowed.
     """
     path = Path(folder)
     if path.suffix in (*PICKLES, ".safetensors") and path.is_file():
@@ -118,7 +118,7 @@ def _check_class(index: Mapping[str, Any], name: str, allowed: tuple[str, ...]) 
 
 
 def _json(path: Path, what: str) -> dict[str, Any]:
-    """An object from a file, or one line that says which piece misses it."""
+    """A JSON object from a file, or an error that names the piece that lacks it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Anyone's own function of (x, t, condition) as a ``Pretrained``: no framework, no file format."""
+"""Your own function of (x, t, condition) as a model: no framework, no file format."""
 
 from __future__ import annotations
 
@@ -18,16 +18,21 @@ from plap_jax.typing import require, shown
 
 @dataclass(frozen=True)
 class UserModel:
-    """What a factory returns: the function, and what it means.
+    """Your own model: a function that predicts from a noised image, and what it predicts.
 
     Args:
         function: ``(x, t, condition) -> prediction`` of one noised image x ``(h, w, c)`` at the schedule's time t, a
-            scalar, in ``jax.numpy``; condition is None or −1, or the number of a prompt where ``n_conditions`` says
-            that there are any. A pytree that can be called, such as a Flax module, keeps its weights as data.
+            scalar, in ``jax.numpy``; condition is None or −1, or the number of a prompt if ``n_conditions`` is set. A
+            callable pytree, such as a Flax module, keeps its weights as data.
         schedule: x_t = α(t) x₀ + σ(t) ε, of ``plap_jax.diffusion``.
         shape: of one image, ``(h, w, c)``, values in [−1, 1].
         prediction: what the function returns: "eps", "x0", "v" or "score".
         n_conditions: how many prompts, numbered from 0; None: no prompts.
+
+    Example:
+        >>> schedule = VPLinear()  # below, the exact noise prediction for data from N(0, I)
+        >>> model = as_pretrained(UserModel(lambda x, t, condition: schedule.sigma(t) * x, schedule, shape=(8, 8, 1)))
+        >>> FluxDensity(0.5).scores(model.diffusion, Query(jnp.zeros((3, 8, 8, 1))), key=jax.random.key(0))
     """
 
     function: Callable[..., Any]
@@ -38,14 +43,14 @@ class UserModel:
 
 
 def load_function(target: str) -> UserModel:
-    """What ``package.module:factory`` returns, tried out: traced once, nothing is computed.
+    """Import a factory and call it: the ``UserModel`` it returns, checked by tracing it once.
 
     Args:
-        target: where the factory, a function without arguments, is imported from.
+        target: ``package.module:factory``, a function without arguments.
 
     Raises:
-        ValueError: a target that cannot be imported, something else than a ``UserModel``, or a function that JAX cannot
-            trace or that returns another shape.
+        ValueError: a target that cannot be imported, a result that is not a ``UserModel``, or a function that JAX
+            cannot trace or that returns another shape.
     """
     allowed = "must be package.module:factory, a function without arguments"
     require(isinstance(target, str) and ":" in target, "target", target, allowed)
@@ -70,7 +75,7 @@ def load_function(target: str) -> UserModel:
 
 
 def as_pretrained(made: UserModel) -> Pretrained:
-    """The same as ``Pretrained``, scored in its own pixels."""
+    """Turn a ``UserModel`` into a ``Pretrained`` model in pixel space."""
     shape = tuple(made.shape)
     function = made.function
     network = Partial(function) if jax.tree_util.all_leaves([function]) else function

@@ -1,4 +1,4 @@
-"""From a diffusers folder to ``Pretrained``: every piece checked, read once, and put together."""
+"""Load a diffusers folder as ``Pretrained``: every piece checked, read once, and put together."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def load_diffusers(
     variant: str | None = None,
     allow_pickle: bool = False,
 ) -> Pretrained:
-    """x_t = α(t) x₀ + σ(t) ε and the U-Net of a diffusers pipeline, as a pure JAX function.
+    """Load a diffusers pipeline from disk as a pure JAX model.
 
-    Unconditional pipelines (DDPM, DDIM: ``UNet2DModel``) are scored in pixels, pipelines of Stable Diffusion's type
-    (``UNet2DConditionModel``, VAE, CLIP text encoder) in latents. The schedule and the prediction (epsilon, sample,
-    v_prediction) are those of the folder. Nothing is downloaded, and no code of the folder is run.
+    x_t = α(t) x₀ + σ(t) ε. Unconditional pipelines (DDPM, DDIM: ``UNet2DModel``) work in pixels, Stable Diffusion type
+    pipelines (``UNet2DConditionModel``, VAE, CLIP text encoder) in latents. The schedule and the prediction (epsilon,
+    sample, v_prediction) are those of the folder. Nothing is downloaded, and no code of the folder is run.
 
     Args:
-        folder: as a pipeline's ``save_pretrained`` leaves it.
-        prompts: texts that conditions 0, 1, … stand for; see ``Pretrained.with_prompts``.
-        n_prompts: how many prompts there is room for; None: as many as are given.
-        image_size: height and width of images in pixels; None: what the model was trained on.
+        folder: as written by a pipeline's ``save_pretrained``.
+        prompts: the texts of conditions 0, 1, …; see ``Pretrained.with_prompts``.
+        n_prompts: capacity of the table of prompts; None: the number given.
+        image_size: height and width of images in pixels; None: the size the model was trained on.
         dtype: of the U-Net. VAE and text encoder, which run once for each image or prompt, stay in float32, and so does
             everything outside of the networks.
         variant: "fp16" for files such as ``diffusion_pytorch_model.fp16.safetensors``.
-        allow_pickle: load weights as pickle where there are no safetensors. Pickle is code.
+        allow_pickle: load pickled weights if there are no safetensors. Loading a pickle runs its code.
 
     Returns:
         ``Pretrained``: points are channels last, pixels in [−1, 1], latents scaled to about unit variance.
@@ -50,6 +50,11 @@ def load_diffusers(
     Raises:
         ValueError: an argument out of range, a folder with pieces missing, broken or not supported, or the extra not
             installed or in other versions.
+
+    Example:
+        >>> model = load_diffusers("ddpm-cat-256")  # a folder on disk
+        >>> points = model.encode(images)  # (n, h, w, c) in [−1, 1]
+        >>> FluxDensity(0.1).scores(model.diffusion, Query(jnp.asarray(points)), key=jax.random.key(0))
     """
     require(dtype in get_args(Dtype), "dtype", dtype, f"must be one of {', '.join(get_args(Dtype))}")
     enough = n_prompts is None or n_prompts >= len(prompts)
@@ -102,7 +107,7 @@ def _latents(
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     height, width = _size(image_size, config, factor)
     tokenizer = bridge().load_tokenizer(folder.tokenizer, text["max_position_embeddings"])
-    nothing = jnp.zeros((1, 1, states), dtype)  # until the prompts are there
+    nothing = jnp.zeros((1, 1, states), dtype)  # until prompts are set
     scaling = float(vae["scaling_factor"])
     return Pretrained(
         Diffusion(TextNetwork(unet, nothing), schedule, prediction),

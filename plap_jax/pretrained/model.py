@@ -1,4 +1,4 @@
-"""What a diffusers folder becomes: pytrees that take one point, channels last, and the way to latents and back."""
+"""Networks of a diffusers folder as pytrees for one point, channels last, with conversion to latents and back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXT_BATCH = 8  # prompts at a time
 
 
 def channels_first(x: Array) -> Array:
-    """(H, W, C) → (1, C, H, W): one point as a batch of PyTorch."""
+    """(H, W, C) → (1, C, H, W): one point as a PyTorch batch."""
     return jnp.transpose(x, (2, 0, 1))[None]
 
 
@@ -35,11 +35,11 @@ def channels_last(x: Array) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PixelNetwork:
-    """f(x, t): a ``UNet2DModel`` at one image.
+    """A ``UNet2DModel`` applied to one image: f(x, t).
 
     Args:
-        unet: ``((1, C, H, W), (1,)) -> (1, C', H, W)``; of C' > C channels the first C are the prediction and the
-            rest a learned variance, which generation alone uses.
+        unet: ``((1, C, H, W), (1,)) -> (1, C', H, W)``; if C' > C, the first C channels are the prediction and
+            the rest a learned variance, which only generation uses.
     """
 
     unet: Module
@@ -58,12 +58,12 @@ class PixelNetwork:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TextNetwork:
-    """f(x, t, c): a ``UNet2DConditionModel`` at one latent, told the prompt of row c.
+    """A ``UNet2DConditionModel`` applied to one latent with the prompt in row c: f(x, t, c).
 
     Args:
         unet: ``((1, C, h, w), (1,), (1, L, D)) -> (1, C, h, w)``.
-        embeddings: ``(1 + n, L, D)``: the empty prompt, then prompts 0 … n−1. Data: another table of this size compiles
-            nothing again.
+        embeddings: ``(1 + n, L, D)``: the empty prompt, then prompts 0 … n−1. Data: another table of this size does
+            not recompile.
     """
 
     unet: Module
@@ -75,7 +75,7 @@ class TextNetwork:
         Args:
             x: latent ``(h, w, C)``.
             level: timestep, counted from 0.
-            condition: number of a prompt; −1 or None is the empty prompt. NaN comes of a number beyond the table.
+            condition: number of a prompt; −1 or None is the empty prompt. A number beyond the table gives NaN.
         """
         row = jnp.asarray(-1 if condition is None else condition) + 1
         # NaN, not a neighbour's embedding, for a number beyond the table
@@ -87,7 +87,7 @@ class TextNetwork:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LatentEncoder:
-    """scaling · E[z | image]: the mean of the VAE's posterior, without its randomness.
+    """Encoder to latents, deterministic: scaling · E[z | image], the mean of the VAE's posterior.
 
     Args:
         vae: ``(1, C, H, W)`` → means ``(1, c, h, w)``.
@@ -105,7 +105,7 @@ class LatentEncoder:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LatentDecoder:
-    """The image that the VAE makes of latent/scaling; not clipped to [−1, 1]. Arguments as ``LatentEncoder``."""
+    """Decoder to images: the VAE's image of latent/scaling, not clipped to [−1, 1]. Arguments as ``LatentEncoder``."""
 
     vae: Module
     scaling: float
@@ -117,18 +117,18 @@ class LatentDecoder:
 
 @dataclass(frozen=True, eq=False)
 class TextEncoder:
-    """The last hidden states of a CLIP text encoder, which the U-Net attends to.
+    """CLIP text encoder: its last hidden states, which the U-Net attends to.
 
     Args:
         clip: token numbers ``(1, L)`` → ``(1, L, D)``.
-        tokenize: n texts → token numbers ``(n, L)``, filled up or cut to L.
+        tokenize: n texts → token numbers ``(n, L)``, padded or cut to L.
     """
 
     clip: Module
     tokenize: Callable[[Sequence[str]], np.ndarray]
 
     def table(self, prompts: Sequence[str], size: int) -> np.ndarray:
-        """``(1 + size, L, D)``: the empty prompt, the prompts, and NaN for the rows up to size."""
+        """Embeddings ``(1 + size, L, D)``: the empty prompt, the prompts, then NaN rows up to size."""
         texts = ["", *prompts]
         filled = texts + [""] * (-len(texts) % TEXT_BATCH)  # whole batches: one compilation for any number
         rows = map_points(Partial(_hidden_states, self.clip), self.tokenize(filled), batch_size=TEXT_BATCH)
@@ -143,17 +143,17 @@ def _hidden_states(clip: Module, tokens: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """A model that somebody has trained, and the way from images to the space where it is scored.
+    """A trained model, with conversion between images and the space in which it is scored.
 
     Attributes:
         diffusion: the model, one point of ``shape`` at a time, channels last.
-        kind: "pixels", or "latents" where a VAE stands between images and model.
-        shape: of the points that are scored: ``image_shape``, or that of latents ``(h, w, c)``.
+        kind: "pixels", or "latents" if the model works on the latents of a VAE.
+        shape: of the scored points: ``image_shape``, or ``(h, w, c)`` of latents.
         image_shape: ``(H, W, C)``, values in [−1, 1].
-        prompts: number k of a condition stands for the k-th; −1 and None for the empty prompt.
+        prompts: condition k means the k-th; −1 and None the empty prompt.
         encoder, decoder: one image → one latent and back, as pytrees; None for pixels.
         text: the text encoder; None for pixels.
-        n_conditions: how many prompts the network knows by number; None: none, or texts.
+        n_conditions: number of prompts the network knows by number; None: it has none, or takes texts.
     """
 
     diffusion: Diffusion
@@ -167,7 +167,7 @@ class Pretrained:
     n_conditions: int | None = None
 
     def encode(self, images: ArrayLike, *, batch_size: int = 8, progress: Progress = False) -> np.ndarray:
-        """scaling · E[z | image], what the detectors score; the images themselves for pixels. No randomness.
+        """The points that detectors score: latents scaling · E[z | image], or the images themselves for pixels.
 
         Args:
             images: ``(n, *image_shape)`` in [−1, 1].
@@ -183,7 +183,7 @@ class Pretrained:
         return self._mapped("images", images, self.image_shape, self.encoder, batch_size, progress)
 
     def decode(self, latents: ArrayLike, *, batch_size: int = 8, progress: Progress = False) -> np.ndarray:
-        """The VAE's images of latents, for generated ones; the latents themselves for pixels. Not clipped to [−1, 1].
+        """Images of latents, e.g. generated ones; the latents themselves for pixels. Not clipped to [−1, 1].
 
         Args:
             latents: ``(n, *shape)``.
@@ -198,15 +198,15 @@ class Pretrained:
         return self._mapped("latents", latents, self.shape, self.decoder, batch_size, progress)
 
     def with_prompts(self, prompts: Sequence[str], *, size: int | None = None) -> Pretrained:
-        """The same model with other prompts, from number 0 on.
+        """The same model with other prompts, numbered from 0.
 
         Args:
-            prompts: texts; what exceeds the text encoder's length (77 tokens for CLIP) is cut off, as when generating.
-            size: how many the table has room for. Tables of one size share all compilations; numbers without a prompt
-                give NaN. None: as many as there are prompts.
+            prompts: texts, truncated to the text encoder's length (77 tokens for CLIP), as in generation.
+            size: capacity of the table. Tables of equal size share all compilations; numbers without a prompt give NaN.
+                None: the number of prompts.
 
         Raises:
-            ValueError: a model without prompts, something else than texts, or more than ``size``.
+            ValueError: a model without prompts, prompts that are not texts, or more than ``size``.
         """
         require(self.text is not None, "prompts", tuple(prompts), "must be empty: this model has no prompts")
         many = not isinstance(prompts, str) and all(isinstance(prompt, str) for prompt in prompts)

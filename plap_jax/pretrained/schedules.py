@@ -8,7 +8,7 @@ from typing import Any
 from plap_jax.diffusion import DiscreteVP, Prediction
 from plap_jax.typing import require
 
-# One table of β for training, which all of these share; they differ in how they generate.
+# They share one β table for training and differ only in how they generate.
 SCHEDULERS = (
     "DDIMScheduler",
     "DDPMScheduler",
@@ -29,13 +29,15 @@ BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
 def read_scheduler(config: Mapping[str, Any]) -> tuple[DiscreteVP, Prediction]:
-    """α_t² = Π_{i≤t} (1 − β_i) with the β of the config, and what the network predicts.
+    """The noise schedule of a diffusers scheduler, and what its network predicts.
+
+    α_t² = Π_{i≤t} (1 − β_i) with the β of the config.
 
     diffusers counts its timesteps from 0, as ``DiscreteVP`` does: timestep t is step t.
 
     Args:
-        config: the content of ``scheduler_config.json``. Without ``prediction_type``, as in folders older than that
-            key, the network predicts ε.
+        config: the content of ``scheduler_config.json``. Without ``prediction_type``, as in old folders, the
+            network predicts ε.
 
     Returns:
         The schedule, and "eps", "x0" or "v".
@@ -46,7 +48,7 @@ def read_scheduler(config: Mapping[str, Any]) -> tuple[DiscreteVP, Prediction]:
     _require_one_of(config, "_class_name", SCHEDULERS)
     if "prediction_type" in config:
         _require_one_of(config, "prediction_type", PREDICTION_TYPES)
-    # Both change the table, or what a timestep means, and neither occurs in the pipelines that are supported.
+    # Both change the table or the meaning of a timestep; neither occurs in supported pipelines.
     allowed = "must be false: a last step without any signal is not supported"
     require(not config.get("rescale_betas_zero_snr"), _key("rescale_betas_zero_snr"), True, allowed)
     time = config.get("timestep_type", "discrete")

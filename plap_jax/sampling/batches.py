@@ -1,4 +1,4 @@
-"""Many samples of a model: in batches, one key for all, each sample independent of how many there are."""
+"""Generate many samples: in batches, from one key, the i-th sample the same however many there are."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ START_BATCH = 4096  # starting points drawn at a time
 
 
 class Sampler(Protocol):
-    """(diffusion, key, x at t_max, condition) -> x₀, one point: ``DDIM``, ``ProbabilityFlow``, ``ReverseSDE``.
+    """A sampler of one point: ``DDIM``, ``ProbabilityFlow`` or ``ReverseSDE``.
 
-    Hashable, static under ``jit``.
+    (diffusion, key, x at t_max, condition) -> x₀. Hashable, static under ``jit``.
     """
 
     def __call__(self, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any = None, /) -> Array:
@@ -30,19 +30,19 @@ class Sampler(Protocol):
 
 
 class NonFiniteSampleError(ArithmeticError):
-    """A sample holds NaN or infinity; the message says how many do, and what to look at."""
+    """Samples hold NaN or infinity; the message says how many, and what to check."""
 
 
 def initial_point(diffusion: Diffusion, key: PRNGKey, shape: tuple[int, ...]) -> Array:
-    """x_T = σ(t_max) ε, ε ~ N(0, I): where generation starts, ``(*shape)``, default float dtype.
+    """The noise from which generation starts: x_T = σ(t_max) ε, ε ~ N(0, I), ``(*shape)``, default float dtype.
 
-    Right as far as α(t_max) times the spread of the data is small against σ(t_max).
+    Accurate if α(t_max) times the spread of the data is small compared with σ(t_max).
     """
     return diffusion.schedule.sigma(diffusion.schedule.t_max) * jax.random.normal(key, shape)
 
 
 def starting_points(diffusion: Diffusion, key: PRNGKey, n: int, *, shape: tuple[int, ...]) -> np.ndarray:
-    """The points at t_max from which ``sample`` with the same key generates: ``(n, *shape)``."""
+    """The noise from which ``sample`` with the same key generates, ``(n, *shape)``."""
     draw = _Draw(diffusion, key, None, tuple(shape))
     return map_points(draw.start, np.arange(n, dtype=np.int32), batch_size=START_BATCH)
 
@@ -58,27 +58,33 @@ def sample(
     batch_size: int = 256,
     progress: Callable[[int, int], None] | bool = False,
 ) -> np.ndarray:
-    """n samples; the i-th depends on (key, i, conditions_i) alone, not on n or the size of the batches.
+    """Generate n samples from a diffusion model.
 
-    Other weights, guidance, keys and conditions compile nothing again.
+    The i-th sample depends on (key, i, conditions_i) alone, not on n or the batch size. New weights, guidance, keys and
+    conditions do not recompile.
 
     Args:
         diffusion: the model.
         key: randomness of all samples.
         n: number of samples, ≥ 1.
         shape: of one sample.
-        sampler: ``DDIM``, ``ProbabilityFlow``, ``ReverseSDE``, or a hashable function with their arguments.
+        sampler: ``DDIM``, ``ProbabilityFlow``, ``ReverseSDE``, or a hashable function with the same arguments.
         conditions: ``(n,)`` integers, the condition of each sample (−1 for none); None for no condition.
-        batch_size: samples drawn at a time, which bounds the memory.
+        batch_size: samples at a time, which bounds the memory.
         progress: True for a bar on stderr, or a function of (samples done, n), called after each batch.
 
     Returns:
         ``(n, *shape)``, default float dtype, in the units of the data.
 
     Raises:
-        ValueError: n, shape or batch_size < 1, conditions of another shape or not integers, and what the sampler
-            refuses.
+        ValueError: n, shape or batch_size < 1, conditions of another shape or not integers, or anything that the
+            sampler refuses.
         NonFiniteSampleError: a sample with NaN or infinity.
+
+    Example:
+        >>> model = Diffusion(ResidualMLP((2,), rngs=nnx.Rngs(0)), VPLinear(), conditioning="log_snr")
+        >>> sample(model, jax.random.key(0), 10, shape=(2,), sampler=DDIM(50)).shape
+        (10, 2)
     """
     require(isinstance(n, Integral) and n >= 1, "n", n, "must be an integer >= 1")
     shape = tuple(shape)
@@ -99,7 +105,7 @@ def sample(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Draw:
-    """i ↦ the i-th sample, as a pytree: model and key are data."""
+    """Maps i to the i-th sample; a pytree with model and key as data."""
 
     diffusion: Diffusion
     key: PRNGKey
@@ -114,7 +120,7 @@ class _Draw:
         return initial_point(self.diffusion, self._keys(index)[0], self.shape)
 
     def _keys(self, index: Array) -> Array:
-        """Of the start and of the path of one sample."""
+        """Keys of the start and of the path of one sample."""
         return jax.random.split(jax.random.fold_in(self.key, index))
 
 

@@ -1,4 +1,4 @@
-"""The log-SNR ℓ = log(α²/σ²) as the clock of generation: where all schedules look alike.
+"""The log-SNR ℓ = log(α²/σ²) as the time variable of generation, in which all schedules look alike.
 
 With f = d ln α/dt and g² = dσ²/dt − 2fσ² (Song et al. 2021), g² dt = −σ² dℓ: the probability flow
 dx = (f x − ½ g² s) dt and the reverse SDE dx = (f x − g² s) dt + g dW̄ become, with a = d ln α/dℓ,
@@ -6,7 +6,7 @@ dx = (f x − ½ g² s) dt and the reverse SDE dx = (f x − g² s) dt + g dW̄ 
     dx = (a x + ½ σ² s) dℓ    and    dx = (a x + σ² s) dℓ + σ dW,
 
 ℓ increasing from pure noise to data. a = σ²/2 when α² + σ² = 1, and 0 when α = 1. Steps of equal size in ℓ are about
-equally hard, which steps in t are not: under EDM all the data appear within the last thousandth of t.
+equally hard, unlike steps in t: under EDM all of the data appear within the last thousandth of t.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _RANGE = 24
 
 
 def require_continuous(schedule: Schedule) -> None:
-    """Refuse a table of steps: between them it has neither α and σ nor their derivatives.
+    """Refuse a discrete schedule: between its steps there are neither α and σ nor their derivatives.
 
     Raises:
         ValueError: a discrete schedule.
@@ -35,7 +35,7 @@ def require_continuous(schedule: Schedule) -> None:
 
 
 def require_tolerances(rtol: float, atol: float, max_steps: int) -> None:
-    """Refuse tolerances and step limits that no solver can keep.
+    """Refuse invalid tolerances and step limits.
 
     Raises:
         ValueError: rtol or atol not > 0 and finite, max_steps < 1.
@@ -47,16 +47,16 @@ def require_tolerances(rtol: float, atol: float, max_steps: int) -> None:
 
 
 def ends(schedule: Schedule, dtype: jnp.dtype) -> tuple[Array, Array]:
-    """(ℓ(t_max), ℓ(t_min)): first and last log-SNR of a generation, in float32 at least."""
+    """First and last log-SNR of a generation, (ℓ(t_max), ℓ(t_min)), in float32 at least."""
     dtype = accumulation_dtype(dtype)
     first, last = (schedule.log_snr(jnp.asarray(t, dtype)) for t in (schedule.t_max, schedule.t_min))
     return first, last
 
 
 def time_at_log_snr(schedule: Schedule, log_snr: Array) -> Array:
-    """t in [t_min, t_max] with ℓ(t) = ``log_snr``, to the last digit, by bisection; elementwise.
+    """The time at which the log-SNR is ``log_snr``, to the last digit, by bisection; elementwise.
 
-    Log-SNRs that the continuous schedule does not reach give the nearer end.
+    Log-SNRs beyond the schedule give the nearer end.
     """
 
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -71,7 +71,7 @@ def time_at_log_snr(schedule: Schedule, log_snr: Array) -> Array:
 
 
 def level(schedule: Schedule, log_snr: Array) -> tuple[Array, Array, Array]:
-    """(t, a, σ) at one log-SNR, a = d ln α/dℓ = (d ln α/dt)/(dℓ/dt): what both equations need."""
+    """What both equations need at one log-SNR: (t, a, σ), a = d ln α/dℓ = (d ln α/dt)/(dℓ/dt)."""
     t = time_at_log_snr(schedule, log_snr)
     slope_alpha = jax.jvp(lambda t: jnp.log(schedule.alpha(t)), (t,), (jnp.ones_like(t),))[1]
     slope_log_snr = jax.jvp(schedule.log_snr, (t,), (jnp.ones_like(t),))[1]

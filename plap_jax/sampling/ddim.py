@@ -1,4 +1,4 @@
-"""DDIM: from noise to data in few steps of any schedule, deterministic or with fresh noise."""
+"""DDIM sampling: from noise to data in few steps of any schedule, deterministic or stochastic."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Spacing = Literal["time", "log_snr"]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Trajectory:
-    """What ``DDIM.trajectory`` went through, noisiest first; N is the number of steps.
+    """All states of one DDIM generation, noisiest first; N is the number of steps.
 
     Attributes:
-        times, alphas, sigmas: ``(N,)``, the levels at which the network was asked.
-        states: ``(N+1, *shape)``, x_t at these levels, and last the sample x₀.
+        times, alphas, sigmas: ``(N,)``, the levels at which the network was evaluated.
+        states: ``(N+1, *shape)``, x_t at these levels, then the sample x₀.
         denoised: ``(N, *shape)``, x̂₀(x_t, t); the last one is the sample. ε̂ = (x_t − α x̂₀)/σ.
     """
 
@@ -40,18 +40,20 @@ class Trajectory:
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class DDIM:
-    """x_s = α_s x̂₀ + √(σ_s² − c²) ε̂ + c z, c = η σ_s √(1 − SNR_t/SNR_s), SNR = α²/σ² (Song et al. 2021, eq. 12).
+    """DDIM sampler: from noise to a sample in few steps, deterministic or stochastic.
 
-    From t_max to t_min; the last step, from t_min, gives the denoised point (α_s = 1, σ_s = 0). Written so, it holds
-    for variance-preserving schedules, where c is eq. 16 of the paper, as for exploding ones. η = 0 is a first-order
+    x_s = α_s x̂₀ + √(σ_s² − c²) ε̂ + c z, c = η σ_s √(1 − SNR_t/SNR_s), SNR = α²/σ² (Song et al. 2021, eq. 12).
+
+    From t_max to t_min; the last step, from t_min, gives the denoised point (α_s = 1, σ_s = 0). In this form it
+    holds for variance-preserving (c is then eq. 16 of the paper) and for exploding schedules. η = 0 is a first-order
     solver of the probability flow and ignores the key; η = 1 is ancestral sampling.
 
     Args:
         n_steps: evaluations of the network, ≥ 1; on a discrete schedule at most its number of steps.
         eta: η in [0, 1].
-        spacing: "time", equal steps of t, which is the better choice for VP schedules; "log_snr", equal steps of
-            log(α²/σ²); None for "log_snr" under EDM, where t = σ would leave all small noise to one step, and "time"
-            elsewhere. Discrete schedules: "time", rounded to whole steps, all different.
+        spacing: "time", equal steps of t, better for VP schedules; "log_snr", equal steps of
+            log(α²/σ²); None: "log_snr" under EDM, where equal steps of t = σ would cover all small noise in one step,
+            and "time" otherwise. Discrete schedules: "time", rounded to distinct whole steps.
 
     Raises:
         ValueError: n_steps, eta or spacing outside their range.
@@ -75,27 +77,27 @@ class DDIM:
             diffusion: the model.
             key: randomness of z; unused when eta = 0.
             start: x at t_max, ``(*shape)``, as of ``initial_point``.
-            condition: handed to the network.
+            condition: passed to the network.
 
         Returns:
             x₀ ``(*shape)``, dtype (float32 at least) and units of ``start``.
 
         Raises:
-            ValueError: a start that is no point; n_steps or spacing that the schedule does not have.
+            ValueError: an invalid start; n_steps or spacing that the schedule does not support.
         """
         return self.trajectory(diffusion, key, start, condition).states[-1]
 
     def trajectory(self, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any = None) -> Trajectory:
-        """The sample and the way to it; arguments and errors as for a call."""
+        """The sample with all states on the way; arguments and errors as for a call."""
         require_point(start)
-        self.times(diffusion.schedule)  # refused before anything is traced
+        self.times(diffusion.schedule)  # checked before anything is traced
         return _generate(self, diffusion, key, at_least_float32(start), condition)
 
     def times(self, schedule: Schedule) -> np.ndarray:
-        """t_max = t_1 > … > t_N = t_min, ``(n_steps,)``, at which the network is asked; integers when discrete.
+        """The times of the steps, t_max = t_1 > … > t_N = t_min, ``(n_steps,)``; integers on a discrete schedule.
 
         Raises:
-            ValueError: a discrete schedule of fewer steps, or equal steps of the log-SNR on a discrete one.
+            ValueError: a discrete schedule with fewer steps, or spacing by log-SNR on a discrete one.
         """
         if schedule.discrete:
             allowed = f"must be at most {schedule.t_max + 1}, the steps of {schedule.name}"

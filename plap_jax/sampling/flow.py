@@ -1,4 +1,4 @@
-"""The probability flow: the ODE whose solutions have the law of the noised data at every level."""
+"""The probability-flow ODE, whose solutions are distributed like the noised data at every level."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from plap_jax.diffusion import Diffusion
 from plap_jax.sampling.clock import ends, level, require_continuous, require_tolerances
 from plap_jax.typing import Array, ArrayLike, PRNGKey, at_least_float32, require_point
 
-# Evaluations of the field in one step of Tsit5; the seventh is the first of the next step.
+# Field evaluations per step of Tsit5; its seventh is reused as the first of the next step.
 EVALUATIONS_PER_STEP = 6
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class ProbabilityFlow:
-    """dx/dt = f x − ½ g² s, f = d ln α/dt, g² = dσ²/dt − 2fσ², from t_max to t_min (Song et al. 2021, eq. 13).
+    """Deterministic sampler: solves the probability-flow ODE with adaptive steps.
 
-    Solved in the log-SNR (see ``clock``) by Tsit5 with adaptive steps; then denoised. Deterministic.
+    dx/dt = f x − ½ g² s, f = d ln α/dt, g² = dσ²/dt − 2fσ², from t_max to t_min (Song et al. 2021, eq. 13).
+
+    Solved in the log-SNR (see ``clock``) by Tsit5, then denoised.
 
     Args:
-        rtol, atol: error allowed in a step, relative and in the units of the data, > 0.
-        max_steps: after so many steps, rejected ones included, the sample is NaN.
+        rtol, atol: error allowed per step, relative and in the units of the data, > 0.
+        max_steps: after that many steps, rejected ones included, the sample is NaN.
         denoise: end with x̂₀ at t_min; otherwise the sample keeps the noise σ(t_min).
 
     Raises:
@@ -50,7 +52,7 @@ class ProbabilityFlow:
             x₀ ``(*shape)``, float32 at least; NaN when the solver failed.
 
         Raises:
-            ValueError: a start that is no point, or a discrete schedule.
+            ValueError: an invalid start, or a discrete schedule.
         """
         require_point(start)
         require_continuous(diffusion.schedule)
@@ -58,7 +60,7 @@ class ProbabilityFlow:
 
 
 def flow_at(log_snr: Array, diffusion: Diffusion, condition: Any) -> Callable[[Array], Array]:
-    """x ↦ dx/dℓ = a x + ½ σ² s, a = d ln α/dℓ: the probability flow at one log-SNR, ``(*shape) -> (*shape)``."""
+    """The probability flow at one log-SNR: x ↦ dx/dℓ = a x + ½ σ² s, a = d ln α/dℓ, ``(*shape) -> (*shape)``."""
     t, growth, sigma = level(diffusion.schedule, log_snr)
     return lambda x: (growth * x + sigma**2 / 2 * diffusion.score(x, t, condition)).astype(x.dtype)
 
@@ -73,18 +75,18 @@ def solve(
     atol: ArrayLike,
     max_steps: int,
 ) -> tuple[Any, Array]:
-    """y(span[1]) of dy/dℓ = field(ℓ, y, args), y(span[0]) = start, by Tsit5 with adaptive steps.
+    """Solve dy/dℓ = field(ℓ, y, args), y(span[0]) = start, for y(span[1]), by Tsit5 with adaptive steps.
 
     Args:
-        field: the right-hand side, a function of a module: what varies is in ``args``.
+        field: the right-hand side, a module-level function; what varies is in ``args``.
         start: pytree of arrays.
         span: first and last ℓ, in any order.
-        args: pytree handed to the field.
-        rtol, atol: error allowed in a step, relative and in the units of ``start``.
+        args: pytree passed to the field.
+        rtol, atol: error allowed per step, relative and in the units of ``start``.
         max_steps: limit of the steps, rejected ones included.
 
     Returns:
-        The solution, NaN everywhere when the solver failed, and the evaluations of the field ``()``.
+        The solution, all NaN if the solver failed, and the number of field evaluations ``()``.
     """
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
@@ -101,7 +103,7 @@ def solve(
 
 
 def final_state(solution: diffrax.Solution) -> Any:
-    """The last state, or NaN when the solver did not get there."""
+    """The last state, or NaN if the solver failed."""
     reached = solution.result == diffrax.RESULTS.successful
     return jax.tree.map(lambda y: jnp.where(reached, y[0], jnp.nan), solution.ys)
 

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: a network that leans towards its condition more, or less, than it was trained to."""
+"""Classifier-free guidance: a network pulled towards its condition more, or less, than it was trained to be."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ NO_CONDITION = -1
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Guided:
-    """f(x, ℓ, ∅) + g (f(x, ℓ, c) − f(x, ℓ, ∅)), ∅ = −1: guidance g (Ho & Salimans 2022, with g = 1 + w).
+    """A network with classifier-free guidance.
 
-    g = 0 is the unconditional model, g = 1 the conditional one, g > 1 sharper than it. The weights 1 − g and g sum to
-    one, and at a given x_t the noise, x₀, v and score are affine in each other, the same for both: whatever the
-    network predicts, it is the score that is combined, s_∅ + g (s_c − s_∅).
+    f(x, ℓ, ∅) + g (f(x, ℓ, c) − f(x, ℓ, ∅)), ∅ = −1 with scale g (Ho & Salimans 2022, with g = 1 + w).
 
-    A pytree: network and guidance are data, so that another scale compiles nothing again.
+    g = 0 is the unconditional model, g = 1 the conditional one, g > 1 sharper than that. The weights 1 − g and g sum to
+    one, and at a given x_t the noise, x₀, v and score are affine in each other: whatever the network predicts, this
+    combines the scores, s_∅ + g (s_c − s_∅).
+
+    A pytree: network and guidance are data, so that another scale does not recompile.
 
     Args:
         network: a callable pytree ``(x, level, condition) -> prediction`` with −1 for "no condition".
@@ -39,15 +41,15 @@ class Guided:
         """The guided prediction at one point, ``(*shape)``; without a condition the unconditional one."""
         if condition is None:
             return self.network(x, level, None)
-        # One call for both, which share what does not depend on the condition.
+        # One call for both, to share what does not depend on the condition.
         both = jnp.stack([jnp.full_like(condition, NO_CONDITION), jnp.asarray(condition)])
-        # In float32 at least: the gap is small against what it is the difference of.
+        # In float32 at least: the gap is small compared with the two predictions.
         unconditional, conditional = at_least_float32(jax.vmap(self.network, in_axes=(None, None, 0))(x, level, both))
         return unconditional + jnp.asarray(self.guidance, conditional.dtype) * (conditional - unconditional)
 
 
 def guided(diffusion: Diffusion, guidance: ArrayLike) -> Diffusion:
-    """The same model with a ``Guided`` network.
+    """The same model with classifier-free guidance.
 
     Args:
         diffusion: a model whose network takes −1 for "no condition".

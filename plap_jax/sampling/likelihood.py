@@ -1,4 +1,4 @@
-"""Log-likelihoods under a diffusion model, by the change of variables along its probability flow."""
+"""Log-likelihoods under a diffusion model, by change of variables along its probability flow."""
 
 from __future__ import annotations
 
@@ -41,28 +41,31 @@ def log_likelihood(
     max_steps: int = 4096,
     chunk: int | None = None,
 ) -> Array:
-    """log q(x) = log q_T(x_T) + ∫ ∇·F dt along dx/dt = F = f x − ½ g² s, t_min to t_max (Song et al. 2021, eq. 39).
+    """Log-likelihood of a point under a diffusion model, exact up to the ODE solver.
 
-    The density at t_min, of the data with noise σ(t_min): ``x`` is a point of that law, and so is compared with
-    GaussianMixture.noised(α(t_min), σ(t_min)). The divergence is exact, d forward-mode products per evaluation.
+    log q(x) = log q_T(x_T) + ∫ ∇·F dt along dx/dt = F = f x − ½ g² s, t_min to t_max (Song et al. 2021, eq. 39).
 
-    Without a ``prior``, q_T is N(0, σ(t_max)² I), which the noised data only approach: where α(t_max) times the spread
-    of the data is not small against σ(t_max), the result is the density of the samples of the model, not of the data.
+    This is the density at t_min, of data with noise σ(t_min): compare it with GaussianMixture.noised(α(t_min),
+    σ(t_min)). The divergence is exact, d Jacobian-vector products per evaluation.
+
+    Without a ``prior``, q_T is N(0, σ(t_max)² I), which the noised data only approximate: unless α(t_max) times the
+    spread of the data is small compared with σ(t_max), the result is the density of the model's samples, not of the
+    data.
 
     Args:
         diffusion: the model; its schedule must be continuous.
         x: the point ``(*shape)``.
-        condition: handed to the network.
+        condition: passed to the network.
         prior: log q_T of one point at t_max, a callable pytree; None for the log-density of N(0, σ(t_max)² I).
-        rtol, atol: error allowed in a step, of x in its units and of the log-likelihood in nats.
-        max_steps: after so many steps the result is NaN.
-        chunk: products taken at once; None as for ``p_laplacian``.
+        rtol, atol: error allowed per step, of x in its units and of the log-likelihood in nats.
+        max_steps: after that many steps the result is NaN.
+        chunk: Jacobian-vector products taken at once; None as for ``p_laplacian``.
 
     Returns:
-        A scalar in nats, dtype of ``x``, float32 at least; NaN when the solver failed.
+        A scalar in nats, dtype of ``x``, float32 at least; NaN if the solver failed.
 
     Raises:
-        ValueError: x that is no point, a discrete schedule, tolerances not > 0, max_steps < 1, chunk < 1.
+        ValueError: an invalid x, a discrete schedule, tolerances not > 0, max_steps < 1, chunk < 1.
     """
     _check(diffusion, x, rtol, atol, max_steps)
     allowed = "must be None or an integer >= 1"
@@ -82,15 +85,17 @@ def log_likelihood_estimate(
     atol: ArrayLike = 1e-5,
     max_steps: int = 4096,
 ) -> Estimate:
-    """``log_likelihood`` with ∇·s = E[vᵀJv] from Rademacher probes v, each kept along the whole path.
+    """Log-likelihood of a point with a stochastic trace: for large d, where the exact one is too slow.
 
-    The path itself is exact, so that each probe gives an independent estimate without bias: the units of the
-    standard error.
+    ``log_likelihood`` with ∇·s = E[vᵀJv] from Rademacher probes v, each kept along the whole path.
+
+    The path itself is exact, so each probe gives an independent unbiased estimate; these are the units of the standard
+    error.
 
     Args:
         diffusion, x, condition, prior, rtol, atol, max_steps: as for ``log_likelihood``.
         key: randomness of the probes.
-        n_probes: probes, ≥ 2; a forward-mode product each per evaluation.
+        n_probes: probes, ≥ 2; one Jacobian-vector product each per evaluation.
 
     Returns:
         ``Estimate`` in nats; nfe counts the score and the products, six times per step of the solver.

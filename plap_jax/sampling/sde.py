@@ -1,4 +1,4 @@
-"""The reverse SDE: noise put in and taken out on the way, which forgets errors that the flow would keep."""
+"""The reverse SDE: its noise washes out errors that the probability flow would keep."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from plap_jax.sampling.clock import ends, level, require_continuous, require_tol
 from plap_jax.sampling.flow import final_state
 from plap_jax.typing import Array, PRNGKey, at_least_float32, require_point
 
-# In units of the log-SNR, whose range is about 20: the grain of the Brownian path, the smallest step, the first one.
+# In units of the log-SNR, whose range is about 20: resolution of the Brownian path, smallest step, first step.
 _GRAIN, _SMALLEST, _FIRST = 2**-14, 2**-13, 0.1
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class ReverseSDE:
-    """dx = (f x − g² s) dt + g dW̄, f = d ln α/dt, g² = dσ²/dt − 2fσ², from t_max to t_min (Song et al. 2021, eq. 6).
+    """Stochastic sampler: solves the reverse SDE with adaptive steps.
+
+    dx = (f x − g² s) dt + g dW̄, f = d ln α/dt, g² = dσ²/dt − 2fσ², from t_max to t_min (Song et al. 2021, eq. 6).
 
     Solved in the log-SNR (see ``clock``), where the noise is additive, by ShARK of strong order 1.5 (Foster et al.
     2023, arXiv 2210.17543) with adaptive steps along one Brownian path; then denoised.
 
     Args:
-        rtol, atol: error allowed in a step, relative and in the units of the data, > 0; below 1e-3 the steps become
-            as fine as the Brownian path, which counts as failure.
-        max_steps: after so many steps, rejected ones included, the sample is NaN.
+        rtol, atol: error allowed per step, relative and in the units of the data, > 0; below 1e-3 the steps reach the
+            resolution of the Brownian path, which counts as failure.
+        max_steps: after that many steps, rejected ones included, the sample is NaN.
         denoise: end with x̂₀ at t_min; otherwise the sample keeps the noise σ(t_min).
 
     Raises:
@@ -53,7 +55,7 @@ class ReverseSDE:
             x₀ ``(*shape)``, float32 at least; NaN when the solver failed.
 
         Raises:
-            ValueError: a start that is no point, or a discrete schedule.
+            ValueError: an invalid start, or a discrete schedule.
         """
         require_point(start)
         require_continuous(diffusion.schedule)

@@ -1,4 +1,4 @@
-"""Denoising score matching, resumable: a run that was killed and started again ends with the same bits."""
+"""Denoising score matching, resumable: a run that is killed and restarted ends bit for bit the same."""
 
 import importlib
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from plap_jax.training.config import TrainConfig
 from plap_jax.training.steps import denoising_loss
 
-# Loaded on first use: checkpoints need Orbax and the loop its progress bar, the steps themselves neither.
+# Loaded on first use: checkpoints need Orbax and the loop a progress bar; the steps need neither.
 _LOADED = {
     "NonFiniteLossError": "loop",
     "TrainResult": "loop",
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The loop and what stands on disk, whose modules are imported when one of their names is first asked for."""
+    """The loop and the checkpoints, imported on first use."""
     if name in _LOADED:
         return getattr(importlib.import_module(f"{__name__}.{_LOADED[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

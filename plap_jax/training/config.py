@@ -1,4 +1,4 @@
-"""How a network is trained, as one frozen object."""
+"""Training settings, as one frozen object."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Loop = Literal["scan", "python"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a network is trained: Adam (with decoupled weight decay), a learning-rate schedule, an average of weights.
+    """Training settings: AdamW, a learning-rate schedule, an exponential moving average of the weights.
 
     Args:
         n_steps: optimizer steps, ≥ 1.
         batch_size: points per step, ≥ 1.
         learning_rate: the peak, > 0.
         schedule: "cosine" falls to zero at the last step, "constant" does not.
-        warmup_steps: linear from 0 to the peak before that, in [0, n_steps).
+        warmup_steps: steps of linear warm-up from 0 to the peak, in [0, n_steps).
         ema_decay: in [0, 1): the result is ema ← d ema + (1−d) weights, d = min(ema_decay, (1+step)/(10+step)), so
-            that the initial weights are forgotten however short the run.
-        chunk_steps: steps between two looks from the host (progress, callbacks, checks), ≥ 1.
+            that even short runs forget the initial weights.
+        chunk_steps: steps between returns to the host (progress, callbacks, checks), ≥ 1.
         checkpoint_every: steps between checkpoints, rounded up to whole chunks; None for the last one only.
         grad_clip: largest allowed norm of the gradient, > 0, or None.
         weight_decay: ≥ 0, per unit of learning rate.
-        condition_dropout: share of points whose caption is withheld, in [0, 1].
+        condition_dropout: share of points trained without their caption, in [0, 1].
         loop: "scan" compiles a chunk of steps into one call, best for dense networks; "python" calls a compiled
             step, best for convolutions on a CPU, which are slow within compiled loops.
 
@@ -73,7 +73,7 @@ class TrainConfig:
 
     @property
     def recipe(self) -> TrainConfig:
-        """The settings that decide what a step does; how steps are driven and saved is set to the default."""
+        """The settings that determine what a step computes; those of driving and saving are set to the default."""
         return replace(
             self, **{name: getattr(TrainConfig, name) for name in ("loop", "chunk_steps", "checkpoint_every")}
         )

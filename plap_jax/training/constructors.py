@@ -1,4 +1,4 @@
-"""How a network and its schedule are made again: their classes and arguments, as a checkpoint notes them."""
+"""Rebuild a network and its schedule from their classes and arguments, as a checkpoint records them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from plap_jax.diffusion import EDM, VE, Diffusion, DiscreteVP, Schedule, VPCosin
 from plap_jax.networks import ResidualMLP, UNet
 from plap_jax.typing import shown
 
-# A checkpoint names a class; nothing but these is ever made from it.
+# A checkpoint names a class; only these are ever built from it.
 NETWORKS = {made.__name__: made for made in (ResidualMLP, UNet)}
 SCHEDULES = {made.__name__: made for made in (DiscreteVP, EDM, VE, VPCosine, VPLinear)}
 
 
 def constructors_of(diffusion: Diffusion) -> dict[str, Any] | None:
-    """``{"network": {"class": …, "arguments": …}, "schedule": …}``; None where either is not this library's."""
+    """``{"network": {"class": …, "arguments": …}, "schedule": …}``; None if either is not of this library."""
     network, schedule = diffusion.network, diffusion.schedule
     if type(network) not in NETWORKS.values() or type(schedule) not in SCHEDULES.values():
         return None
@@ -30,14 +30,14 @@ def constructors_of(diffusion: Diffusion) -> dict[str, Any] | None:
 
 
 def made_again(path: object, about: Mapping[str, Any]) -> Diffusion:
-    """What the notes of a checkpoint tell, with weights that are still to be read.
+    """The model that a checkpoint's notes describe, its weights not read yet.
 
     Args:
         path: of the checkpoint, for messages.
         about: its ``about.json``.
 
     Raises:
-        CheckpointError: the notes tell no network, one that is not this library's, or arguments it does not take.
+        CheckpointError: the notes describe no network, one that is not of this library, or arguments it refuses.
     """
     notes = about["notes"]
     told = notes.get("constructors")
@@ -68,7 +68,7 @@ def _looked_up(path: object, told: Any, kind: str, known: Mapping[str, type]) ->
 
 
 def _like(std: str | None) -> Any:
-    """A stand-in for ``data_std`` of the dtype that is described; Python's numbers are float64."""
+    """A placeholder for ``data_std`` with the recorded dtype; Python numbers are float64."""
     if std is None:
         return None
     dtype = np.dtype(std.partition("(")[0])

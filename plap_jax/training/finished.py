@@ -1,4 +1,4 @@
-"""Trained networks on disk: finished ones, and snapshots taken along a training."""
+"""Trained networks on disk: finished ones, and snapshots taken during training."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from plap_jax.typing import require
 
 
 def save_diffusion(path: str | os.PathLike, diffusion: Diffusion) -> None:
-    """Write a network and what it is paired with, as ``plap_jax.checkpoints`` does: whole, with checksums.
+    """Save a network with its schedule: atomically, with checksums (``plap_jax.checkpoints``).
 
-    The notes in ``about.json`` tell how both are made, where the network is one of ``plap_jax.networks``.
+    For networks of ``plap_jax.networks`` the notes in ``about.json`` record how to rebuild both.
 
     Raises:
         ValueError: ``path`` exists and is no checkpoint.
@@ -32,12 +32,12 @@ def save_diffusion(path: str | os.PathLike, diffusion: Diffusion) -> None:
 
 
 def load_diffusion(path: str | os.PathLike, like: Diffusion | None = None) -> Diffusion:
-    """Read what ``save_diffusion`` wrote.
+    """Load a network with its schedule, as saved by ``save_diffusion``.
 
     Args:
         path: the checkpoint.
-        like: of the same architecture, schedule and prediction; its weights are not used. None: as the checkpoint's
-            own notes tell, which those of another network, and older ones, do not.
+        like: a model with the same architecture, schedule and prediction; its weights are not used. None: rebuilt from
+            the checkpoint's notes, which exist only for networks of ``plap_jax.networks``, and not in old checkpoints.
 
     Raises:
         CheckpointError: missing, damaged, of another architecture, schedule or prediction, or without the notes.
@@ -51,7 +51,7 @@ def load_diffusion(path: str | os.PathLike, like: Diffusion | None = None) -> Di
 
 
 def load_snapshots(folder: str | os.PathLike, like: Diffusion) -> Iterator[tuple[int, Diffusion]]:
-    """What ``train`` left in its ``snapshot_dir``, one at a time.
+    """Load the snapshots that ``train`` saved in its ``snapshot_dir``, one at a time.
 
     Args:
         folder: the ``snapshot_dir``.
@@ -68,7 +68,7 @@ def load_snapshots(folder: str | os.PathLike, like: Diffusion) -> Iterator[tuple
 
 
 def describe_static(diffusion: Diffusion) -> dict[str, str]:
-    """What is no array in a ``Diffusion``, as text."""
+    """The static fields of a ``Diffusion``, as text."""
     return {name: str(getattr(diffusion, name)) for name in ("schedule", "prediction", "conditioning")}
 
 
@@ -76,8 +76,8 @@ class Snapshots:
     """The folder of a run's snapshots, ``step_XXXXXXXX/``, as ``train`` documents it.
 
     Args:
-        folder: made if it is missing; None for a run without.
-        steps: after which to save.
+        folder: made if it is missing; None for no snapshots.
+        steps: numbers of steps after which to save.
         config: of the run.
 
     Raises:
@@ -99,10 +99,10 @@ class Snapshots:
             remove_unfinished(self._folder)
 
     def begin(self, state: State, diffusion: Diffusion, start: int) -> None:
-        """Step 0 of a new run; for one resumed at ``start``, see that all from before it are there and whole.
+        """Save step 0 of a new run; in one resumed at ``start``, check that all earlier snapshots are intact.
 
         Raises:
-            CheckpointError: one is not.
+            CheckpointError: one is missing or damaged.
         """
         if start == 0:
             self.save(state, diffusion, 0)

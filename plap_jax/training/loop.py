@@ -1,4 +1,4 @@
-"""The training loop on the host: order of the data, checkpoints, progress, and stopping when the loss breaks."""
+"""The training loop on the host: order of the data, checkpoints, progress, and stopping when the loss is not finite."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from plap_jax.typing import ArrayLike, PRNGKey, accumulation_dtype, require
 
 
 class TrainResult(NamedTuple):
-    """What training leaves.
+    """The result of training.
 
     Attributes:
-        diffusion: with the averaged weights.
-        losses: ``(n_steps,)``, the loss of each step's batch, from before its update.
+        diffusion: the model, with the averaged weights.
+        losses: ``(n_steps,)``, the loss of each step's batch, before its update.
         steps_done: steps taken by this call: fewer than n_steps if it resumed.
     """
 
@@ -51,21 +51,23 @@ def train(
     progress: bool = False,
     on_chunk: Callable[[int, np.ndarray], None] | None = None,
 ) -> TrainResult:
-    """Minimize the mean of ``denoising_loss`` over data, times and noise, from the weights that the network has.
+    """Train a diffusion model by denoising score matching, resuming from a checkpoint if there is one.
+
+    Minimizes the mean of ``denoising_loss`` over data, times and noise, starting from the network's current weights.
 
     Args:
         diffusion: network and schedule; all floating-point arrays of the network are trained.
         data: ``(n, *shape)``, floating; kept on the device.
-        key: decides order, times and noise.
+        key: determines order, times and noise.
         config: see ``TrainConfig``.
-        checkpoint_dir: where to keep ``step_XXXXXXXX/``, the newest; if there is one, training resumes there. One
-            run at a time.
-        snapshot_dir: where to keep ``step_XXXXXXXX/``, the network with the weights averaged so far, as
-            ``save_diffusion`` writes it; see ``load_snapshots``. What stands there is replaced, except what this run
-            itself left before it was killed. The training is the same, bit for bit, with and without.
-        snapshot_steps: numbers of steps after which to do so, in 0 … n_steps; 0 is the network as given.
         conditions: ``(n,)`` integers, the captions, or None.
         progress: show a bar with step, loss and steps per second.
+        checkpoint_dir: where to keep the newest checkpoint, ``step_XXXXXXXX/``; if there is one, training resumes from
+            it. One run at a time.
+        snapshot_dir: where to keep snapshots, ``step_XXXXXXXX/``: the network with the weights averaged so far, as
+            ``save_diffusion`` writes it; see ``load_snapshots``. Snapshots of other runs are replaced; a resumed run
+            keeps its own. They do not change the training by a single bit.
+        snapshot_steps: numbers of steps after which to save one, in 0 … n_steps; 0 is the network as given.
         on_chunk: called as ``on_chunk(step, losses)`` after each chunk, with the number of steps so far and the
             losses of the chunk. Snapshots end a chunk.
 
@@ -74,8 +76,13 @@ def train(
             or without a snapshot_dir.
         CheckpointError: the newest checkpoint is damaged, or of another network, data, key or config; or a snapshot
             from before it is missing or damaged.
-        NonFiniteLossError: the last good checkpoint is kept.
+        NonFiniteLossError: loss or weights became NaN or infinite; the last good checkpoint is kept.
         OSError: ``checkpoint_dir`` or ``snapshot_dir`` cannot be written.
+
+    Example:
+        >>> model = Diffusion(ResidualMLP((2,), rngs=nnx.Rngs(0)), VPLinear(), conditioning="log_snr")
+        >>> data = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> result = train(model, data, key=jax.random.key(1), config=TrainConfig(n_steps=100, batch_size=32))
     """
     task = _task(diffusion, data, conditions, key)
     snapshots = Snapshots(snapshot_dir, snapshot_steps, config)
@@ -92,7 +99,7 @@ def train(
             state, chunk = _run_chunk(state, task, config, first, last)
             _require_finite(state, chunk, first, config, store)
             losses[first:last] = chunk
-            snapshots.save(state, diffusion, last)  # before the checkpoint: a resumed run finds all those behind it
+            snapshots.save(state, diffusion, last)  # before the checkpoint, which promises all earlier snapshots
             if store is not None and (last == config.n_steps or last - saved >= (config.checkpoint_every or np.inf)):
                 store.save(state, losses, last)
                 saved = last
@@ -108,13 +115,13 @@ def train(
 def batch_rows(key: PRNGKey, n: int, batch_size: int, first: int, count: int) -> np.ndarray:
     """Rows of the data for steps first … first+count−1: a stream of permutations of 0 … n−1, cut into batches.
 
-    After e epochs, n e places of the stream, each row has been visited exactly e times: copies in proportion to
-    their number. A function of its arguments alone, drawn on the host, where a permutation costs microseconds.
+    After e epochs each row has been visited exactly e times, so duplicates count in proportion to their number. Depends
+    on the arguments alone; drawn on the host, where a permutation takes microseconds.
 
     Args:
-        key: decides the permutations, one per epoch.
+        key: determines the permutations, one per epoch.
         n: rows of the data.
-        batch_size: rows per step; a batch goes on into the next epoch where one ends.
+        batch_size: rows per step; batches run on across the end of an epoch.
         first, count: steps, counted from 0.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: what it is, where it stands, and how it goes on."""
+"""Checkpoints of a training run: saving its state, identifying it, and resuming."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Store:
 
     Args:
         folder: made if it is missing. One run at a time.
-        identity: whatever decides the outcome of the run, see ``identity``; must agree with what is there.
+        identity: everything that determines the outcome of the run, see ``identity``; must match existing checkpoints.
 
     Raises:
         OSError: the folder cannot be made.
@@ -46,14 +46,14 @@ class Store:
 
     @property
     def newest(self) -> Path | None:
-        """The last checkpoint that was finished."""
+        """The newest complete checkpoint, or None."""
         return max(self._folder.glob("step_*"), default=None)
 
     def load(self, state: State, losses: np.ndarray) -> tuple[State, np.ndarray, int]:
-        """State, losses and number of steps at the newest checkpoint; as given, and 0, if there is none.
+        """State, losses and number of steps at the newest checkpoint; the arguments and 0 if there is none.
 
         Raises:
-            CheckpointError: it is damaged, of another run, or of something else.
+            CheckpointError: it is damaged, of another run, or not of a training run.
         """
         newest = self.newest
         if newest is None:
@@ -69,7 +69,7 @@ class Store:
         return state, losses, step
 
     def save(self, state: State, losses: np.ndarray, step: int) -> None:
-        """Add a checkpoint, then delete those before it."""
+        """Save a checkpoint, then delete earlier ones."""
         old = set(self._folder.glob("step_*"))
         new = save_tree(self._folder / f"step_{step:08d}", (state, losses), {"step": step, "run": self._identity})
         for path in old - {new}:
@@ -77,7 +77,7 @@ class Store:
 
 
 def identity(task: Task, weights: jax.Array, config: TrainConfig) -> dict[str, Any]:
-    """What a resumed run must share with the one that wrote the checkpoint, architecture first."""
+    """What a resumed run must have in common with the run that wrote the checkpoint, architecture first."""
     static = describe_static(task.diffusion)
     inputs = {
         "initial weights": weights,

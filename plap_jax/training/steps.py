@@ -1,4 +1,4 @@
-"""Steps of denoising score matching on the device: pure functions of the state and the number of the step."""
+"""Training steps of denoising score matching on the device: pure functions of the state and the step number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from plap_jax.typing import Array, ArrayLike, PRNGKey, accumulation_dtype
 def denoising_loss(
     diffusion: Diffusion, x0: Array, t: ArrayLike, noise: Array, condition: ArrayLike | None = None
 ) -> Array:
-    """(1/d) |f(α x₀ + σ ε, t) − target|²: the squared error in whatever the network f predicts (Ho et al. 2020).
+    """Denoising loss at one point: mean squared error of the network's prediction.
+
+    (1/d) |f(α x₀ + σ ε, t) − target|², for whatever the network f predicts (Ho et al. 2020).
 
     Args:
         diffusion: network and schedule.
@@ -32,7 +34,7 @@ def denoising_loss(
         condition: the point's caption, if any.
 
     Returns:
-        A scalar ≥ 0, float32 at least. For "eps" its mean over x₀ and ε has the floor 1 − E|E[ε|x_t]|²/d.
+        A scalar ≥ 0, float32 at least. For "eps" its mean over x₀ and ε is at least 1 − E|E[ε|x_t]|²/d.
     """
     error = diffusion.output(diffusion.noised(x0, t, noise), t, condition) - diffusion.target(x0, t, noise)
     return jnp.mean(jnp.square(error.astype(accumulation_dtype(x0.dtype))))
@@ -42,8 +44,8 @@ class State(NamedTuple):
     """What changes from step to step.
 
     Attributes:
-        weights: ``(n_parameters,)``, all trained arrays in one: the optimizer then is one pass over memory, not dozens
-            of small operations that cost more than a small network itself.
+        weights: ``(n_parameters,)``, all trained arrays in one vector: the optimizer is then a single pass over memory
+            instead of dozens of small operations, which would cost more than a small network itself.
         average: their running average, same shape.
         optimizer: the state of optax.
     """
@@ -63,9 +65,9 @@ class Task(NamedTuple):
 
 
 def initial_state(diffusion: Diffusion, config: TrainConfig) -> State:
-    """Step 0, from the weights that the network has."""
+    """The state at step 0, with the network's current weights."""
     weights, _ = _flatten(diffusion)
-    # copies, for the state is donated to the first step while the caller keeps the network
+    # copies, because the state is donated to the first step and the caller keeps the network
     return State(jnp.copy(weights), jnp.copy(weights), _optimizer(config).init(weights))
 
 
@@ -76,7 +78,7 @@ def with_weights(diffusion: Diffusion, weights: Array) -> Diffusion:
 
 @partial(jax.jit, static_argnames="config", donate_argnames="state")
 def one_step(state: State, task: Task, config: TrainConfig, step: ArrayLike, rows: Array) -> tuple[State, Array]:
-    """A step on the points ``rows`` ``(batch_size,)``; returns the state after it and the loss before it."""
+    """One step on the points ``rows`` ``(batch_size,)``: the state after it and the loss before it."""
     return _step(state, task, config, step, rows)
 
 
@@ -86,8 +88,8 @@ def many_steps(
 ) -> tuple[State, Array]:
     """``count`` steps from step ``first`` on ``rows`` ``(chunk_steps, batch_size)``; losses ``(chunk_steps,)``.
 
-    The count is data: a shorter last chunk, or a run resumed elsewhere, compiles nothing anew and takes the same
-    steps bit for bit, which loops compiled for different lengths need not do.
+    The count is traced: a shorter last chunk or a resumed run does not recompile and takes bit for bit the same steps;
+    loops compiled for different lengths might not.
     """
 
     def body(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
@@ -127,7 +129,7 @@ def _optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def _flatten(diffusion: Diffusion) -> tuple[Array, Callable[[Array], Diffusion]]:
-    """All floating-point arrays of the network in one vector, and the way back; what else it holds stays."""
+    """All floating-point arrays of the network in one vector, and the inverse; other leaves stay as they are."""
     leaves, structure = jax.tree.flatten(diffusion.network)
     trained = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
     vector, _ = ravel_pytree([leaf for leaf, is_trained in zip(leaves, trained, strict=True) if is_trained])
@@ -135,8 +137,8 @@ def _flatten(diffusion: Diffusion) -> tuple[Array, Callable[[Array], Diffusion]]
     sizes = [jnp.size(leaf) for leaf, is_trained in zip(leaves, trained, strict=True) if is_trained]
 
     def back(weights: Array) -> Diffusion:
-        # NumPy's own split, so that a finished network is unpacked without compiling anything; and a split rather than
-        # slices, whose gradients would be added up at full length, one for every layer.
+        # np.split for NumPy arrays, to unpack a finished network without compiling. A split rather than slices: the
+        # gradient of each slice would be a vector of full length, one per layer, all added up.
         split = np.split if isinstance(weights, np.ndarray) else jnp.split
         parts = iter(split(weights, np.cumsum(sizes)[:-1]))
         filled = [
