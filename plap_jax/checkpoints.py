@@ -1,8 +1,8 @@
-"""Pytrees of arrays on disk by Orbax: whole or not at all, and checked before they are read.
+"""Save and load pytrees of arrays with Orbax: atomically, and verified by checksums.
 
 A checkpoint is a directory: ``arrays/`` as Orbax writes it, ``about.json`` (names, shapes and dtypes of the arrays,
 and the writer's notes), and ``sha256``, the checksums of all of these (``sha256sum -c sha256`` reads it). It is
-written under a temporary name and renamed. Orbax alone would load a flipped byte without a word.
+written under a temporary name and renamed. Orbax alone would load a flipped byte silently.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class CheckpointError(ValueError):
 
 
 def save_tree(path: str | os.PathLike, tree: Any, notes: dict[str, Any] | None = None) -> Path:
-    """Write the arrays of ``tree``, replacing what stood at ``path`` if that was a checkpoint.
+    """Save the arrays of ``tree``, replacing ``path`` if that is a checkpoint.
 
     Args:
-        path: the directory to make; its parents are made too.
+        path: the directory to create, with its parents.
         tree: a pytree of arrays and numbers.
         notes: kept beside the arrays; anything that JSON holds.
 
@@ -68,7 +68,7 @@ def save_tree(path: str | os.PathLike, tree: Any, notes: dict[str, Any] | None =
 
 
 def load_tree(path: str | os.PathLike, like: Any) -> Any:
-    """The arrays of a checkpoint in the structure of ``like``.
+    """Load the arrays of a checkpoint into the structure of ``like``.
 
     Args:
         path: a directory that ``save_tree`` wrote.
@@ -128,7 +128,7 @@ def describe(tree: Any) -> dict[str, str]:
 
 
 def remove(path: str | os.PathLike) -> None:
-    """Delete a directory, if it is there: whoever is killed meanwhile leaves it whole or under a temporary name."""
+    """Delete a directory, if it exists; if killed meanwhile, it is left whole or under a temporary name."""
     path = Path(path).absolute()
     if not path.exists():
         return

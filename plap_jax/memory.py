@@ -1,4 +1,4 @@
-"""How much is held at a time: one cap, from which every batch of points and every chunk of products follows."""
+"""One memory cap, from which every batch size and every chunk of products follows."""
 
 from __future__ import annotations
 

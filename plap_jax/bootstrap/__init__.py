@@ -1,4 +1,4 @@
-"""How sure we are of an AUC or a TPR: bootstrap intervals over points, or over clusters of points that go together."""
+"""Confidence intervals of AUC and TPR: bootstrap over points, or over clusters of dependent points."""
 
 from plap_jax.bootstrap.clusters import (
     cluster_weights,

@@ -1,7 +1,7 @@
-"""Bootstrap over clusters: several copies of one image say less than as many different images.
+"""Bootstrap over clusters of dependent points: n copies of one image carry less information than n images.
 
-A resample draws as many clusters as there are, with replacement, with all their points. Many scores of the same points
-are best compared on the same resamples: `cluster_weights` once, `weighted_auc` of all scores, then
+A resample draws as many clusters as there are, with replacement, with all their points. To compare many scores of
+the same points, use the same resamples: `cluster_weights` once, `weighted_auc` of all scores, then
 `percentile_interval` of each and `paired_percentile_interval` of any two.
 """
 
@@ -22,7 +22,9 @@ from plap_jax.typing import require
 def cluster_weights(
     clusters: ArrayLike, positive: ArrayLike | None = None, *, seed: int, n_resamples: int = 1000
 ) -> np.ndarray:
-    """w_ri = how often resample r draws the cluster of point i; each resample draws as many clusters as there are.
+    """How often each point occurs in each bootstrap resample of clusters.
+
+    w_ri = how often resample r draws the cluster of point i; a resample draws as many clusters as there are.
 
     Args:
         clusters: ``(n,)`` integers or names, the cluster of each point.
@@ -34,7 +36,7 @@ def cluster_weights(
         ``(n_resamples, n)`` integers ≥ 0.
 
     Raises:
-        ValueError: fewer than two clusters, flags that do not go along with them, an empty class, or fewer than two
+        ValueError: fewer than two clusters, flags of another shape, an empty class, or fewer than two
             resamples.
     """
     clusters = np.asarray(clusters)
@@ -59,7 +61,9 @@ def cluster_weights(
 
 
 def fewest_clusters(clusters: ArrayLike, positive: ArrayLike) -> int:
-    """min(number of clusters with a positive, number of clusters with a negative): independent data of the rarer class.
+    """The number of independent data of the rarer class.
+
+    min(number of clusters with a positive, number of clusters with a negative).
 
     Args:
         clusters: ``(n,)``, the cluster of each point.
@@ -80,15 +84,17 @@ def clustered_bootstrap(
     n_resamples: int = 1000,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile bootstrap of statistic(pos, neg) over clusters, which are drawn with all their points.
+    """Confidence interval of an AUC-like statistic when points come in dependent clusters.
 
-    Resamples that lack one of the classes are drawn again. Where every resample gives 0 or 1 (perfect separation), the
-    other end is that of Clopper and Pearson, (½(1−level))^{1/n} from 1, for n clusters that hold a positive, or that
-    hold a negative, whichever are fewer.
+    Percentile bootstrap of statistic(pos, neg) over clusters, which are drawn with all their points.
+
+    Resamples without one of the classes are redrawn. If every resample gives 0 or 1 (perfect separation), the other end
+    is Clopper and Pearson's, opposite 1 (½(1−level))^{1/n}, where n is the number of clusters with a positive or with a
+    negative, whichever is smaller.
 
     Args:
-        statistic: as in `bootstrap_interval`; `auc` is counted for all resamples at once, any other is called on plain
-            vectors, once per resample. For `tpr_at_fpr` take `tpr_interval`.
+        statistic: as in `bootstrap_interval`; `auc` is computed for all resamples at once, any other is called on
+            vectors, once per resample. For `tpr_at_fpr` use `tpr_interval`.
         scores_pos: scores of positives, ``(n_pos,)``, n_pos ≥ 2.
         scores_neg: scores of negatives, ``(n_neg,)``, n_neg ≥ 2.
         clusters_pos: ``(n_pos,)`` integers, the cluster of each.
@@ -101,7 +107,7 @@ def clustered_bootstrap(
         The interval; ``n`` counts clusters.
 
     Raises:
-        ValueError: as `bootstrap_interval`, clusters that do not go along with the scores, or fewer than two clusters
+        ValueError: as `bootstrap_interval`, clusters of another shape than the scores, or fewer than two clusters
             with a positive or with a negative.
     """
     pos, neg = checked_sample(scores_pos, "scores_pos"), checked_sample(scores_neg, "scores_neg")
@@ -126,7 +132,9 @@ def clustered_paired_bootstrap(
     n_resamples: int = 1000,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile bootstrap of statistic(pos_a, neg_a) − statistic(pos_b, neg_b), the same clusters drawn for both.
+    """Confidence interval of the difference between two detectors when points come in dependent clusters.
+
+    Percentile bootstrap of statistic(pos_a, neg_a) − statistic(pos_b, neg_b), the same clusters drawn for both.
 
     Args:
         statistic: as in `clustered_bootstrap`.
@@ -141,8 +149,8 @@ def clustered_paired_bootstrap(
         level: coverage aimed at, in (0, 1); with few clusters it is lower.
 
     Returns:
-        The interval of the difference A − B, positive where A is larger; ``n`` counts clusters. Where both separate
-        perfectly in every resample, the difference may be off by Clopper and Pearson's end, as in
+        The interval of the difference A − B, positive where A is larger; ``n`` counts clusters. If both separate
+        perfectly in every resample, the difference may still be off by Clopper and Pearson's end, as in
         `clustered_bootstrap`.
 
     Raises:

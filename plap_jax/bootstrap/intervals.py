@@ -1,4 +1,4 @@
-"""From the values of resamples to an interval, and what perfect separation leaves open."""
+"""Intervals from the values of resamples, also for perfect separation."""
 
 from collections.abc import Callable
 
@@ -22,24 +22,26 @@ def check_resampling(n_resamples: int, level: float) -> None:
 
 
 def unseen_rate(trials: int, level: float) -> float:
-    """1 − (½(1−level))^{1/trials}: Clopper and Pearson's upper end of a rate that ``trials`` trials never showed."""
+    """Upper confidence limit of a rate with no event in ``trials`` trials: 1 − (½(1−level))^{1/trials}."""
     return 1 - ((1 - level) / 2) ** (1 / trials)
 
 
 def percentile_interval(
     value: float, resampled: ArrayLike, n: int, level: float = 0.95, *, trials: int | None = None
 ) -> Interval:
-    """[q_{½(1−level)}, q_{½(1+level)}] of the resampled values, widened to contain ``value``.
+    """Percentile bootstrap interval from the values of the resamples.
 
-    A statistic in [0, 1] that is 0 or 1 in every resample has no spread to show, which is not to say that it is known:
-    given ``trials``, the other end is then `unseen_rate(trials, level)` away.
+    [q_{½(1−level)}, q_{½(1+level)}] of the resampled values, widened to contain ``value``.
+
+    A statistic that is 0 or 1 in every resample has no spread, yet is still uncertain: given ``trials``, the other end
+    is then `unseen_rate(trials, level)` away.
 
     Args:
         value: the statistic of all the data.
-        resampled: ``(n_resamples,)``, the statistic of resamples; NaN where it is undefined, which is left out.
+        resampled: ``(n_resamples,)``, the statistic of resamples; NaN where undefined, which is ignored.
         n: number of independent data, kept in the interval.
         level: coverage aimed at, in (0, 1).
-        trials: independent data of the rarer class, `fewest_clusters`; None where the statistic is no rate.
+        trials: independent data of the rarer class, `fewest_clusters`; None if the statistic is not a rate.
 
     Raises:
         ValueError: fewer than two resamples that are not NaN, or level out of range.
@@ -65,9 +67,10 @@ def paired_percentile_interval(
     *,
     trials: int | None = None,
 ) -> Interval:
-    """`percentile_interval` of value_a − value_b from statistics of the same resamples: positive where A is larger.
+    """Percentile bootstrap interval of the difference between two statistics on the same resamples.
 
-    Where both are 0 or 1 in every resample, the difference may be off by `unseen_rate(trials, level)`, within [−1, 1].
+    Of value_a − value_b: positive where A is larger. If both are 0 or 1 in every resample, the difference may be
+    off by `unseen_rate(trials, level)`, within [−1, 1].
 
     Args:
         value_a: the statistic of all the data by A.
@@ -92,5 +95,5 @@ def paired_percentile_interval(
 
 
 def _always(value: float, resampled: np.ndarray) -> bool:
-    """0 or 1, and so in every resample where it is defined."""
+    """Whether it is 0, or 1, in every resample where it is defined."""
     return value in (0, 1) and bool(((resampled == value) | np.isnan(resampled)).all())

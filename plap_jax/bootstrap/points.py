@@ -1,4 +1,4 @@
-"""Bootstrap over points: each point is independent of the others, and the two classes are resampled apart."""
+"""Bootstrap over independent points, the two classes resampled separately."""
 
 import warnings
 
@@ -10,7 +10,7 @@ from plap_jax.bootstrap.intervals import Statistic, check_resampling, unseen_rat
 from plap_jax.metrics import Interval, auc, checked_sample
 from plap_jax.typing import require
 
-# Scores held at a time by a bootstrap: 2^20 in float64 are 8 MiB, which caches like better than all resamples.
+# Scores that a bootstrap holds at a time: 2^20 in float64 are 8 MiB, which still fit the cache.
 RESAMPLED_SCORES = 2**20
 
 
@@ -23,13 +23,13 @@ def bootstrap_interval(
     n_resamples: int = 2000,
     level: float = 0.95,
 ) -> Interval:
-    """BCa bootstrap interval of statistic(pos, neg), the two classes resampled apart (Efron 1987).
+    """Confidence interval of an AUC-like statistic of independent points, by the BCa bootstrap (Efron 1987).
 
-    Bias-corrected and accelerated, since near 1 an AUC is skew and plain percentiles cover too little. Measured on
+    Bias-corrected and accelerated, because near 1 an AUC is skewed and plain percentiles cover too little. Measured on
     shifted normals, 200 negatives, nominal 95 %: AUC 0.5 with 40 positives 94 %, AUC 0.96 with 40 positives 93 %, with
-    16 positives 87 % (percentiles: 93 %, 91 %, 84 %). Where BCa is undefined, percentiles. Where every resample gives 0
-    or 1 (perfect separation), the other end is that of Clopper and Pearson for min(n_pos, n_neg) trials:
-    (½(1−level))^{1/n} from 1.
+    16 positives 87 % (percentiles: 93 %, 91 %, 84 %). If BCa is undefined, percentiles are used. If every resample
+    gives 0 or 1 (perfect separation), the other end is Clopper and Pearson's, opposite 1
+    (½(1−level))^{1/n}, for n = min(n_pos, n_neg).
 
     Args:
         statistic: ``(*batch, n_pos), (*batch, n_neg) -> (*batch,)`` with values in [0, 1], as `auc` (not for
@@ -64,9 +64,10 @@ def paired_bootstrap(
     n_resamples: int = 2000,
     level: float = 0.95,
 ) -> Interval:
-    """BCa bootstrap of statistic(pos_a, neg_a) − statistic(pos_b, neg_b), the same points drawn for both.
+    """Confidence interval of the difference between two detectors on the same points, by the BCa bootstrap.
 
-    Two scores of the same points are correlated; drawing the points, not the scores, lets what they share cancel.
+    Of statistic(pos_a, neg_a) − statistic(pos_b, neg_b). The same points are drawn for both, so what the two scores
+    have in common cancels.
 
     Args:
         statistic: as in `bootstrap_interval`.
@@ -79,8 +80,8 @@ def paired_bootstrap(
         level: coverage aimed at, in (0, 1).
 
     Returns:
-        The interval of the difference A − B: positive where A is larger. Where both separate perfectly, in every
-        resample, the difference may be as large as either could be off by Clopper and Pearson's end.
+        The interval of the difference A − B: positive where A is larger. If both separate perfectly in every
+        resample, the difference may still be off by Clopper and Pearson's end.
 
     Raises:
         ValueError: as `bootstrap_interval`, or A and B differ in length.
@@ -104,7 +105,7 @@ def _bootstrap(statistic: Statistic, n_pos: int, n_neg: int, seed: int, n_resamp
     check_resampling(n_resamples, level)
     rows = np.arange(n_pos), np.arange(n_neg)
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-        # Equal resamples leave the correction undefined: not a number, which is dealt with below.
+        # With equal resamples the correction is NaN, which is handled below.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
             rows,
@@ -126,7 +127,7 @@ def _bootstrap(statistic: Statistic, n_pos: int, n_neg: int, seed: int, n_resamp
 def _of_rows(statistic: Statistic, pos: np.ndarray, neg: np.ndarray) -> Statistic:
     """``statistic(pos[i], neg[j])`` as a function of the rows i, j; the AUC without sorting every resample.
 
-    A resample holds values of the one sample only: its AUC follows from how often it holds each, by counting.
+    A resample repeats values of the sample: its AUC follows from counting how often each occurs.
     """
     if statistic is not auc:
         return lambda i, j: statistic(pos[i], neg[j])
@@ -144,7 +145,7 @@ def _of_rows(statistic: Statistic, pos: np.ndarray, neg: np.ndarray) -> Statisti
 
 
 def _counts(places: np.ndarray, n_values: int) -> np.ndarray:
-    """How often each of 0 … n_values−1 stands in the last axis: ``(*batch, n) -> (*batch, n_values)``."""
+    """How often each of 0 … n_values−1 occurs along the last axis: ``(*batch, n) -> (*batch, n_values)``."""
     batch = places.shape[:-1]
     offsets = n_values * np.arange(np.prod(batch, dtype=int)).reshape(*batch, 1)
     return np.bincount((places + offsets).ravel(), minlength=offsets.size * n_values).reshape(*batch, n_values)

@@ -1,8 +1,8 @@
-"""How sure we are of a true positive rate at a small false positive rate: a Bayesian bootstrap of the ROC curve.
+"""Confidence intervals of the true positive rate at a small false positive rate, by a Bayesian bootstrap.
 
-The threshold lies among the largest negatives. Resamples with replacement hold no other values than theirs, so that
-the threshold hardly moves where negatives are few: of 100 the largest one is in 63 % of the resamples. Weights that
-vary continuously place the quantile between the negatives, or beyond the largest.
+The threshold lies among the largest negatives. Ordinary resamples only repeat their values, so with few negatives the
+threshold hardly moves: the largest of 100 is in 63 % of the resamples. Continuous weights place the quantile between
+the negatives, or beyond the largest.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from plap_jax.bootstrap.intervals import check_resampling, percentile_interval
 from plap_jax.metrics import FPR, Interval, checked_sample, checked_scores, tpr_at_fpr
 from plap_jax.typing import require
 
-TAIL = 10  # largest negatives: the line through the first and the last of them goes on beyond the first
+TAIL = 10  # largest negatives: the line through the first and last of them extrapolates beyond the first
 
 
 def tpr_interval(
@@ -27,10 +27,12 @@ def tpr_interval(
     n_resamples: int = 1000,
     level: float = 0.95,
 ) -> Interval:
-    """`tpr_at_fpr` with the percentile interval of `resampled_tpr`, for P(s⁺ > q), P(s⁻ > q) = max_fpr.
+    """Confidence interval of the true positive rate at a given false positive rate.
 
-    The interval contains the estimate, which is cautious and lies below P(s⁺ > q) on average where negatives are few.
-    What it covers is measured by ``python -m benchmarks.coverage_tpr``.
+    `tpr_at_fpr` with the percentile interval of `resampled_tpr`, for P(s⁺ > q), P(s⁻ > q) = max_fpr.
+
+    The interval contains the estimate, which is conservative: with few negatives it lies below P(s⁺ > q) on average.
+    Its coverage is measured by ``python -m benchmarks.coverage_tpr``.
 
     Args:
         scores_pos: scores of positives, ``(n_pos,)``, n_pos ≥ 2.
@@ -68,7 +70,9 @@ def resampled_tpr(
     max_fpr: float = FPR,
     n_resamples: int = 1000,
 ) -> np.ndarray:
-    """P(s⁺ > q) of weighted points, where P(s⁻ > q) = max_fpr: weights w ~ Exp(1), one for each cluster (Rubin 1981).
+    """The true positive rate at a given false positive rate under random weights of the clusters.
+
+    P(s⁺ > q) of weighted points, where P(s⁻ > q) = max_fpr: weights w ~ Exp(1), one for each cluster (Rubin 1981).
 
     Negatives in descending order s₁ ≥ … ≥ s_n have the rates u_j = Σ_{i≤j} w_i / (Σ_i w_i + w₀), which for independent
     points have the law of P(s⁻ > s_j), Beta(j, n+1−j). q is read off the line between neighbours in log u, or beyond s₁

@@ -1,4 +1,4 @@
-"""AUC of many resamples at once: a resample is how often it holds each point, and nothing is sorted again."""
+"""AUC of many bootstrap resamples at once, from the weights of the points, without sorting again."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -8,7 +8,9 @@ from plap_jax.typing import require
 
 
 def weighted_auc(scores: ArrayLike, positive: ArrayLike, weights: ArrayLike) -> np.ndarray:
-    """Σ_{i⁺, j⁻} w_i w_j (1[s_i > s_j] + ½ 1[s_i = s_j]) / (Σ_{i⁺} w_i · Σ_{j⁻} w_j): `auc` of points repeated w times.
+    """AUC with integer weights, for many resamples at once.
+
+    Σ_{i⁺, j⁻} w_i w_j (1[s_i > s_j] + ½ 1[s_i = s_j]) / (Σ_{i⁺} w_i · Σ_{j⁻} w_j): `auc` of points repeated w times.
 
     Args:
         scores: ``(*batch, n)``, real: one row per detector.
@@ -16,15 +18,15 @@ def weighted_auc(scores: ArrayLike, positive: ArrayLike, weights: ArrayLike) -> 
         weights: ``(n_resamples, n)`` integers ≥ 0, see `cluster_weights`.
 
     Returns:
-        ``(*batch, n_resamples)`` float64 in [0, 1], exactly `auc` of each resample; NaN where one lacks a class.
+        ``(*batch, n_resamples)`` float64 in [0, 1], exactly `auc` of each resample; NaN if a resample lacks a class.
 
     Raises:
-        ValueError: scores that are not finite, an empty class, shapes that do not match, weights that are no counts.
+        ValueError: scores that are not finite, an empty class, shapes that do not match, weights that are not counts.
     """
     scores, positive, of_pos, of_neg = _checked(scores, positive, weights)
     rows = scores.reshape(-1, positive.size)
     pairs = of_pos.sum(axis=1) * of_neg.sum(axis=1)
-    # weight of the negatives that come before each place, in their order
+    # total weight of the negatives before each rank
     before = np.zeros((len(of_neg), of_neg.shape[1] + 1))
     wins = np.empty((len(rows), len(pairs)))
     for won, row in zip(wins, rows, strict=True):
@@ -45,7 +47,7 @@ def weighted_auc(scores: ArrayLike, positive: ArrayLike, weights: ArrayLike) -> 
 def _checked(
     scores: ArrayLike, positive: ArrayLike, weights: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Scores, positives, and the weights of either class in float64, in which all sums of counts are exact."""
+    """Scores, positives, and the weights of each class in float64, where sums of counts are exact."""
     scores = checked_scores(scores, "scores")
     positive, weights = np.asarray(positive), np.asarray(weights)
     per_score = scores.shape[-1:]

@@ -1,4 +1,4 @@
-"""Data sets: mixtures in closed form, images in two pools, and samples of which some points are repeated."""
+"""Data sets: Gaussian mixtures, images split into two pools, and data with planted duplicates."""
 
 import importlib
 from typing import Any
@@ -8,7 +8,7 @@ from plap_jax.data.digest import fingerprint
 from plap_jax.data.mixtures import random_mixture, triangle
 from plap_jax.data.planting import Planted, plant
 
-# Loaded on first use: Pillow, scikit-image and scikit-learn take longer to import than a mixture to sample.
+# Loaded on first use: importing Pillow, scikit-image and scikit-learn takes longer than sampling a mixture.
 _IMAGES = {
     "ImageData": "images",
     "digits": "bundled",
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """An image data set, whose module is imported when it is first asked for."""
+    """An image data set, its module imported on first use."""
     if name in _IMAGES:
         return getattr(importlib.import_module(f"{__name__}.{_IMAGES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

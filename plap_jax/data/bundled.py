@@ -1,4 +1,4 @@
-"""Small data sets that other packages carry with them: nothing is downloaded."""
+"""Small data sets bundled with other packages; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FACE_SIZE = 25
 def digits(
     *, seed: int, n_heldout: int = 400, n_train: int | None = None, duplicate_distance: float = 0.1
 ) -> ImageData:
-    """Handwritten digits, 8×8 grey, 0 … 16 scaled to [−1, 1], with the digit as label.
+    """Handwritten digits: 8×8 grey images, 0 … 16 scaled to [−1, 1], with the digit as label.
 
     The 1,797 images of `sklearn.datasets.load_digits`: the test part of "Optical Recognition of Handwritten Digits"
     (Alpaydin and Kaynak 1998, UCI, CC BY 4.0). Nearest neighbours are 0.25 apart in the median. One pair, of the digit
-    1, lies within the default of 0.1 (at 0.083; the next at 0.118), so that 1,796 remain.
+    1, is closer than the default of 0.1 (0.083; the next 0.118), so 1,796 remain.
 
     Args:
         seed: of the split and the order.
@@ -47,7 +47,7 @@ def faces(
     size: int = 24,
     duplicate_distance: float = 0.1,
 ) -> ImageData:
-    """Faces, grey, 24×24, the upper left of 25×25, 0 … 1 scaled to [−1, 1].
+    """Faces: 24×24 grey images, the upper left of 25×25, 0 … 1 scaled to [−1, 1].
 
     The 100 faces of `skimage.data.lfw_subset`, drawn from Labeled Faces in the Wild (Huang et al. 2007; photographs
     from the news, for research); its other 100 images are backgrounds and are not used. Nearest neighbours are 0.32

@@ -1,4 +1,4 @@
-"""Captions: what a conditional model is told beside an image, and how many images stand behind it."""
+"""Captions for conditional training: unique ones, and ones that several images share."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class Captions:
-    """A caption for every point that training sees, and what kind of caption it is.
+    """A caption for every training point, and what kind of caption it is.
 
-    A caption with one image behind it is what text-to-image models memorize by; shared ones are the controls.
+    Unique captions are what text-to-image models memorize by; shared ones are the controls.
 
     Attributes:
-        of_point: ``(n,)`` int32, 0 … m−1; −1 for points that training never sees.
-        kind: ``(m,)``: "unique", one image behind it; "group", a few; "class", all of a class.
-        copies: ``(m,)`` integers, how often training sees the image behind a unique caption; 0 for shared ones.
+        of_point: ``(n,)`` int32, 0 … m−1; −1 for points not in the training set.
+        kind: ``(m,)``: "unique", for one image; "group", for a few; "class", for all of a class.
+        copies: ``(m,)`` integers, copies in training of the image with a unique caption; 0 for shared captions.
         validation: ``(m,)`` booleans: every other caption of the same kind and number of copies.
     """
 
@@ -33,25 +33,27 @@ class Captions:
     validation: np.ndarray
 
     def of_training(self, planted: Planted) -> np.ndarray:
-        """The captions that go along with ``planted.train``, copies included: ``(sum(copies),)``."""
+        """The captions of ``planted.train``, copies included: ``(sum(copies),)``."""
         return np.repeat(self.of_point, planted.copies)
 
     def of_kind(self, kind: Kind) -> np.ndarray:
-        """The captions of one kind, their numbers in order."""
+        """The numbers of the captions of one kind, in order."""
         return np.flatnonzero(self.kind == kind)
 
 
 def caption(
     planted: Planted, *, n_unique: int = 0, n_grouped: int, group_size: int, classes: ArrayLike | None = None
 ) -> Captions:
-    """Planted points and the first ``n_unique`` single ones: a caption each; the next: groups; the rest: their class.
+    """Assign captions: unique ones first, then shared within groups, then one per class.
+
+    Planted points and the first ``n_unique`` single points get one each, the next share in groups, the rest by class.
 
     Args:
         planted: the points.
         n_unique: single points with a caption of their own, ≥ 0.
         n_grouped: single points, after those, that share captions, ≥ 0.
         group_size: how many share one, ≥ 2; the last group may be smaller.
-        classes: ``(n,)`` integers, the class of every point; None where no single point is left over.
+        classes: ``(n,)`` integers, the class of every point; None if no single point is left over.
 
     Raises:
         ValueError: numbers out of range, more than there are single points, or points left over without classes.

@@ -1,4 +1,4 @@
-"""Images as Pillow opens them, of any mode, size and orientation, as arrays of one shape."""
+"""Convert images of any mode, size and orientation, as opened by Pillow, to arrays of one shape."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from plap_jax.typing import require
 
 Mode = Literal["RGB", "L"]
 Resize = Literal["center-crop", "refuse"]
-# Number formats whose range nobody states: what is white in them?
+# Number formats without a stated range: white is undefined.
 WITHOUT_RANGE = ("I", "F")
-# A file of a few bytes may declare any size, and decoding would fill the memory.
+# A tiny file can declare any size; decoding it would fill the memory.
 MAX_PIXELS = 2**26
 
 
 def check_shape(size: int, mode: str, resize: str, crop: int | None = None) -> None:
-    """Refuse what `as_array` could not follow for any image.
+    """Refuse arguments that `as_array` could not satisfy for any image.
 
     Raises:
         ValueError: naming the argument.
@@ -31,30 +31,32 @@ def check_shape(size: int, mode: str, resize: str, crop: int | None = None) -> N
 
 
 def as_array(image: Image.Image, *, size: int, mode: Mode, resize: Resize, crop: int | None = None) -> np.ndarray:
-    """2 · v/255 − 1 of the 8-bit values v, turned upright, cut to the central square, resized, in RGB or grey.
+    """Convert an opened image to a square float array in [−1, 1].
+
+    2 · v/255 − 1 of the 8-bit values v, turned upright, cropped to the central square, resized, in RGB or grey.
 
     Grey is 0.299 R + 0.587 G + 0.114 B. Palettes are resolved, transparent pixels shown on white, 16-bit grey divided
-    by 257, CMYK converted without its colour profile, as profiles in general are left out of account. A larger central
-    square is averaged down by Pillow's bicubic filter, widened by the scale (antialiased); nothing is scaled up, since
-    smoothness would tell where an image came from.
+    by 257, CMYK converted without its colour profile; colour profiles are ignored in general. Larger images are
+    downscaled by Pillow's antialiased bicubic filter; none are upscaled, since smoothness would reveal an image's
+    origin.
 
     Args:
-        image: opened, not necessarily decoded.
+        image: opened by Pillow, not necessarily decoded.
         size: height and width of the result in pixels.
         mode: "RGB" for three channels, "L" for one.
         resize: "center-crop" as above; "refuse" takes only images that are size × size.
-        crop: side of the central square that is taken, ≥ size; None for the largest.
+        crop: side of the central square, ≥ size; None for the largest.
 
     Returns:
         ``(size, size, 3 or 1)`` float32 in [−1, 1].
 
     Raises:
         UnusableImage: an animation, a number format without a stated range, too small, not size × size, or of more than
-            67 million pixels, which is told before anything is decoded.
+            67 million pixels, which is checked before decoding.
     """
     if image.width * image.height > MAX_PIXELS:
         raise UnusableImage(f"declares {image.width}×{image.height} pixels, more than {MAX_PIXELS}")
-    # A multi-picture JPEG, as cameras write it, holds the photograph first and previews after it.
+    # A multi-picture JPEG, as cameras write, holds the photograph first, then previews.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise UnusableImage(f"an animation of {image.n_frames} frames")
     image = _in_mode(_upright(image), mode)
@@ -70,11 +72,11 @@ def as_array(image: Image.Image, *, size: int, mode: Mode, resize: Resize, crop:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF block says; as it is where that block is damaged, since the pixels are not."""
-    image.load()  # what is wrong with the pixels is told here
+    """Rotated as its EXIF block says; unchanged if that block is damaged."""
+    image.load()  # raises for damaged pixel data
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # readers of EXIF raise what they please on bytes that are not what they expect
+    except Exception:  # EXIF readers raise all kinds of errors on malformed bytes
         return image
 
 

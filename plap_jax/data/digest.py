@@ -1,4 +1,4 @@
-"""Which data is it? Digests of arrays."""
+"""Fingerprints of arrays, to identify a data set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from plap_jax.typing import ArrayLike
 
 
 def fingerprint(*arrays: ArrayLike) -> str:
-    """SHA-256 over types, shapes and values of the arrays in their order, in hexadecimal digits."""
+    """SHA-256 of the arrays in their order, over dtypes, shapes and values, in hexadecimal."""
     digest = hashlib.sha256()
     for array in map(np.asarray, arrays):
         digest.update(f"{array.dtype.str}{array.shape}".encode())

@@ -1,4 +1,4 @@
-"""Near-duplicates among original images: one of each group is kept."""
+"""Remove near-duplicates from original images, keeping one of each group."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from plap_jax.typing import require
 
 
 def distinct(images: np.ndarray, distance: float) -> tuple[np.ndarray, list[tuple[int, int, float]]]:
-    """One image of each group that is connected by links √(mean (a − b)²) ≤ distance: the first.
+    """Remove near-duplicates: keep the first image of each group of similar ones.
 
-    Groups are transitive: where a resembles b and b resembles c, only a is kept, and every two images that are kept lie
-    further apart than ``distance``. They are the clusters of DBSCAN (Ester et al. 1996) in which every point is a core.
-    Memory grows with the links that are found, 8 bytes each, and not with n²; exact copies are taken out before.
+    Images with √(mean (a − b)²) ≤ distance are linked, and groups are transitive: if a resembles b and b resembles c,
+    only a is kept. Any two kept images are further apart than ``distance``. The groups are the clusters of DBSCAN
+    (Ester et al. 1996) with every point a core point. Memory grows with the number of links, 8 bytes each, not with n²;
+    exact copies are removed first.
 
     Args:
         images: ``(n, *shape)``, real and finite.
@@ -23,7 +24,7 @@ def distinct(images: np.ndarray, distance: float) -> tuple[np.ndarray, list[tupl
 
     Returns:
         Indices of the images kept, ascending, and for each image dropped a row (kept, dropped, distance between these
-        two), in the order of what was dropped. The distance exceeds the threshold where others link the two.
+        two), in the order of the dropped. The distance exceeds the threshold if the two are linked through others.
 
     Raises:
         ValueError: distance negative or not finite.
@@ -42,7 +43,7 @@ def distinct(images: np.ndarray, distance: float) -> tuple[np.ndarray, list[tupl
 
 
 def _first_identical(vectors: np.ndarray) -> np.ndarray:
-    """For each row the first row with the same bytes: any number of exact copies costs no comparison."""
+    """For each row, the first row with the same bytes, without pairwise comparison."""
     seen: dict[bytes, int] = {}
     return np.array([seen.setdefault(hashlib.sha256(row).digest(), i) for i, row in enumerate(vectors)], int)
 

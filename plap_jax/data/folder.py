@@ -1,4 +1,4 @@
-"""A folder of images of one's own."""
+"""Load a folder of your own images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from plap_jax.data.images import ImageData, UnusableImage, split_distinct
 from plap_jax.typing import require
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-FORMATS = ("PNG", "JPEG", "WEBP")  # by content, whatever the name says
+FORMATS = ("PNG", "JPEG", "WEBP")  # by content, not by name
 
 
 def imagefolder(
@@ -34,12 +34,11 @@ def imagefolder(
     crop: int | None = None,
     duplicate_distance: float = 0.05,
 ) -> ImageData:
-    """The PNG, JPEG and WebP files of a folder and its sub-folders, converted as `decoding.as_array` says.
+    """Load the PNG, JPEG and WebP files of a folder and its sub-folders, converted by `decoding.as_array`.
 
-    Files are taken in the order of their names, whatever the file system's is; what begins with a dot is not looked at,
-    and links to folders are not followed. Where every image lies in a sub-folder of ``path``, the sub-folder is its
-    class, numbered in the order of their names. With ``n_train`` files are read in random order until there are
-    enough, and what is wrong with the others stays unknown.
+    Files are sorted by name; names that begin with a dot are ignored, and links to folders are not followed. If every
+    image lies in a sub-folder of ``path``, sub-folders are the classes, numbered in the order of their names. With
+    ``n_train``, files are read in random order until there are enough; the others are not checked.
 
     Args:
         path: the folder.
@@ -48,13 +47,13 @@ def imagefolder(
         mode: "RGB" for three channels, "L" for grey.
         n_heldout: images that are never trained on.
         n_train: images that may be trained on; None for all others.
-        on_bad: what becomes of a file that cannot be used (no image by its name or its content, cut off, animated,
-            smaller than ``size``): "skip" lists it in ``skipped``, "refuse" stops at the first one.
-        resize: "center-crop" cuts out the central square and averages it down; "refuse" takes an image of any size
-            other than size × size for one that cannot be used.
+        on_bad: what to do with an unusable file (not an image by name or content, truncated, animated, smaller than
+            ``size``): "skip" lists it in ``skipped``, "refuse" stops at the first one.
+        resize: "center-crop" crops the central square and downscales it; "refuse" treats images that are not
+            size × size as unusable.
         crop: side of the central square; None for the largest.
         duplicate_distance: √(mean (a − b)²) up to which two images count as one, in units of [−1, 1]. The default
-            finds one photograph saved twice (as JPEG of lower quality, or once more resized), not two alike.
+            finds one photograph saved twice (recompressed or resized), not two similar ones.
 
     Returns:
         ``ImageData`` of shape (size, size, 3 or 1).
@@ -99,9 +98,9 @@ def _refusal(name: str, reason: str) -> ValueError:
 
 
 def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
-    """Files that are images by their name, sorted, relative to the folder; and (name, reason) of everything else.
+    """Image files by their names, sorted, relative to the folder; and (name, reason) of everything else.
 
-    What begins with a dot is not looked at. Links to files are followed, links to folders are not.
+    Names that begin with a dot are ignored. Links to files are followed, links to folders are not.
     """
     files, others = [], []
 
@@ -119,7 +118,7 @@ def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
                 continue
             if file.suffix.lower() not in SUFFIXES:
                 others.append((printable(file), f"not named as an image ({', '.join(SUFFIXES)})"))
-            elif not (folder / file).is_file():  # a pipe would be waited for
+            elif not (folder / file).is_file():  # reading a pipe would block
                 others.append((printable(file), "not a file that can be read"))
             else:
                 files.append(file)
@@ -127,10 +126,10 @@ def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
 
 
 def decode(path: Path, size: int, mode: Mode, resize: Resize, crop: int | None = None) -> np.ndarray:
-    """The image of a file: ``(size, size, 3 or 1)`` float32 in [−1, 1], as `decoding.as_array` says.
+    """Load one image file: ``(size, size, 3 or 1)`` float32 in [−1, 1], converted by `decoding.as_array`.
 
     Raises:
-        UnusableImage: whatever is wrong with it, on one line.
+        UnusableImage: with the reason, on one line.
     """
     try:
         if path.stat().st_size == 0:
@@ -141,13 +140,13 @@ def decode(path: Path, size: int, mode: Mode, resize: Resize, crop: int | None =
         raise
     except UnidentifiedImageError as error:
         raise UnusableImage("no PNG, JPEG or WebP by its content") from error
-    except Exception as error:  # decoders raise what they please on bytes that are not what they expect
+    except Exception as error:  # decoders raise all kinds of errors on malformed bytes
         raise UnusableImage(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 @contextmanager
 def _long_texts() -> Iterator[None]:
-    """Profiles and texts of some megabytes in a PNG are read, and not taken for an attack on the memory."""
+    """Accept profiles and texts of some megabytes in a PNG, which Pillow would refuse as an attack on the memory."""
     before = PngImagePlugin.MAX_TEXT_CHUNK
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
     try:
@@ -157,7 +156,7 @@ def _long_texts() -> Iterator[None]:
 
 
 def _classes(files: list[Path]) -> list[int] | None:
-    """The number of each file's outermost sub-folder, or None where a file lies in none."""
+    """The number of each file's outermost sub-folder, or None if a file lies in none."""
     if any(len(file.parts) < 2 for file in files):
         return None
     number = {name: i for i, name in enumerate(sorted({file.parts[0] for file in files}))}
@@ -165,5 +164,5 @@ def _classes(files: list[Path]) -> list[int] | None:
 
 
 def printable(path: Path | str) -> str:
-    """A file's name as text: names are bytes, and may be no text."""
+    """A file's name as text: names are bytes and need not be valid text."""
     return os.fspath(path).encode("utf-8", "replace").decode()

@@ -14,7 +14,7 @@ from plap_jax.data.decoding import as_array, check_shape
 from plap_jax.data.images import ImageData, UnusableImage, split_distinct
 from plap_jax.typing import require, shown
 
-# What `save_to_disk` leaves in its folder, for several splits and for one.
+# Files that `save_to_disk` writes, for several splits and for one.
 SAVED = ("dataset_dict.json", "state.json")
 
 
@@ -35,10 +35,10 @@ def huggingface(
     crop: int | None = None,
     duplicate_distance: float = 0.05,
 ) -> ImageData:
-    """Any image data set of the library `datasets`, converted as `decoding.as_array` says.
+    """Load an image data set with the library `datasets`, converted by `decoding.as_array`.
 
-    Both pools come from the one split, so that nothing but use separates them. Images are decoded one by one in random
-    order until there are enough, so that memory holds no more than are used.
+    Both pools come from one split, so they differ in nothing but their use. Images are decoded one by one in random
+    order until there are enough, so memory holds only those that are used.
 
     Args:
         path: name on the hub ("ylecun/mnist"), a folder written by ``save_to_disk``, or any folder or loader that
@@ -46,14 +46,14 @@ def huggingface(
         seed: of the split and the order.
         size: height and width in pixels.
         n_heldout: images that are never trained on.
-        n_train: images that may be trained on; None for all others, which are then all decoded.
-        split: of the data set; without effect on a folder that was saved as one split.
-        subset: configuration of the data set, where it has several.
-        revision: commit, tag or branch on the hub, for results that are to be repeated.
+        n_train: images that may be trained on; None for all others, all of which are then decoded.
+        split: of the data set; ignored for a folder saved as a single split.
+        subset: configuration of the data set, if it has several.
+        revision: commit, tag or branch on the hub, for reproducible results.
         image_key: column of the images, of the feature type ``Image``.
         label_key: column of integer labels; None for none.
         mode: "RGB" for three channels, "L" for grey.
-        resize: "center-crop" cuts out the central square and averages it down; "refuse" skips images that are not
+        resize: "center-crop" crops the central square and downscales it; "refuse" skips images that are not
             size × size.
         crop: side of the central square; None for the largest.
         duplicate_distance: √(mean (a − b)²) up to which two images count as one, in units of [−1, 1].
@@ -74,7 +74,7 @@ def huggingface(
     def read(index: int) -> np.ndarray:
         try:
             image = images[index][image_key]
-        except Exception as error:  # as many kinds as there are decoders and storages
+        except Exception as error:  # error types vary with decoder and storage
             raise UnusableImage(f"cannot be decoded: {shown(error)}") from error
         if not isinstance(image, Image.Image):
             raise UnusableImage("missing")
@@ -93,7 +93,7 @@ def huggingface(
 
 
 def _library(path: str) -> ModuleType:
-    """`datasets`, which is large and needed here alone."""
+    """The library `datasets`, which is large and needed only here."""
     try:
         return importlib.import_module("datasets")
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Images in two pools, one that may be trained on and one that never is: scaled, distinct, split at random."""
+"""Images split at random into a training pool and a held-out pool: scaled, without near-duplicates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class UnusableImage(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """Distinct images in two pools that differ in nothing but their use.
+    """Distinct images in two pools, training and held-out, that differ in nothing but their use.
 
     Attributes:
         train: ``(n, h, w, c)`` float32 in [−1, 1], in random order (exchangeable): may be trained on.
@@ -27,7 +27,7 @@ class ImageData:
         heldout_labels: ``(m,)``, likewise.
         duplicates: near-duplicates among the originals, of which one was dropped: rows (name of the one kept, name of
             the one dropped, √(mean (a − b)²) between them).
-        skipped: rows (name, reason) of what was not used because it could not be.
+        skipped: rows (name, reason) of unusable images.
         name: of the data set.
     """
 
@@ -41,12 +41,12 @@ class ImageData:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over types, shapes and values of both pools, in hexadecimal digits."""
+        """SHA-256 of both pools, over dtypes, shapes and values, in hexadecimal."""
         return fingerprint(self.train, self.heldout)
 
 
 def scaled(values: ArrayLike, highest: float) -> np.ndarray:
-    """2 · values/highest − 1 in float32: 0 … highest becomes −1 … 1. Cast first, since bytes would wrap around."""
+    """Scale 0 … highest to −1 … 1 in float32: 2 · values/highest − 1. Cast first, since bytes would wrap around."""
     return np.asarray(values, np.float32) * np.float32(2 / highest) - 1
 
 
@@ -61,13 +61,13 @@ def split_distinct(
     name: str,
     labels: Sequence[int] | np.ndarray | None = None,
 ) -> ImageData:
-    """Originals without near-duplicates, assigned to the two pools at random.
+    """Split images at random into the two pools, after removing near-duplicates.
 
-    Images are read in random order until there are enough, so that no more are held than are used. Of near-duplicates
-    the first in the order of ``names`` is kept: where all images are read the seed changes the split alone.
+    Images are read in random order until there are enough, so memory holds only those that are used. Of near-duplicates
+    the first in the order of ``names`` is kept: if all images are read, the seed changes only the split.
 
     Args:
-        read: image ``(h, w, c)`` float32 in [−1, 1] of an index, or `UnusableImage`, which puts it among the skipped.
+        read: maps an index to an image ``(h, w, c)`` float32 in [−1, 1]; images that raise `UnusableImage` are skipped.
         names: of the originals, one each.
         seed: of the order.
         n_train: images to train on, ≥ 1; None for all that are not held out.
@@ -120,5 +120,5 @@ def split_distinct(
 
 
 def named(rows: list[tuple[int, int, float]], names: Sequence[str]) -> tuple[tuple[str, str, float], ...]:
-    """What `duplicates.distinct` reports, with names in place of indices."""
+    """The report of `duplicates.distinct` with names in place of indices."""
     return tuple((names[kept], names[dropped], distance) for kept, dropped, distance in rows)

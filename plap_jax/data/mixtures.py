@@ -10,9 +10,11 @@ from plap_jax.typing import PRNGKey, require
 
 
 def triangle(side: float = 5.0, variance: float = 0.1) -> GaussianMixture:
-    """⅓ Σ_k N(μ_k, variance · I) in the plane, μ = side · (0, 1/√3), side · (±½, −1/(2√3)).
+    """Three Gaussians at the corners of an equilateral triangle in the plane.
 
-    The mixture of the published figure (Brokman et al., SSVM 2025): an equilateral triangle centred at the origin.
+    ⅓ Σ_k N(μ_k, variance · I) in the plane, μ = side · (0, 1/√3), side · (±½, −1/(2√3)).
+
+    The mixture of the published figure (Brokman et al., SSVM 2025), centred at the origin.
 
     Args:
         side: distance between two means, > 0.
@@ -28,7 +30,9 @@ def triangle(side: float = 5.0, variance: float = 0.1) -> GaussianMixture:
 
 
 def random_mixture(key: PRNGKey, *, dim: int, n_components: int, spread: float, variance: float) -> GaussianMixture:
-    """(1/K) Σ_k N(μ_k, variance · I_d), μ_k ~ N(0, spread² I_d).
+    """A mixture of equal spherical Gaussians with random means.
+
+    (1/K) Σ_k N(μ_k, variance · I_d), μ_k ~ N(0, spread² I_d).
 
     Args:
         key: randomness of the means.

@@ -1,4 +1,4 @@
-"""Patches of natural photographs, training and held-out ones from blocks that share no pixel."""
+"""Patches of natural photographs, with training and held-out patches from blocks that share no pixel."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from plap_jax.data.duplicates import distinct
 from plap_jax.data.images import ImageData, named, scaled
 from plap_jax.typing import require
 
-# The ordinary colour photographs that scikit-image carries with it; the others are paintings, scans and screens.
+# The ordinary colour photographs bundled with scikit-image; its other images are paintings, scans and screens.
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Patches that may be used, one entry each, whatever the seed.
+    """All usable patches, one entry each, independent of the seed.
 
     Attributes:
         patches: ``(n, size, size, 3)`` float32 in [−1, 1].
@@ -35,7 +35,7 @@ class Candidates:
     block: np.ndarray
 
     def take(self, rows: np.ndarray) -> Candidates:
-        """Those of the given indices, or where a mask is true."""
+        """The candidates of the given indices, or where a mask is true."""
         return Candidates(self.patches[rows], self.names[rows], self.photograph[rows], self.block[rows])
 
 
@@ -52,20 +52,20 @@ def patches(
     min_contrast: float = 0.05,
     duplicate_distance: float = 0.05,
 ) -> ImageData:
-    """Natural colour patches, 16×16 RGB, 0 … 255 scaled to [−1, 1], with the number of the photograph as label.
+    """Natural image patches: 16×16 RGB, 0 … 255 scaled to [−1, 1], with the number of the photograph as label.
 
     Four photographs in the wheel of scikit-image (astronaut 512×512, NASA; chelsea 300×451; coffee 400×600; rocket
-    427×640, SpaceX; all public domain or CC0). Their patches differ enough to be told apart by photograph, so that
+    427×640, SpaceX; all public domain or CC0). Patches of different photographs are easy to distinguish, so
     every photograph is cut into blocks with a guard band between them, and `pools` assigns blocks at random: pixels
     of a held-out patch are more than ``guard`` pixels away from any that is trained on. Within a block patches lie on a
     grid of ``stride`` pixels: with the defaults two neighbours share half of their pixels.
 
     The default grid has 6,700 patches in 268 blocks. 2,243 of them, half of these in the rocket's sky, are nearly
-    constant and therefore near-duplicates of each other: they are left out. Of the others 177 are near-duplicates
-    within 0.05. Of the 4,280 that remain 2,736 at most can be shared out, as many from every block that is used.
+    constant and therefore near-duplicates of each other: they are dropped. Of the others 177 are near-duplicates within
+    0.05. Of the 4,280 that remain at most 2,736 can be used, the same number from every block.
 
     Over seeds the pools are alike: the AUC of brightness, contrast or gradient energy between them is 0.50 ± 0.005.
-    Within one split patches of a block go together, so that it varies more than that of independent images would: a
+    Within one split, patches of a block go into the same pool, so the AUC varies more than for independent images: a
     standard deviation of 0.04 for brightness and 0.025 for contrast, against 0.014. Conclusions need several seeds.
 
     Args:
@@ -73,18 +73,18 @@ def patches(
         n_train: patches that may be trained on.
         n_heldout: patches that are never trained on.
         size: height and width of a patch in pixels.
-        photographs: names among ``PHOTOGRAPHS``.
+        photographs: names from ``PHOTOGRAPHS``.
         block: side of a block in pixels, ≥ size.
         guard: pixels between two blocks, ≥ 1, so that no patch of one touches a patch of the other.
         stride: pixels between patches of a block, ≥ 1; ``size`` for patches that share no pixel.
-        min_contrast: least `contrast` of a patch, in units of [−1, 1].
+        min_contrast: smallest `contrast` of a patch, in units of [−1, 1].
         duplicate_distance: √(mean (a − b)²) up to which two patches count as one, wherever they come from.
 
     Returns:
         ``ImageData`` of shape (size, size, 3).
 
     Raises:
-        ValueError: an argument out of range, or more patches asked for than can be shared out.
+        ValueError: an argument out of range, or more patches requested than available.
     """
     require(n_train is not None and n_train >= 1, "n_train", n_train, "must be >= 1")
     require(n_heldout >= 1, "n_heldout", n_heldout, "must be >= 1")
@@ -110,7 +110,7 @@ def candidates(
     min_contrast: float,
     duplicate_distance: float,
 ) -> tuple[Candidates, tuple[tuple[str, str, float], ...]]:
-    """Distinct patches of sufficient contrast, and what `duplicates.distinct` dropped: the same for every seed."""
+    """Distinct patches of sufficient contrast, and the report of `duplicates.distinct`; independent of the seed."""
     parts: list[Candidates] = []
     for number, name in enumerate(photographs):
         first_block = 1 + parts[-1].block[-1] if parts else 0
@@ -125,12 +125,12 @@ def candidates(
 
 
 def pools(found: Candidates, n_train: int, n_heldout: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the candidates that are trained on, and of those that are not, from different blocks.
+    """Indices of training and held-out candidates, from different blocks.
 
-    Every block that is used offers q patches, drawn from its own, so that how much of a block can be used is the same
-    for both pools; q is as small as the numbers asked for allow, for as many blocks as possible. The blocks stand in
-    the order of photograph and contrast and are cut into as many runs of equal length as are to be held out; of each
-    run one is, at random. So every block is held out with the same probability, and the pools are alike in contents.
+    Every block used contributes q random patches of its own, the same number for both pools; q is as small as the
+    requested numbers allow, to use as many blocks as possible. Blocks are sorted by photograph and contrast and cut
+    into runs of equal length, as many as blocks are held out; one block of each, at random, is held out. So every
+    block is held out with the same probability, and the pools have similar contents.
     """
     blocks, counts = np.unique(found.block, return_counts=True)
     q = next((q for q in range(1, counts.max() + 1) if _fits(counts, q, n_train, n_heldout)), None)
@@ -151,7 +151,10 @@ def pools(found: Candidates, n_train: int, n_heldout: int, rng: np.random.Genera
 
 
 def contrast(patches: np.ndarray) -> np.ndarray:
-    """√(mean over channels of the variance over pixels) of each patch ``(n, h, w, c)``: ``(n,)``, in its units."""
+    """Contrast of each patch, the standard deviation over its pixels.
+
+    √(mean over channels of the variance over pixels), ``(n, h, w, c) -> (n,)``, in the units of the patches.
+    """
     return np.sqrt(patches.var(axis=(1, 2)).mean(axis=-1))
 
 

@@ -1,4 +1,4 @@
-"""Planting: some points of a data set are repeated, so that what a model memorizes is known beforehand."""
+"""Planted duplicates: repeat some points of a data set, so that what a model memorizes is known in advance."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from plap_jax.typing import ArrayLike, require
 
 @dataclass(frozen=True)
 class Planted:
-    """Points with the number of copies that training sees of each: 0 held out, 1 single, ≥ 2 planted.
+    """Points and the number of copies of each in the training set: 0 held out, 1 single, ≥ 2 planted.
 
-    The order of points carries no information about their role beyond ``copies``: whoever builds one hands over
-    exchangeable points. Within every role points fall alternately into a validation and a test half: choices are made
-    on the first and reported on the second.
+    The points must be exchangeable, so that their order carries no information about their role. Within every role
+    points alternate between a validation and a test half: make choices on the first and report on the second.
 
     Attributes:
-        points: ``(n, *shape)``, each once.
+        points: ``(n, *shape)``, without duplicates.
         copies: ``(n,)`` nonnegative integers.
         validation: ``(n,)`` booleans.
     """
@@ -30,41 +29,43 @@ class Planted:
 
     @property
     def train(self) -> np.ndarray:
-        """Training set, copies included: ``(sum(copies), *shape)``."""
+        """The training set, copies included: ``(sum(copies), *shape)``."""
         return np.repeat(self.points, self.copies, axis=0)
 
     @property
     def control(self) -> np.ndarray:
-        """The training set without any planted point: what the negative control is trained on."""
+        """The training set without planted points, for training a negative control."""
         return self.points[self.is_single]
 
     @property
     def is_planted(self) -> np.ndarray:
-        """``(n,)``: repeated in training."""
+        """Repeated in training, ``(n,)`` booleans."""
         return self.copies >= 2
 
     @property
     def is_single(self) -> np.ndarray:
-        """``(n,)``: once in training."""
+        """Once in training, ``(n,)`` booleans."""
         return self.copies == 1
 
     @property
     def is_heldout(self) -> np.ndarray:
-        """``(n,)``: never in training."""
+        """Never in training, ``(n,)`` booleans."""
         return self.copies == 0
 
 
 def plant(
     points: ArrayLike, *, doses: Mapping[int, int], n_single: int | None, heldout: ArrayLike | None = None
 ) -> Planted:
-    """The first points repeated as ``doses`` says, the highest first, the next ``n_single`` once, the rest held out.
+    """Repeat the first points, keep the next ones single, and hold out the rest.
+
+    The first points are repeated as ``doses`` says, the highest dose first; the next ``n_single`` occur once.
 
     Args:
         points: exchangeable points ``(n, *shape)``.
         doses: copies → how many points get that many: copies ≥ 2, numbers ≥ 2 (one for each half).
-        n_single: how many stand once, ≥ 2; None for all that are left, which needs ``heldout``.
-        heldout: ``(m, *shape)``, the points that training never sees, where they come from a pool of their own; points
-            left over are then not used at all. None: the points left over are held out.
+        n_single: how many occur once, ≥ 2; None for all remaining points, which needs ``heldout``.
+        heldout: ``(m, *shape)``, held-out points from a pool of their own; remaining points are then not used at all.
+            None: the remaining points are held out.
 
     Returns:
         ``Planted``, with at least two held-out points.

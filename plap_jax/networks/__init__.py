@@ -1,4 +1,4 @@
-"""Networks to predict noise with, in flax.nnx: one point in, its prediction out, told the noise level and a caption."""
+"""Noise-prediction networks in flax.nnx, for one point, conditioned on the noise level and a caption."""
 
 from plap_jax.networks.conditioned import sinusoidal_embedding
 from plap_jax.networks.mlp import ResidualMLP

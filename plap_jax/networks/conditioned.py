@@ -1,4 +1,4 @@
-"""What all networks share: the shape of a point, and the embedding of what they are told beside it."""
+"""What all networks share: the shape of a point, and the embedding of noise level and caption."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ _SHORTEST, _LONGEST = 4.0, 40.0
 
 
 def sinusoidal_embedding(level: ArrayLike, dim: int) -> Array:
-    """(cos(2π level/λ_i), sin(2π level/λ_i)), λ_i geometric from 4 to 40.
+    """Sinusoidal embedding of the noise level.
+
+    (cos(2π level/λ_i), sin(2π level/λ_i)), λ_i geometric from 4 to 40.
 
     Args:
         level: scalar, the log-SNR.
@@ -40,7 +42,7 @@ def sinusoidal_embedding(level: ArrayLike, dim: int) -> Array:
 
 
 class Conditioned(nnx.Module):
-    """e = silu(U [cos, sin](level) + caption): base of the networks, which use it as they like.
+    """Base class of the networks, with the embedding e = silu(U [cos, sin](level) + caption).
 
     Args:
         shape: shape of one point.

@@ -19,7 +19,7 @@ _EPSILON = 1e-5  # of group norm: keeps a constant channel finite
 
 
 class UNet(Conditioned):
-    """Residual blocks on a pyramid of resolutions, down and up again, where each block up also sees its twin down.
+    """A U-Net for images: residual blocks down and up a pyramid of resolutions, with skip connections.
 
     h ← h + W₂ silu((1 + a) norm(W₁ silu(norm(h))) + b) with 3×3 convolutions W₁, W₂, group norm, and scale and shift
     (a, b) = V e from the embedding e of level and caption (Ho et al. 2020; Nichol & Dhariwal 2021). Level i has
