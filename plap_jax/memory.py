@@ -10,12 +10,12 @@ EVALUATIONS = 2**12
 
 
 def evaluations_at_once(dim: int) -> int:
-    """min(4,096, 2²⁰/d), at least 1: evaluations of a network at a time, at points of d = ``dim`` coordinates."""
+    """Network evaluations at a time, at points of d = ``dim`` coordinates: min(4,096, 2²⁰/d), at least 1."""
     return max(1, min(EVALUATIONS, NUMBERS // dim))
 
 
 def points_at_once(dim: int, nfe: int) -> int:
-    """Points at a time, at least 1, each of which asks for ``nfe`` evaluations at once."""
+    """Points at a time, at least 1, if each takes ``nfe`` evaluations."""
     return max(1, evaluations_at_once(dim) // max(1, nfe))
 
 

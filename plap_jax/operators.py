@@ -53,7 +53,7 @@ def p_field(s: Array, p: ArrayLike, eps: ArrayLike = 0.0) -> tuple[Array, Array]
 
 
 def safe_norm(s: Array, eps: ArrayLike = 0.0) -> tuple[Array, Array]:
-    """(|s|² + eps²)^{1/2} over the last axis, safe from overflow, 1 where it vanishes; and a mask of where it does."""
+    """Norm (|s|² + eps²)^{1/2} over the last axis without overflow, 1 where it vanishes; and a mask of the latter."""
     largest = lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(s), axis=-1), jnp.abs(eps)))
     vanishes = largest == 0
     scale = jnp.where(vanishes, 1, largest)

@@ -186,5 +186,5 @@ def _gap(model: Diffusion, t: Array, prompt: Array, x: Array) -> Array:
 
 
 def norm(x: Any) -> Array:
-    """‖x‖₂ over all coordinates."""
+    """Euclidean norm over all coordinates."""
     return jnp.linalg.norm(jnp.ravel(x))

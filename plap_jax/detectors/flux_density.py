@@ -39,7 +39,7 @@ class FluxDensity(Detector):
     takes_prompt: ClassVar[bool] = True
 
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
-        """κ_p in the units of |s|^{p−1}."""
+        """The flux density κ_p, in the units of |s|^{p−1}."""
         t = model.schedule.time_at(self.sigma)
         centre, radius = model.ball(query.image, t)
         score = model.score_at(t, query.prompt)

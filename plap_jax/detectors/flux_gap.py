@@ -38,7 +38,7 @@ class FluxGap(Detector):
     needs: ClassVar[frozenset[Need]] = frozenset({"image", "prompt"})
 
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
-        """κ^Δ_p in the units of |s|^{p−1}."""
+        """The flux density κ^Δ_p of the gap, in the units of |s|^{p−1}."""
         t = model.schedule.time_at(self.sigma)
         centre, radius = model.ball(query.image, t)
         how = {"n_samples": self.n_samples, "directions": self.directions}

@@ -40,7 +40,7 @@ class PLaplacianAt(Detector):
     takes_prompt: ClassVar[bool] = True
 
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
-        """−Δ_p u in units of u/length^p. The key is not used."""
+        """Minus the p-Laplacian, in units of u/length^p. The key is not used."""
         t = model.schedule.time_at(self.sigma)
         centre, _ = model.ball(query.image, t)
         eps = self.smoothing * math.sqrt(centre.size) / model.schedule.sigma(t)

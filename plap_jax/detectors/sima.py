@@ -44,5 +44,5 @@ class SimA(Detector):
 
 
 def quartic(x: Array) -> Array:
-    """‖x‖₄⁴ = Σ x⁴."""
+    """Sum of fourth powers, ‖x‖₄⁴."""
     return jnp.sum(x**4)

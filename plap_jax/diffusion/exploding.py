@@ -41,15 +41,15 @@ class VE(Schedule):
         _check_sigma_range(self.sigma_min, self.sigma_max)
 
     def alpha(self, t: ArrayLike) -> Array:
-        """1."""
+        """Factor of the data, 1."""
         return jnp.ones_like(floating(t))
 
     def sigma(self, t: ArrayLike) -> Array:
-        """σ_min (σ_max/σ_min)^t."""
+        """Standard deviation of the noise, σ_min (σ_max/σ_min)^t."""
         return self.sigma_min * jnp.exp(floating(t) * self._log_ratio)
 
     def log_snr(self, t: ArrayLike) -> Array:
-        """−2 log σ."""
+        """Log-SNR, −2 log σ."""
         return -2 * (math.log(self.sigma_min) + floating(t) * self._log_ratio)
 
     @property
@@ -87,24 +87,24 @@ class EDM(Schedule):
 
     @property
     def t_min(self) -> float:
-        """σ_min."""
+        """The smallest time, σ_min."""
         return self.sigma_min
 
     @property
     def t_max(self) -> float:
-        """σ_max."""
+        """The largest time, σ_max."""
         return self.sigma_max
 
     def alpha(self, t: ArrayLike) -> Array:
-        """1."""
+        """Factor of the data, 1."""
         return jnp.ones_like(floating(t))
 
     def sigma(self, t: ArrayLike) -> Array:
-        """t."""
+        """Standard deviation of the noise, t itself."""
         return floating(t)
 
     def log_snr(self, t: ArrayLike) -> Array:
-        """−2 log t."""
+        """Log-SNR, −2 log t."""
         return -2 * jnp.log(floating(t))
 
     def _quantile(self, u: Array) -> Array:

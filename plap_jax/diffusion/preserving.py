@@ -42,15 +42,15 @@ class VPLinear(Schedule):
         require(0 < self.t_min < 1, "t_min", self.t_min, "must lie in (0, 1)")
 
     def alpha(self, t: ArrayLike) -> Array:
-        """exp(−t²(β₁−β₀)/4 − tβ₀/2)."""
+        """Factor of the data, exp(−t²(β₁−β₀)/4 − tβ₀/2)."""
         return jnp.exp(self._log_alpha(floating(t)))
 
     def sigma(self, t: ArrayLike) -> Array:
-        """√(1 − α²), without cancellation at small t."""
+        """Standard deviation of the noise, √(1 − α²), without cancellation at small t."""
         return jnp.sqrt(-jnp.expm1(2 * self._log_alpha(floating(t))))
 
     def log_snr(self, t: ArrayLike) -> Array:
-        """log(α²/σ²)."""
+        """Log-SNR, log(α²/σ²)."""
         log_alpha_sq = 2 * self._log_alpha(floating(t))
         return log_alpha_sq - jnp.log(-jnp.expm1(log_alpha_sq))
 
@@ -89,7 +89,7 @@ class VPCosine(Schedule):
         require(self.t_min < self.t_max < 1, "t_max", self.t_max, f"must lie in (t_min={self.t_min}, 1)")
 
     def alpha(self, t: ArrayLike) -> Array:
-        """cos(a(t))/cos(a(0))."""
+        """Factor of the data, cos(a(t))/cos(a(0))."""
         return jnp.cos(self._angle(floating(t))) / math.cos(self._start)
 
     def sigma(self, t: ArrayLike) -> Array:
@@ -99,7 +99,7 @@ class VPCosine(Schedule):
         return jnp.sqrt(jnp.sin(turned) * jnp.sin(turned + 2 * self._start)) / math.cos(self._start)
 
     def log_snr(self, t: ArrayLike) -> Array:
-        """log(α²/σ²)."""
+        """Log-SNR, log(α²/σ²)."""
         return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
 
     @property
@@ -145,13 +145,13 @@ class DiscreteVP(Schedule):
 
     @classmethod
     def linear(cls, n_steps: int = 100, beta_start: float = 1e-4, beta_end: float = 0.02) -> DiscreteVP:
-        """β from ``beta_start`` to ``beta_end`` in ``n_steps`` equal steps; 1,000 steps make DDPM's table."""
+        """Linear table: β from ``beta_start`` to ``beta_end`` in ``n_steps`` equal steps; DDPM uses 1,000 steps."""
         require(n_steps >= 1, "n_steps", n_steps, "must be >= 1")
         return cls(np.linspace(beta_start, beta_end, n_steps))
 
     @classmethod
     def scaled_linear(cls, n_steps: int = 1000, beta_start: float = 8.5e-4, beta_end: float = 0.012) -> DiscreteVP:
-        """√β in ``n_steps`` equal steps: the table of latent diffusion models (Rombach et al. 2022)."""
+        """Table of latent diffusion models: √β in ``n_steps`` equal steps (Rombach et al. 2022)."""
         require(n_steps >= 1, "n_steps", n_steps, "must be >= 1")
         require(beta_start > 0, "beta_start", beta_start, "must lie in (0, 1)")
         require(beta_end > 0, "beta_end", beta_end, "must lie in (0, 1)")
@@ -159,7 +159,10 @@ class DiscreteVP(Schedule):
 
     @classmethod
     def squared_cosine(cls, n_steps: int = 1000, s: float = 0.008, largest: float = 0.999) -> DiscreteVP:
-        """β_t = min(1 − ᾱ((t+1)/T)/ᾱ(t/T), largest), ᾱ(u) = cos²((π/2)(u+s)/(1+s)) (Nichol & Dhariwal 2021, eq. 17)."""
+        """Cosine table of β.
+
+        β_t = min(1 − ᾱ((t+1)/T)/ᾱ(t/T), largest), ᾱ(u) = cos²((π/2)(u+s)/(1+s)) (Nichol & Dhariwal 2021, eq. 17).
+        """
         require(n_steps >= 1, "n_steps", n_steps, "must be >= 1")
         signal = np.cos((np.linspace(0, 1, n_steps + 1) + s) / (1 + s) * (math.pi / 2)) ** 2
         return cls(np.minimum(1 - signal[1:] / signal[:-1], largest))
@@ -170,15 +173,15 @@ class DiscreteVP(Schedule):
         return len(self.betas) - 1
 
     def alpha(self, t: ArrayLike) -> Array:
-        """α_t from the table, default float dtype."""
+        """Factor of the data from the table, default float dtype."""
         return self._at(np.exp(self._log_alpha_sq / 2), t)
 
     def sigma(self, t: ArrayLike) -> Array:
-        """σ_t from the table, default float dtype."""
+        """Standard deviation of the noise from the table, default float dtype."""
         return self._at(self._sigmas, t)
 
     def log_snr(self, t: ArrayLike) -> Array:
-        """log(α_t²/σ_t²) from the table, default float dtype."""
+        """Log-SNR from the table, log(α_t²/σ_t²), default float dtype."""
         return self._at(self._log_alpha_sq - 2 * np.log(self._sigmas), t)
 
     def _quantile(self, u: Array) -> Array:

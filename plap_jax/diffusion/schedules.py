@@ -46,15 +46,15 @@ class Schedule(ABC):
 
     @abstractmethod
     def alpha(self, t: ArrayLike) -> Array:
-        """α(t), the factor of the data."""
+        """Factor of the data, α(t)."""
 
     @abstractmethod
     def sigma(self, t: ArrayLike) -> Array:
-        """σ(t), the standard deviation of the noise."""
+        """Standard deviation of the noise, σ(t)."""
 
     @abstractmethod
     def log_snr(self, t: ArrayLike) -> Array:
-        """log(α²/σ²), decreasing in t."""
+        """Log-SNR, log(α²/σ²), decreasing in t."""
 
     @abstractmethod
     def _time(self, sigma: Array) -> Array:

@@ -75,7 +75,7 @@ class Conditioned(nnx.Module):
         return dict(self._arguments)
 
     def embedding(self, x: Array, level: ArrayLike, condition: ArrayLike | None) -> Array:
-        """e, ``(embed_dim,)``, float32 at least; checks what the network is called with.
+        """The embedding e, ``(embed_dim,)``, float32 at least; checks the network's arguments.
 
         Raises:
             ValueError: x of another shape, or a condition where the network has none.

@@ -120,14 +120,14 @@ class UNet(Conditioned):
 
 
 class _ConvBlock(nnx.Module):
-    """The residual block of ``UNet``, and self-attention h ← h + W softmax(q kᵀ/√width) v where it is asked for."""
+    """The residual block of ``UNet``, and self-attention h ← h + W softmax(q kᵀ/√width) v if requested."""
 
     def __init__(
         self, n_in: int, n_out: int, embed_dim: int, groups: int, attends: bool, dtype: str | None, rngs: nnx.Rngs
     ) -> None:
         self.before = _GroupNorm(n_in, groups, rngs)
         self.inner = _conv(n_in, n_out, rngs, dtype=dtype)
-        self.between = _GroupNorm(n_out, groups, rngs, affine=False)  # the scale and shift told stand for its own
+        self.between = _GroupNorm(n_out, groups, rngs, affine=False)  # its scale and shift come from the embedding
         self.told = linear(embed_dim, 2 * n_out, rngs)
         self.outer = _conv(n_out, n_out, rngs, dtype=dtype)
         self.shortcut = None if n_in == n_out else linear(n_in, n_out, rngs, dtype=dtype)
