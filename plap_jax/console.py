@@ -24,7 +24,7 @@ def require_device() -> None:
         jax.devices()
     except Exception as error:  # each JAX, and each platform, raises another kind
         wanted, reason = os.environ.get("JAX_PLATFORMS", ""), " ".join(str(error).split()) or "no such device"
-        raise ValueError(f"JAX_PLATFORMS={wanted}: cannot be used here ({reason}); cpu always can") from error
+        raise ValueError(f"JAX_PLATFORMS={wanted}: cannot be used here ({reason}); cpu always works") from error
 
 
 def raised_in(error: BaseException) -> str:

@@ -139,7 +139,7 @@ def _check(queries: np.ndarray, reference: np.ndarray, k: int, exclude_self: boo
     allowed = f"must be (n, *{reference.shape[1:]}), points of the reference's shape"
     require(queries.shape[1:] == reference.shape[1:], "queries", queries.shape, allowed)
     available = len(reference) - exclude_self
-    require(1 <= k <= available, "k", k, f"must lie between 1 and {available}, the neighbours there are")
+    require(1 <= k <= available, "k", k, f"must lie between 1 and {available}, the number of available neighbours")
     require(memory_mib > 0, "memory_mib", memory_mib, "must be positive")
     same = len(queries) == len(reference) or not exclude_self
     require(same, "exclude_self", exclude_self, f"needs as many queries as reference points, {len(reference)}")

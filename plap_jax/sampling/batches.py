@@ -97,7 +97,7 @@ def sample(
     if broken.size > 0:
         raise NonFiniteSampleError(
             f"{broken.size} of {n} samples are not finite, the first is sample {broken[0]}: the network returned "
-            f"NaN or infinity there, or {sampler} did not reach its end"
+            f"NaN or infinity there, or {sampler} failed"
         )
     return samples
 

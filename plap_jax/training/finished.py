@@ -112,7 +112,7 @@ class Snapshots:
                 load_diffusion(self._path(step), diffusion)
             except CheckpointError as error:
                 raise CheckpointError(
-                    f"{error}; the run resumes after it, at step {start}, and cannot make it"
+                    f"{error}; the run resumes after it, at step {start}, and cannot recreate it"
                 ) from None
 
     def save(self, state: State, diffusion: Diffusion, step: int) -> None:
