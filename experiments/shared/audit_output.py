@@ -25,6 +25,7 @@ def write_metrics(report: Report, result: AuditResult, n_skipped: int) -> None:
     report.metric("audit/skipped", n_skipped)
     report.metric("audit/sigma", result.sigma, NO_LEVEL if result.sigma is None else None)
     report.metric("audit/evaluations_per_image", result.nfe_spent)
+    report.metric("audit/evaluations", result.nfe_total)
     report.metric("audit/score_median", float(np.median(result.score)))
     report.metric("audit/score_highest", float(result.score.max()))
     report.metric("audit/stderr_median", float(np.median(result.stderr)))

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from plap_jax.audit.arrays import shape_of
@@ -17,7 +18,7 @@ from plap_jax.audit.level import Level, choose_level
 from plap_jax.audit.prompts import is_file, read_prompts
 from plap_jax.audit.result import AuditResult
 from plap_jax.audit.scores import NAMES, Scorer
-from plap_jax.audit.settings import WITH_PROMPT, AuditSettings, Score
+from plap_jax.audit.settings import WITH_PROMPT, AuditSettings, Score, number
 from plap_jax.audit.store import FolderStore, Surroundings
 from plap_jax.audit.stream import Scored, score_all
 from plap_jax.audit.subject import Model, Subject, as_subject
@@ -86,6 +87,7 @@ def audit_images(
         >>> result = audit_images(model, "photos/", reference="others/", key=jax.random.key(0))
         >>> result.save_report("report.html")
     """
+    fdr = number("fdr", fdr)
     require(0 < fdr < 1, "fdr", fdr, "must lie in (0, 1)")
     settings = _settings(settings, more)
     subject = as_subject(model, shape_of(images) if shape is None else shape)
@@ -156,7 +158,10 @@ def audit(
     """The audit of what has been opened; ``fdr`` None: the reference is not known to be free of training images."""
     name = score_of(settings, audited, reference, detector)
     if detector is not None:
-        check_detector(detector, audited.prompts is not None)
+        check_detector(detector, audited, reference)
+    sigma = None if sigma is None else number("sigma", sigma)
+    is_key = jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
+    require(is_key, "key", key, "must be a key of jax.random.key")
     scores = () if name == "detector" else (name,)
     scorer = Scorer(subject, settings, None, key, scores, detector)
     level = choose_level(scorer, sigma, [one for one in (audited, reference) if one is not None], around)
@@ -182,6 +187,8 @@ def score_of(
     κ^Δ is as good at twice the cost (docs/detection.md), and has to be asked for.
     """
     prompted = audited.prompts is not None and (reference is None or reference.prompts is not None)
+    if settings.score is None and detector is None and audited.prompts is not None and not prompted:
+        log.warning("  reference_prompts: not given, so that images are ranked without their prompts")
     if settings.score is None:
         return "detector" if detector is not None else "kappa_given" if prompted else "kappa"
     allowed = "needs prompts, of the reference too where there is one"
@@ -192,13 +199,19 @@ def score_of(
     return settings.score
 
 
-def check_detector(detector: Detector, has_prompts: bool) -> None:
-    """Refuses a detector that needs what an audit does not have.
+def check_detector(detector: Detector, audited: Pictures, reference: Pictures | None) -> None:
+    """Refuses a detector that needs what an audit does not have, and prompts of one side alone.
+
+    A detector that is told the prompts of the images and not those of the reference would score the two by different
+    rules, and p-values would mean nothing.
 
     Raises:
         ValueError: naming it.
     """
-    needs = detector.needs - {"image"} - ({"prompt"} if has_prompts else set())
+    sides = [one.prompts is not None for one in (audited, reference) if one is not None]
+    allowed = "must be given for the images and the reference, or for none of them"
+    require(len(set(sides)) == 1, "reference_prompts", None if sides[0] else "given", allowed)
+    needs = detector.needs - {"image"} - ({"prompt"} if sides[0] else set())
     allowed = f"needs {', '.join(sorted(needs))}, which an audit does not have here"
     require(not needs, "detector", type(detector).__name__, allowed)
 

@@ -32,11 +32,13 @@ class Level:
         sigma: the level; None for a detector that takes none.
         words: how it was chosen.
         spreads: (level, spread of the scores beyond their noise), of those that were tried.
+        spent: evaluations of the network that the choice took.
     """
 
     sigma: float | None
     words: str
     spreads: tuple[tuple[float, float], ...] = ()
+    spent: float = 0.0
 
 
 def choose_level(scorer: Scorer, sigma: float | None, pictures: list[Pictures], around: Surroundings) -> Level:
@@ -77,10 +79,12 @@ def choose_level(scorer: Scorer, sigma: float | None, pictures: list[Pictures], 
             salt = np.asarray(jax.random.key_data(scorer.key)).tobytes()
             images, prompts = _drawn(pictures, salt, around.progress)
             found = [looking.at(level).one_round(images, prompts, name) for level in levels]
-            return {"values": np.stack([one for one, _ in found]), "stderr": np.stack([error for _, error in found])}
+            values, stderr, spent = zip(*found, strict=True)
+            return {"values": np.stack(values), "stderr": np.stack(stderr), "spent": np.asarray(sum(spent))}
 
         found = around.arrays("audit/level", depends_on, compute)
-    return largest_spread(levels, found["values"], found["stderr"], NAMES.get(name, "the detector"))
+    level = largest_spread(levels, found["values"], found["stderr"], NAMES.get(name, "the detector"))
+    return replace(level, spent=float(found["spent"]))
 
 
 def largest_spread(levels: list[float], values: np.ndarray, stderr: np.ndarray, name: str = NAMES["kappa"]) -> Level:

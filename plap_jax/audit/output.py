@@ -44,7 +44,7 @@ def write_output(folder: Path, result: AuditResult) -> None:
     refuse_foreign(folder)
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as temporary:
         new = Path(temporary)
-        result.save_report(new / REPORT)
+        result.save_report(new / REPORT, table=TABLE)
         result.save_csv(new / TABLE)
         if skipped := result.skipped_rows():
             write_rows(new / SKIPPED, skipped)

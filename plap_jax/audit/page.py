@@ -72,7 +72,7 @@ class Page:
         summary: label → value, the few numbers at the top.
         n_images: how many were audited; the number of rows where it is not given.
         score_name, score_meaning: the column's title, and a sentence on what the score is.
-        table: where all images stand, said when the page leaves some out.
+        table: the file in which all images stand, named where the page leaves some out; None: it is not known.
     """
 
     title: str
@@ -85,7 +85,7 @@ class Page:
     n_images: int | None = None
     score_name: str = "κ₁"
     score_meaning: str = SCORE_MEANING
-    table: str = "tables/audit.csv"
+    table: str | None = None
 
 
 def write_page(path: Path, page: Page) -> None:

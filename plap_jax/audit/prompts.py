@@ -126,9 +126,12 @@ def _rows(key: str, path: str, columns: Sequence[tuple[str, str]]) -> list[tuple
 
 
 def _checked(key: str, prompt: str | int, subject: Subject) -> str | int:
+    good = isinstance(prompt, str | int | np.integer) and not isinstance(prompt, bool)
     if subject.takes_text:
+        require(good, key, prompt, "must be a text")
         return str(prompt)
     allowed = f"must be an integer from 0 to {subject.model.n_conditions - 1}, the prompts of this model"
+    require(good, key, prompt, allowed)
     try:
         number = int(prompt)
     except ValueError:

@@ -94,8 +94,14 @@ class AuditResult:
 
     @property
     def nfe_spent(self) -> float:
-        """Evaluations per image that were spent, with those that only filled batches up."""
+        """Evaluations spent per audited image, with those that only filled batches up."""
         return float(self.audited.columns["spent"].mean())
+
+    @property
+    def nfe_total(self) -> float:
+        """All evaluations that the audit spent: for its images, the reference and the choice of the noise level."""
+        columns = [one.columns["spent"] for one in (self.audited, self.reference) if one is not None]
+        return self.level.spent + float(sum(column.sum() for column in columns))
 
     @property
     def reference_score(self) -> np.ndarray | None:
@@ -143,13 +149,18 @@ class AuditResult:
         """``to_rows`` as a CSV file in UTF-8."""
         write_rows(Path(path).expanduser(), self.to_rows())
 
-    def save_report(self, path: str | os.PathLike, *, max_rows: int = 2000) -> None:
+    def save_report(self, path: str | os.PathLike, *, max_rows: int = 2000, table: str | None = None) -> None:
         """One HTML file that opens offline: ranked images with intervals, a histogram, and what all of it proves.
+
+        Args:
+            path: of the file.
+            max_rows: images on the page, those with the highest scores.
+            table: the file with all of them, which the page names where it leaves some out.
 
         Raises:
             ImportError: Jinja is not installed; the message names the extra.
         """
-        load_writer().write_report(Path(path).expanduser(), self, max_rows)
+        load_writer().write_report(Path(path).expanduser(), self, max_rows, table)
 
     def __repr__(self) -> str:
         return "\n".join([f"AuditResult: {self.verdict.lines[0]}", *(f"  {line}" for line in self._first(5))])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import logging
+import math
+import uuid
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -156,11 +160,11 @@ class Scorer:
         columns |= {"nfe": found.nfe, "spent": found.nfe * len(rows) / n}
         return {name: np.asarray(column)[:n] for name, column in columns.items()}
 
-    def one_round(self, images: np.ndarray, prompts: Prompts, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Score ``name`` from one round of directions, or the detector's, and its standard error: ``(n,)`` each."""
+    def one_round(self, images: np.ndarray, prompts: Prompts, name: str) -> tuple[np.ndarray, np.ndarray, float]:
+        """Score ``name`` from one round of directions, or the detector's, its standard error, and what it cost."""
         once = replace(self.settings, max_samples=self.settings.n_samples)
         columns = replace(self, settings=once, scores=(name,))(images, prompts)
-        return columns[name], columns[f"{name}/stderr"]
+        return columns[name], columns[f"{name}/stderr"], float(columns["spent"].sum())
 
     @property
     def _most(self) -> int:
@@ -261,12 +265,13 @@ def _in_batches(
             rows = np.minimum(np.arange(start, start + -(-(end - start) // size) * size), n - 1)
             found = map_points(fn, *(column[rows] for column in columns), batch_size=size)
             parts.append(jax.tree.map(lambda a, m=end - start: a[:m], found))
-            computed += len(rows)
+            # map_points rounds a batch up to the number of devices.
+            computed += len(rows) // size * math.ceil(size / jax.device_count()) * jax.device_count()
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts), computed / n
 
 
 def described(detector: Detector | None) -> Any:
-    """What tells one detector from another, JSON-able: its class and the values of its fields."""
+    """What tells one detector from another, JSON-able: its class, its source and the values of its fields."""
     if detector is None:
         return None
     values = {one.name: getattr(detector, one.name) for one in fields(detector)}
@@ -274,4 +279,12 @@ def described(detector: Detector | None) -> Any:
     told = {
         name: value if isinstance(value, plain) else fingerprint(np.asarray(value)) for name, value in values.items()
     }
-    return [f"{type(detector).__module__}.{type(detector).__qualname__}", told]
+    return [f"{type(detector).__module__}.{type(detector).__qualname__}", _source(type(detector)), told]
+
+
+def _source(kind: type) -> str:
+    """A hash of the class's module; where there is none, such as in a terminal, nothing is ever the same."""
+    try:
+        return hashlib.sha256(inspect.getsource(inspect.getmodule(kind)).encode()).hexdigest()
+    except (OSError, TypeError):
+        return uuid.uuid4().hex

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Literal
@@ -60,25 +61,47 @@ class AuditSettings:
     pixel_range: PixelRange | None = None
 
     def __post_init__(self) -> None:
+        many = isinstance(self.noise_levels, Iterable) and not isinstance(self.noise_levels, str)
+        require(many, "noise_levels", self.noise_levels, "must be a sequence of numbers > 0")
+        levels = tuple(number("noise_levels", sigma) for sigma in self.noise_levels)
+        require(len(levels) >= 1 and min(levels, default=0) > 0, "noise_levels", levels, "must be numbers > 0")
+        # As Python's own numbers, which can be written down.
+        object.__setattr__(self, "noise_levels", levels)
+        for name in ("target_stderr", "max_ratio", "max_distance"):
+            object.__setattr__(self, name, number(name, getattr(self, name)))
+        for name in ("n_samples", "max_samples", "repeats", "chunk", "evaluations", "crop"):
+            value = getattr(self, name)
+            if value is not None or name not in ("evaluations", "crop"):
+                require(isinstance(value, Integral) and value >= 1, name, value, "must be an integer >= 1")
+                object.__setattr__(self, name, int(value))
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
         scores = (None, "kappa", "kappa_given", "kappa_gap", "detector")
         require(self.score in scores, "score", self.score, f"must be one of {', '.join(map(str, scores))}")
-        levels = [sigma for sigma in self.noise_levels if not (math.isfinite(sigma) and sigma > 0)]
-        require(len(self.noise_levels) >= 1 and not levels, "noise_levels", self.noise_levels, "must be numbers > 0")
         size = unit_size(self.directions, self.n_samples, 2**30)
         allowed = f"must hold at least {MIN_UNITS} independent units, {MIN_UNITS * size} directions here"
         require(self.n_samples >= MIN_UNITS * size, "n_samples", self.n_samples, allowed)
-        good = math.isfinite(self.target_stderr) and self.target_stderr > 0
-        require(good, "target_stderr", self.target_stderr, "must be a finite number > 0")
-        for name, least in {"max_samples": self.n_samples, "repeats": 2, "chunk": 1}.items():
-            value = getattr(self, name)
-            require(isinstance(value, Integral) and value >= least, name, value, f"must be an integer >= {least}")
-        for name in ("evaluations", "crop"):
-            value = getattr(self, name)
-            good = value is None or (isinstance(value, Integral) and value >= 1)
-            require(good, name, value, "must be an integer >= 1, or None")
+        for name, least in {"max_samples": self.n_samples, "repeats": 2}.items():
+            require(getattr(self, name) >= least, name, getattr(self, name), f"must be an integer >= {least}")
+        require(self.target_stderr > 0, "target_stderr", self.target_stderr, "must be > 0")
         require(0 < self.max_ratio <= 1, "max_ratio", self.max_ratio, "must lie in (0, 1]")
         require(self.max_distance > 0, "max_distance", self.max_distance, "must be > 0")
         good = self.pixel_range in (None, "-1..1", "0..1")
         require(good, "pixel_range", self.pixel_range, "must be -1..1, 0..1 or None")
         allowed = "must be center-crop or refuse"
         require(self.resize in ("center-crop", "refuse"), "resize", self.resize, allowed)
+
+
+def number(name: str, value: object) -> float:
+    """``value`` as a Python number.
+
+    Raises:
+        ValueError: it is none, or not finite.
+    """
+    try:
+        found = math.nan if isinstance(value, str | bytes | bool) else float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    require(math.isfinite(found), name, value, "must be a finite number")
+    return found

@@ -70,8 +70,9 @@ class FolderStore:
 
     def arrays(self, stage: str, depends_on: Mapping[str, Any], compute: Callable[[], Arrays]) -> dict[str, np.ndarray]:
         """From the file, where it is there and whole; the key holds the library's source and the device, too."""
-        told = {"stage": stage, "depends_on": depends_on, "code": _code(), "jax": jax.__version__}
-        told["device"] = jax.devices()[0].device_kind
+        told = {"stage": stage, "depends_on": depends_on, "code": _code(), "device": jax.devices()[0].device_kind}
+        told |= {"jax": [jax.__version__, jax.lib.__version__], "x64": jax.config.jax_enable_x64}
+        told |= {"precision": str(jax.config.jax_default_matmul_precision)}
         key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         path = self._folder / f"{stage.replace('/', '_')}-{key[:32]}.npz"
         if (found := _read(path)) is not None:

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -12,10 +13,11 @@ from PIL import Image
 from plap_jax.audit import AuditSettings, audit_images, level, result
 from plap_jax.audit.images import Memory, Pictures
 from plap_jax.audit.level import choose_level
-from plap_jax.audit.scores import Scorer
+from plap_jax.audit.scores import Scorer, described
 from plap_jax.audit.settings import NOISE_LEVELS
 from plap_jax.audit.store import Surroundings
 from plap_jax.audit.subject import as_subject
+from plap_jax.detectors import ScoreNorm
 from plap_jax.diffusion import Diffusion, VPCosine
 from plap_jax.networks import ResidualMLP
 from plap_jax.pretrained import UserModel, as_pretrained
@@ -124,7 +126,7 @@ def test_which_images_decide_is_not_told_by_their_set(monkeypatch):
 
     def one_round(scorer, images, prompts, name):
         looked_at.append(images)
-        return np.arange(len(images), dtype=float), np.zeros(len(images))
+        return np.arange(len(images), dtype=float), np.zeros(len(images)), 0.0
 
     monkeypatch.setattr(Scorer, "one_round", one_round)
     subject = as_subject(memorizing_model.factory(), None)
@@ -192,6 +194,12 @@ def test_without_jinja_all_but_the_report_works(audited, tmp_path, monkeypatch):
         ({"reference_prompts": 3}, "reference_prompts=3: needs a reference"),
         ({"sigma": 7.0}, "sigma=7.0: must lie in ["),
         ({"reference": np.zeros((3, 5, 5, 1))}, "reference=(3, 5, 5, 1): must be (n, 4, 4, 1)"),
+        ({"sigma": "0.1"}, "sigma='0.1': must be a finite number"),
+        ({"fdr": "0.05"}, "fdr='0.05': must be a finite number"),
+        ({"noise_levels": 0.1}, "noise_levels=0.1: must be a sequence of numbers > 0"),
+        ({"target_stderr": "x"}, "target_stderr='x': must be a finite number"),
+        ({"chunk": 2.5}, "chunk=2.5: must be an integer >= 1"),
+        ({"key": 0}, "key=0: must be a key of jax.random.key"),
         ({"reference": "nowhere"}, "reference='nowhere': must be a folder of images, an .npz or an .npy"),
     ],
 )
@@ -212,3 +220,63 @@ def test_a_misspelt_setting_is_refused_by_name():
     with pytest.raises(TypeError, match="^target_error: no argument of audit_images, and no setting"):
         audit_images(memorizing_model.factory(), MEMORIZED, key=KEY, target_error=0.1)
     assert AuditSettings().noise_levels == NOISE_LEVELS
+
+
+def test_a_detector_is_told_the_prompts_of_both_sides_or_of_none():
+    """Else images and reference are scored by two rules, and p-values mean nothing."""
+    model, sides = memorizing_model.prompted(), {"reference": images(30, 2), "detector": ScoreNorm(0.22), **QUICK}
+    for prompts in ({"prompts": 0}, {"reference_prompts": 0}):
+        with pytest.raises(ValueError, match="^reference_prompts=.*must be given for the images and the reference, or"):
+            audit_images(model, images(30, 1), sigma=0.22, **sides, **prompts)
+    both = audit_images(model, images(30, 1), sigma=0.22, **sides, prompts=0, reference_prompts=0)
+    neither = audit_images(model, images(30, 1), sigma=0.22, **sides)
+    for one in (both, neither):
+        assert 0.2 < one.p_value.mean() < 0.8
+    assert np.abs(both.score - neither.score).max() > 1e-3
+
+
+def test_images_without_the_reference_s_prompts_are_ranked_without_theirs_and_told_so(caplog):
+    found = audit_images(
+        memorizing_model.prompted(), MEMORIZED, reference=images(30, 2), prompts=0, sigma=0.22, **QUICK
+    )
+    assert found.verdict.name == "kappa" and "ranked without their prompts" in caplog.text
+
+
+def test_all_that_is_spent_is_in_the_total():
+    """Of the images, the reference and the choice of the level: counted in the network."""
+    made = memorizing_model.factory()
+    model = UserModel(lambda x, t, condition: counted(made.function(x, t, condition)), made.schedule, made.shape)
+    how = {"noise_levels": (0.05, 0.22), "reference": images(20, 2), **QUICK}
+    counts.update(evaluations=0)
+    found = audit_images(model, MEMORIZED, **how)
+    jax.effects_barrier()
+    assert found.nfe_total == counts["evaluations"] > 2 * found.nfe.sum()
+
+
+def test_numbers_of_any_kind_are_taken_and_written_down(tmp_path):
+    how = {"key": KEY, "evaluations": np.int64(1024), "n_samples": np.int32(16), "target_stderr": np.float32(0.1)}
+    found = audit_images(memorizing_model.factory(), MEMORIZED, sigma=jnp.float32(0.22), resume_dir=tmp_path, **how)
+    assert found.sigma == pytest.approx(0.22) and list(tmp_path.iterdir())
+
+
+def test_a_detector_of_other_code_is_another_one(monkeypatch):
+    before = described(ScoreNorm(0.22))
+    assert before == described(ScoreNorm(0.22)) != described(ScoreNorm(0.1))
+    monkeypatch.setattr("inspect.getsource", lambda module: "changed")
+    assert described(ScoreNorm(0.22)) != before
+
+    def none(module):
+        raise OSError("no source")
+
+    monkeypatch.setattr("inspect.getsource", none)
+    assert described(ScoreNorm(0.22)) != described(ScoreNorm(0.22))
+
+
+def test_a_picture_that_is_gone_costs_no_report(tmp_path):
+    for i, image in enumerate(MEMORIZED):
+        Image.fromarray(result.pixels(image)[..., 0]).save(tmp_path / f"{i:02d}.png")
+    found = audit_images(memorizing_model.factory(), tmp_path, sigma=0.22, **QUICK)
+    (tmp_path / "03.png").unlink()
+    found.save_report(tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text()
+    assert "03.png" in html and html.count("<img") == len(MEMORIZED) - 1

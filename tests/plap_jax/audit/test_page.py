@@ -156,7 +156,7 @@ def test_claims_of_control_are_made_only_with_control(n_reference, own):
 
 def test_more_rows_than_the_page_holds_are_left_to_the_table(tmp_path):
     rows = [Row(str(i), score=float(i)) for i in range(MAX_ROWS + 5)]
-    html = written(tmp_path, a_page(rows=rows, n_images=100_000))
+    html = written(tmp_path, a_page(rows=rows, n_images=100_000, table="tables/audit.csv"))
     assert [a["data-name"] for a in Elements(html).all("tr") if "data-name" in a][:2] == [
         str(MAX_ROWS + 4),
         str(MAX_ROWS + 3),
@@ -164,7 +164,8 @@ def test_more_rows_than_the_page_holds_are_left_to_the_table(tmp_path):
     assert html.count("data-name=") == MAX_ROWS
     assert "2,000 highest scores of 100,000 audited images" in html
     assert "tables/audit.csv" in html
-    assert "tables/audit.csv" not in written(tmp_path, a_page())
+    assert "All of them stand in" not in written(tmp_path, a_page(rows=rows, n_images=100_000))
+    assert "tables/audit.csv" not in written(tmp_path, a_page(table="tables/audit.csv"))
 
 
 def test_text_is_escaped_wherever_it_stands(tmp_path):
