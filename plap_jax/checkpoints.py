@@ -84,9 +84,13 @@ def load_tree(path: str | os.PathLike, like: Any) -> Any:
     path = Path(path).absolute()
     require_same(path, read_about(path)["arrays"], describe(like))
     names, leaves = zip(*_named_leaves(like), strict=True)
-    target = {name: np.empty(np.shape(leaf), _dtype(leaf)) for name, leaf in zip(names, leaves, strict=True)}
-    with _ONE_AT_A_TIME, ocp.StandardCheckpointer() as checkpointer:
-        arrays = checkpointer.restore(path / _ARRAYS, target)
+    try:
+        target = {name: np.empty(np.shape(leaf), _dtype(leaf)) for name, leaf in zip(names, leaves, strict=True)}
+        with _ONE_AT_A_TIME, ocp.StandardCheckpointer() as checkpointer:
+            arrays = checkpointer.restore(path / _ARRAYS, target)
+    except (OSError, TypeError, ValueError, LookupError, MemoryError) as error:
+        raise CheckpointError(f"checkpoint {path}: its arrays cannot be read: {shown(error)}") from error
+    require_same(path, describe(arrays), describe(like))  # Orbax would return what is there, whatever its shape
     restored = [_as(leaf, arrays[name]) for name, leaf in zip(names, leaves, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(like), restored)
 
@@ -95,7 +99,7 @@ def read_about(path: str | os.PathLike) -> dict[str, Any]:
     """``{"arrays": {name: "dtype(shape)"}, "notes": …}`` of a checkpoint, its checksums verified first.
 
     Raises:
-        CheckpointError: nothing there, or not byte for byte what was written.
+        CheckpointError: nothing there, not byte for byte what was written, or not of this form.
     """
     path = Path(path).absolute()
     if not path.is_dir():
@@ -107,7 +111,13 @@ def read_about(path: str | os.PathLike) -> dict[str, Any]:
         lines = sorted(set(written.splitlines()) ^ set(found.splitlines()))
         name = lines[0].partition("  ")[2] if lines else _SUMS
         raise CheckpointError(f"checkpoint {path}: damaged, the checksum of {name!r} does not match {_SUMS}")
-    return json.loads((path / _ABOUT).read_text())
+    try:
+        about = json.loads((path / _ABOUT).read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"checkpoint {path}: {_ABOUT} cannot be read: {shown(error)}") from error
+    if not _is_about(about):
+        raise CheckpointError(f'checkpoint {path}: {_ABOUT} must hold {{"arrays": {{name: text}}, "notes": {{...}}}}')
+    return about
 
 
 def require_same(path: str | os.PathLike, stored: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -144,6 +154,11 @@ def remove_unfinished(folder: str | os.PathLike) -> None:
     """
     for leftover in Path(folder).glob(_TEMPORARY + "*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_about(about: Any) -> bool:
+    tables = [about.get(name) for name in ("arrays", "notes")] if isinstance(about, dict) else [None]
+    return all(isinstance(table, dict) for table in tables) and all(isinstance(v, str) for v in tables[0].values())
 
 
 def _named_leaves(tree: Any) -> list[tuple[str, Any]]:

@@ -33,10 +33,10 @@ def too_few(positive: np.ndarray, negative: np.ndarray, clusters: Clusters | Non
     return None
 
 
-def few_negatives(n: int) -> str | None:
-    """Why no TPR at 1 % FPR is told of ``n`` negatives, or None."""
+def few_negatives(n: int, unit: str = "example") -> str | None:
+    """Why no TPR at 1 % FPR is told of ``n`` independent negatives, or None; of points in clusters, n counts these."""
     needed = fewest_negatives()
-    return None if n >= needed else f"{n} negative example(s), at least {needed} are needed for a rate of {FPR:g}"
+    return None if n >= needed else f"{n} negative {unit}(s), at least {needed} are needed for a rate of {FPR:g}"
 
 
 def measure(
@@ -64,7 +64,8 @@ def interval_of(
     """The interval, or None and why: over images, or over ``clusters`` (of the positives, of the negatives)."""
     reason = too_few(positive, negative, clusters)
     if statistic is tpr_at_fpr:
-        reason = reason or few_negatives(len(negative))
+        told = (len(negative),) if clusters is None else (len(np.unique(clusters[1])), "cluster")
+        reason = reason or few_negatives(*told)
     if reason:
         return None, reason
     if statistic is tpr_at_fpr:

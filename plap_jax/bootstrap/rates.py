@@ -38,7 +38,7 @@ def tpr_interval(
         scores_pos: scores of positives, ``(n_pos,)``, n_pos ≥ 2.
         scores_neg: scores of negatives, ``(n_neg,)``, n_neg ≥ 1/max_fpr.
         clusters_pos: ``(n_pos,)`` integers, the cluster of each; None: every point is independent.
-        clusters_neg: ``(n_neg,)``, likewise; a cluster may hold both classes.
+        clusters_neg: ``(n_neg,)``, likewise, both or neither; a cluster may hold both classes.
         seed: the same seed gives the same interval.
         max_fpr: the false positive rate allowed, in (0, 1].
         n_resamples: resamples drawn.
@@ -48,10 +48,12 @@ def tpr_interval(
         The interval; ``n`` counts points, or clusters.
 
     Raises:
-        ValueError: as `tpr_at_fpr` and `clustered_bootstrap`.
+        ValueError: as `tpr_at_fpr` and `clustered_bootstrap`, or clusters of one class only.
     """
     pos, neg = checked_sample(scores_pos, "scores_pos"), checked_sample(scores_neg, "scores_neg")
     check_resampling(n_resamples, level)
+    both = (clusters_pos is None) == (clusters_neg is None)
+    require(both, "clusters_neg", clusters_neg, "must be given with clusters_pos, or neither")
     value = float(tpr_at_fpr(pos, neg, max_fpr))
     if clusters_pos is None:
         clusters_pos, clusters_neg = np.arange(pos.size), pos.size + np.arange(neg.size)

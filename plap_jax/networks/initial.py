@@ -29,12 +29,18 @@ def unit_normal(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype = jnp.flo
 
 def zeros(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
     """0, for biases and for output layers; arguments as ``lecun_normal``."""
-    return jax.device_put(np.zeros(shape, dtype))
+    return _filled(key, shape, dtype, 0)
 
 
 def ones(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
     """1, for the scales of norms; arguments as ``lecun_normal``."""
-    return jax.device_put(np.ones(shape, dtype))
+    return _filled(key, shape, dtype, 1)
+
+
+def _filled(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype, value: int) -> Array:
+    if isinstance(key, jax.core.Tracer):  # nothing is allocated for a shape
+        return jnp.full(shape, value, dtype)
+    return jax.device_put(np.full(shape, value, dtype))
 
 
 def _normal(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype, std: float) -> Array:

@@ -19,6 +19,8 @@ from plap_jax.typing import shown
 # A checkpoint names a class; only these are ever built from it.
 NETWORKS = {made.__name__: made for made in (ResidualMLP, UNet)}
 SCHEDULES = {made.__name__: made for made in (DiscreteVP, EDM, VE, VPCosine, VPLinear)}
+# What constructors raise when arguments are of a wrong type, missing, out of range, or too large.
+REFUSALS = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, MemoryError)
 
 
 def constructors_of(diffusion: Diffusion) -> dict[str, Any] | None:
@@ -30,7 +32,7 @@ def constructors_of(diffusion: Diffusion) -> dict[str, Any] | None:
 
 
 def made_again(path: object, about: Mapping[str, Any]) -> Diffusion:
-    """The model that a checkpoint's notes describe, its weights not read yet.
+    """The model that a checkpoint's notes describe, with shapes in place of arrays: nothing is allocated for them.
 
     Args:
         path: of the checkpoint, for messages.
@@ -45,12 +47,12 @@ def made_again(path: object, about: Mapping[str, Any]) -> Diffusion:
         raise CheckpointError(f"checkpoint {path}: does not tell how its network is made, older ones did not")
     try:
         make_network, arguments = _looked_up(path, told, "network", NETWORKS)
-        network = make_network(**arguments, rngs=nnx.Rngs(0))
+        network = nnx.eval_shape(lambda: make_network(**arguments, rngs=nnx.Rngs(0)))
         make_schedule, arguments = _looked_up(path, told, "schedule", SCHEDULES)
         schedule: Schedule = make_schedule(**arguments)
         std = about["arrays"].get("data_std")
         return Diffusion(network, schedule, notes["prediction"], _like(std), notes["conditioning"])
-    except (TypeError, KeyError, ValueError) as error:
+    except REFUSALS as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"checkpoint {path}: its notes make no network: {shown(error)}") from error

@@ -1,5 +1,6 @@
 """Checkpoints: there and back, whole or not at all, and every kind of damage in one line."""
 
+import hashlib
 import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -93,12 +94,59 @@ def test_removal_is_whole_or_under_a_temporary_name(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def rewritten(path, text):
+    """Another about.json, or none, of which the checksums are right."""
+    about, sums = path / "about.json", path / "sha256"
+    kept = [line for line in sums.read_text().splitlines(keepends=True) if not line.endswith("  about.json\n")]
+    about.unlink()
+    if text is not None:
+        about.write_text(text, encoding="latin-1")
+        kept.insert(0, f"{hashlib.sha256(about.read_bytes()).hexdigest()}  about.json\n")
+    sums.write_text("".join(kept))
+
+
 def refused(path, like=None):
     with pytest.raises(CheckpointError) as caught:
         load_tree(path, tree() if like is None else like)
     message = str(caught.value)
     assert "\n" not in message and str(path) in message
     return message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '{"arrays": {}}',
+        '{"arrays": [], "notes": {}}',
+        '{"arrays": {}, "notes": []}',
+        '{"arrays": {"data_std": 5}, "notes": {}}',
+        '{"arrays": ',
+        "[" * 100_000,
+        "\xff",
+        None,
+    ],
+    ids=lambda text: str(text)[:30],
+)
+def test_what_tells_of_a_checkpoint_in_another_form_is_refused(tmp_path, text):
+    path = save_tree(tmp_path / "net", tree())
+    rewritten(path, text)
+    assert "about.json" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        ({"w": (3,)}, "w is float32(2,) there, float32(3,) is expected"),
+        ({"v": (2,)}, "its arrays cannot be read: "),
+        ({"w": (10**15,)}, "its arrays cannot be read: "),
+    ],
+)
+def test_arrays_are_not_what_is_told_of_them(tmp_path, told, line):
+    path = save_tree(tmp_path / "net", {"w": jnp.ones(2)})
+    like = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in told.items()}
+    rewritten(path, json.dumps({"arrays": {name: f"float32{shape}" for name, shape in told.items()}, "notes": {}}))
+    assert line in refused(path, like)
 
 
 def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
