@@ -46,9 +46,9 @@ class Measured:
 
     Attributes:
         names: of the detectors.
-        auc, tpr: ``(n detectors,)``; tpr at 1 % FPR, None where there are too few negatives.
+        auc, tpr: ``(n detectors,)``; tpr at 1 % FPR, None where too few captions have negatives.
         auc_resampled, tpr_resampled: ``(n detectors, n resamples)``, likewise.
-        n_negatives: units that are no copy.
+        no_tpr: why tpr is None, or None.
         n_clusters: captions.
         trials: captions of the class that has fewer.
     """
@@ -58,7 +58,7 @@ class Measured:
     tpr: np.ndarray | None
     auc_resampled: np.ndarray
     tpr_resampled: np.ndarray | None
-    n_negatives: int
+    no_tpr: str | None
     n_clusters: int
     trials: int
 
@@ -103,15 +103,14 @@ def measure(task: DetectionTask, chosen: Chosen, copies: tuple[int, ...] | None,
     members = positive | negative
     scores, is_positive, clusters = chosen.values[:, members], positive[members], task.clusters[members]
     weights = cluster_weights(clusters, is_positive, seed=seed)
-    n_negatives = int(negative.sum())
-    told = few_negatives(n_negatives) is None
+    no_tpr = few_negatives(len(np.unique(task.clusters[negative])), "caption")
     return Measured(
         names=chosen.names,
         auc=auc(scores[:, is_positive], scores[:, ~is_positive]),
-        tpr=tpr_at_fpr(scores[:, is_positive], scores[:, ~is_positive]) if told else None,
+        tpr=None if no_tpr else tpr_at_fpr(scores[:, is_positive], scores[:, ~is_positive]),
         auc_resampled=weighted_auc(scores, is_positive, weights),
-        tpr_resampled=resampled_tpr(scores, is_positive, clusters, seed=seed) if told else None,
-        n_negatives=n_negatives,
+        tpr_resampled=None if no_tpr else resampled_tpr(scores, is_positive, clusters, seed=seed),
+        no_tpr=no_tpr,
         n_clusters=len(np.unique(clusters)),
         trials=fewest_clusters(clusters, is_positive),
     )

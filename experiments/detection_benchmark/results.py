@@ -12,7 +12,6 @@ from experiments.core.report import Report
 from experiments.detection_benchmark.evaluation import Chosen, Measured, choose, measure
 from experiments.detection_benchmark.scoring import CandidateScores
 from experiments.detection_benchmark.tasks import ALL, DetectionTask, groups_of
-from experiments.shared.measuring import few_negatives
 from experiments.shared.methods import Method, Prompt
 from plap_jax.metrics import Interval
 
@@ -93,8 +92,7 @@ class Results:
             found = {"auc": measured.auc_interval(i), "tpr_at_1pct_fpr": measured.tpr_interval(i)}
             gain = measured.difference(i, measured.names.index(self.reference))
             self._metrics += [
-                (f"{prefix}/{key}", value, None if value else few_negatives(measured.n_negatives))
-                for key, value in found.items()
+                (f"{prefix}/{key}", value, None if value else measured.no_tpr) for key, value in found.items()
             ]
             self._metrics.append((f"{prefix}/nfe", int(one.evaluations[best]), None))
             row = head | {"detector": name, "family": self.methods[name].family}

@@ -203,13 +203,13 @@ def test_the_family_is_the_p_laplacian_that_is_best_on_the_validation_half():
 N_CAPTIONS, PER_CAPTION = 40, 5
 
 
-def task(name="image", per_caption=PER_CAPTION):
-    clusters = np.repeat(np.arange(N_CAPTIONS), per_caption)
-    memorized = np.arange(N_CAPTIONS) < 20
-    validation = np.arange(N_CAPTIONS) % 2 == 0
+def task(name="image", n_captions=N_CAPTIONS):
+    clusters = np.repeat(np.arange(n_captions), PER_CAPTION)
+    memorized = np.arange(n_captions) < 20
+    validation = np.arange(n_captions) % 2 == 0
     copies = np.where(memorized, 4, 0)
     if name == "prompt":
-        return DetectionTask(name, clusters, memorized, copies, np.arange(N_CAPTIONS), validation)
+        return DetectionTask(name, clusters, memorized, copies, np.arange(n_captions), validation)
     groups = np.arange(len(clusters))
     return DetectionTask(name, groups, memorized[clusters], copies[clusters], clusters, validation[clusters])
 
@@ -265,11 +265,11 @@ def test_equal_detectors_differ_by_exactly_nothing_and_a_better_one_is_told():
     assert better.low > 0
 
 
-@pytest.mark.parametrize("per_caption", [9, 10])
-def test_a_tpr_is_reported_from_a_hundred_negatives_on_with_its_interval(per_caption):
-    """10 of the 20 captions in the test half have no copies: 90 negatives, or 100."""
+@pytest.mark.parametrize("n_captions", [218, 220])
+def test_a_tpr_is_reported_from_a_hundred_captions_on_with_its_interval(n_captions):
+    """In the test half are 10 captions with copies, and 99 or 100 without, of five images each."""
     config, _ = checked()
-    images = task(per_caption=per_caption)
+    images = task(n_captions=n_captions)
     values = 3 * images.positive + np.random.default_rng(0).normal(size=images.positive.shape)
     results = Results(config.detectors, "flux_p1", 0, (4,))
     results.add(Cell("image", "unknown", 1.0), images, {"flux_p1": scored(values)})
@@ -278,15 +278,15 @@ def test_a_tpr_is_reported_from_a_hundred_negatives_on_with_its_interval(per_cap
     name = "detection/image/unknown/g1/kall/flux_p1/tpr_at_1pct_fpr"
     (row,) = report.tables["detection"]
     ends = [row[f"tpr_at_1pct_fpr{end}"] for end in ("", "_low", "_high")]
-    if per_caption == 9:
+    if n_captions == 218:
         assert ends == [None, None, None] and report.metrics[name] is None
-        assert report.reasons[name] == "90 negative example(s), at least 100 are needed for a rate of 0.01"
+        assert report.reasons[name] == "99 negative caption(s), at least 100 are needed for a rate of 0.01"
     else:
         classes = [~images.validation & kind for kind in (images.positive, ~images.positive)]
         how = [*(values[c] for c in classes), *(images.clusters[c] for c in classes)]
         found = report.metrics[name]
         assert found.value == tpr_at_fpr(*how[:2]) and ends == [found.value, found.low, found.high]
-        assert ends[1] < ends[0] < ends[2] and found.n == 20 and report.reasons[name] is None
+        assert ends[1] < ends[0] < ends[2] and found.n == 110 and report.reasons[name] is None
 
 
 def test_a_class_that_is_empty_is_told_and_not_measured():
