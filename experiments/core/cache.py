@@ -18,7 +18,8 @@ import jax
 import numpy as np
 from filelock import FileLock, Timeout
 
-from experiments.core.files import replacing, sha256_json, sha256_tree, write_json
+from experiments.core.checksums import sha256_json, sha256_tree
+from experiments.core.files import replacing, write_json
 
 log = logging.getLogger(__name__)
 ENTRY = "entry.json"

@@ -1,6 +1,5 @@
-"""Files that are either whole or absent, and their fingerprints."""
+"""Files that are either whole or absent."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from experiments.core.ledger import note
+from experiments.core.ledger import note, require_ours
 
 
 @contextmanager
@@ -16,14 +15,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that takes the name ``path`` only once it is written completely.
 
     Raises:
-        UserError: a run would replace somebody else's file.
+        UserError: a run would replace somebody else's file, or one that was changed by hand.
     """
+    require_ours(path)
     note(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as handle:
             yield handle
+        note(path, written=temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -43,22 +44,3 @@ def as_json(value: Any) -> str:
 def write_json(path: Path, value: Any) -> None:
     """``as_json(value)`` in a file."""
     write_text(path, as_json(value))
-
-
-def sha256_json(value: Any) -> str:
-    """SHA-256 of the canonical JSON of ``value`` (sorted keys, no spaces)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def sha256_tree(directory: Path, skip: str = "") -> dict[str, str]:
-    """Relative path → SHA-256 of every file below ``directory``, but for the one named ``skip`` at its top."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    names = {path.relative_to(directory).as_posix(): path for path in files}
-    return {name: sha256_file(path) for name, path in names.items() if name != skip}

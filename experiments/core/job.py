@@ -22,8 +22,8 @@ from experiments.core.ledger import (
     HYDRA,
     LOCK,
     LOG,
+    LOG_HEAD,
     has_results,
-    note,
     open_ledger,
     refuse_foreign,
     remove_results,
@@ -47,9 +47,8 @@ def execute(config: DictConfig) -> float:
     directory = Path(HydraConfig.get().runtime.output_dir)
     is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        require_device()
         refuse_foreign(directory, "hydra.sweep.dir" if is_sweep else "hydra.run.dir")
-        with _alone_in(directory):
+        with _alone_in(directory), _logged_to(directory):
             return _recorded(config, directory)
     except Exception as error:
         line = one_line(error)
@@ -73,12 +72,30 @@ def _alone_in(directory: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def _logged_to(directory: Path) -> Iterator[None]:
+    """From here on there is a ledger, and ``LOG`` says what the terminal says.
+
+    Hydra would open the log itself before this directory has been accepted: the first warning of any library would
+    then be written into somebody else's file, or make one that the ledger does not know.
+    """
+    open_ledger(directory)
+    if not (directory / LOG).exists():
+        write_text(directory / LOG, LOG_HEAD)
+    handler = logging.FileHandler(directory / LOG, encoding="utf-8")
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
 def _recorded(config: DictConfig, directory: Path) -> float:
     """The run; what it fails with stands in ``ERROR``. Nothing is removed before the config has been accepted."""
-    open_ledger(directory)
-    note(directory / LOG)
     try:
         try:
+            require_device()
             checked, module = check(config)
         except Exception:
             if not has_results(directory):  # otherwise .hydra is that of the results, and stays

@@ -22,8 +22,9 @@ import jax
 import numpy as np
 from tabulate import tabulate
 
-from experiments.core.files import replacing, sha256_json, write_json, write_text
-from experiments.core.ledger import MANIFEST, METRICS, PAGE, note
+from experiments.core.checksums import sha256_json
+from experiments.core.files import replacing, write_json, write_text
+from experiments.core.ledger import MANIFEST, METRICS, PAGE, note, require_ours
 from experiments.core.revision import revision
 from plap_jax.data import fingerprint
 from plap_jax.metrics import Interval
@@ -98,22 +99,30 @@ class Report:
         write_rows(self.directory / "tables" / name, rows, kinds)
 
     def checkpoint(self, name: str, source: Path) -> Path:
-        """A copy of the finished checkpoint ``source`` (a directory, say of the cache) as ``checkpoints/<name>``."""
+        """A copy of the finished checkpoint ``source`` (a directory, say of the cache) as ``checkpoints/<name>``.
+
+        Raises:
+            UserError: somebody else's file is there.
+        """
         target = self.directory / "checkpoints" / name
-        for path in source.rglob("*"):
-            if path.is_file():
-                note(target / path.relative_to(source))
+        require_ours(target)
+        files = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
+        for file in files:
+            note(target / file)
         temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(source, temporary)
+        for file in files:
+            note(target / file, written=temporary / file)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         return target
 
-    def page(self) -> Path:
-        """Where the run's page is to be written."""
-        note(self.directory / PAGE)
-        return self.directory / PAGE
+    @contextmanager
+    def page(self) -> Iterator[Path]:
+        """Where the run's page is to be written; it takes its own name when it is whole."""
+        with replacing(self.directory / PAGE) as handle:
+            yield Path(handle.name)
 
     def fingerprint(self, name: str, *arrays: Any) -> str:
         """SHA-256 over types, shapes and values of a data set, noted in the manifest as ``data/<name>``."""

@@ -13,7 +13,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.core.errors import Refused, UserError
-from experiments.core.ledger import ERROR, METRICS, MULTIRUN, claim, note, open_ledger, refuse_foreign
+from experiments.core.files import write_text
+from experiments.core.ledger import ERROR, METRICS, MULTIRUN, claim, open_ledger, refuse_foreign
 from experiments.core.report import Value, flatten, shown, write_rows
 from plap_jax.console import plain_console
 
@@ -36,7 +37,7 @@ class SweepWatch(Callback):
             except UserError as error:
                 raise Refused(error) from None  # Hydra would only warn of an Exception
             open_ledger(directory)
-            note(directory / MULTIRUN)
+            write_text(directory / MULTIRUN, OmegaConf.to_yaml(config))  # as Hydra's sweeper will write it again
             SweepWatch.directory = directory
 
 

@@ -25,8 +25,9 @@ from tabulate import tabulate
 import plap_jax
 from experiments.core.cache import code_tag, environment
 from experiments.core.catalogue import CONF
+from experiments.core.checksums import sha256_json
 from experiments.core.errors import UserError
-from experiments.core.files import as_json, sha256_json, write_json, write_text
+from experiments.core.files import as_json, write_json, write_text
 from experiments.core.ledger import MANIFEST, METRICS, VALID, claim
 from experiments.core.report import NOT_SCIENCE, shown
 from experiments.core.revision import require_clean

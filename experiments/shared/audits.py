@@ -114,7 +114,8 @@ def _leave(config: Request, result: AuditResult, report: Report) -> None:
         write_tables(report, result, skipped)
         write_metrics(report, result, len(skipped))
         write_arrays(report, result, config.on_sheet)
-        result.save_report(report.page(), max_rows=config.on_page, table="tables/audit.csv")
+        with report.page() as page:
+            result.save_report(page, max_rows=config.on_page, table="tables/audit.csv")
     for line in result.verdict.lines:
         log.info("  %s", line)
     if skipped:

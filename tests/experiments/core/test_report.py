@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.core.files import replacing, sha256_tree, write_json
+from experiments.core.checksums import sha256_tree
+from experiments.core.files import replacing, write_json
 from experiments.core.report import Report, flatten
 from plap_jax.metrics import Interval
 
