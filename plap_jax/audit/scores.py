@@ -151,7 +151,8 @@ class Scorer:
         n, unit = len(images), self._units[-1]
         # Filled up to whole batches, so that nothing is compiled again; what comes of the filling is dropped.
         rows = np.minimum(np.arange(-(-n // unit) * unit), n - 1)
-        points = self.subject.model.encode(images[rows], batch_size=min(ENCODED, unit))
+        encode = self.subject.model.encode
+        points = self._within_memory(lambda sizes: encode(images[rows], batch_size=min(ENCODED, sizes[-1])))
         model, numbers = self._told(prompts and [prompts[row] for row in rows])
         if self.detector is None:
             return self._kappa(model, points[:n], None if numbers is None else numbers[:n])
