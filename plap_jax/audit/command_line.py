@@ -11,7 +11,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -68,12 +69,11 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0; 2 with one line on stderr for a mistake; 1 with the traceback of a bug; 130 when interrupted."""
     plain_console()
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("plap_jax").setLevel(logging.INFO)
     asked = argparse.Namespace()
     try:
-        parser().parse_args(argv, asked)
-        _audit(asked)
+        with _told():
+            parser().parse_args(argv, asked)
+            _audit(asked)
         return 0
     except KeyboardInterrupt:
         kept = f"; the same command goes on with what is kept in {asked.out}/{PARTS}" if hasattr(asked, "out") else ""
@@ -86,6 +86,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         print(line, file=sys.stderr)
         return 2
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the library tells is printed as it is, whatever handlers others have; stderr is for bars and mistakes."""
+    logger, handler = logging.getLogger("plap_jax"), logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def parser() -> argparse.ArgumentParser:

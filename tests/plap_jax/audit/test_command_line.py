@@ -248,6 +248,7 @@ def test_a_terminal_of_its_own(tmp_path):
     how = {"cwd": tmp_path, "capture_output": True, "text": True, "check": False}
     found = subprocess.run(command, env=env, **how)
     assert found.returncode == 0, found.stderr
+    assert "\n  noise level " in f"\n{found.stdout}"  # as it is, without the name of a logger
     assert (tmp_path / "plap-audit" / "report.html").is_file() and "plap-audit/audit.csv" in found.stdout
     elsewhere = subprocess.run(command, env=env | {"JAX_PLATFORMS": "nowhere"}, **how)
     assert elsewhere.returncode == 2 and elsewhere.stderr.count("\n") == 1
