@@ -29,4 +29,7 @@ def test_plain_text():
 
 
 def test_streams_without_an_encoding_are_left_alone():
-    plain_console(io.StringIO())
+    stream = io.StringIO()
+    plain_console(stream)
+    stream.write("κ")
+    assert stream.getvalue() == "κ"

@@ -9,20 +9,10 @@ import zipfile
 import numpy as np
 import pytest
 
+from tests.helpers.own_model import OWN_MODEL
 from tests.helpers.places import ROOT
 
 pytestmark = pytest.mark.slow
-
-MODEL = """
-from plap_jax import UserModel, VPLinear
-
-def factory():
-    schedule = VPLinear()
-    def eps(x, t, condition):  # exact for images drawn from N(0, 1/4)
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        return sigma * x / (alpha**2 / 4 + sigma**2)
-    return UserModel(eps, schedule, shape=(4, 4, 1))
-"""
 
 
 def pip(*words):
@@ -60,7 +50,7 @@ def test_from_an_empty_environment_to_a_report(wheel, tmp_path):
     pins = ["--constraint", str(ROOT / "constraints.txt")] if sys.version_info[:2] == (3, 11) else []
     (tmp_path / "my model.d").mkdir()
     here = tmp_path / "my model.d"
-    (here / "my_model.py").write_text(MODEL)
+    (here / "my_model.py").write_text(OWN_MODEL)
     np.save(here / "images.npy", np.random.default_rng(0).uniform(-1, 1, (6, 4, 4, 1)))
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     command = [python.replace("bin/python", "bin/plap-audit"), "--model=my_model:factory", "--images=images.npy"]

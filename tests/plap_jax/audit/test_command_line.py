@@ -19,6 +19,7 @@ from plap_jax.diffusion import Diffusion, VPCosine
 from plap_jax.networks import ResidualMLP
 from plap_jax.training import save_diffusion
 from tests.helpers import memorizing_model
+from tests.helpers.own_model import OWN_MODEL
 from tests.helpers.places import ROOT
 
 MEMORIZED, images = memorizing_model.MEMORIZED, memorizing_model.images
@@ -225,18 +226,6 @@ def test_help_is_plain(capsys):
     assert left.value.code == 0 and told.isascii() and max(map(len, told.splitlines())) <= 120
     order = [told.index(f"  --{name} ") for name in ("model", "images", "reference", "sigma", "out", "n-samples")]
     assert order == sorted(order)
-
-
-OWN_MODEL = """
-from plap_jax import UserModel, VPLinear
-
-def factory():
-    schedule = VPLinear()
-    def eps(x, t, condition):  # exact for images drawn from N(0, 1/4)
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        return sigma * x / (alpha**2 / 4 + sigma**2)
-    return UserModel(eps, schedule, shape=(4, 4, 1))
-"""
 
 
 def test_a_terminal_of_its_own(tmp_path):
