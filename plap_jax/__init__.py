@@ -70,6 +70,7 @@ _SUBMODULES = frozenset(
         "detectors",
         "diffusion",
         "directions",
+        "envelope",
         "labels",
         "memory",
         "metrics",

@@ -19,6 +19,7 @@ LAYERS = {
     "metrics": 1,
     "calibration": 1,
     "console": 1,
+    "envelope": 1,
     "bootstrap": 2,
     "balls": 2,
     "parallel": 1,
