@@ -163,7 +163,8 @@ class AuditResult:
         load_writer().write_report(Path(path).expanduser(), self, max_rows, table)
 
     def __repr__(self) -> str:
-        return "\n".join([f"AuditResult: {self.verdict.lines[0]}", *(f"  {line}" for line in self._first(5))])
+        first, *more = self.verdict.lines
+        return "\n".join([f"AuditResult: {first}", *more, *(f"  {line}" for line in self._first(5))])
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the result in words, and the highest scores with their pictures."""

@@ -53,6 +53,13 @@ def test_memorized_images_are_flagged_and_nothing_is_written(audited, tmp_path, 
     assert "exchangeable with the reference images" in (tmp_path / "report.html").read_text()
 
 
+def test_a_reference_that_is_too_small_says_so_wherever_the_result_is_shown(audited):
+    few = dataclasses.replace(audited.verdict, reference=audited.reference_score[:5])
+    found = dataclasses.replace(audited, verdict=few)
+    for shown in (repr(found), found._repr_html_()):
+        assert "it needs at least 19 images, and 639 to flag a single one" in shown
+
+
 def test_what_a_notebook_shows_is_escaped(audited):
     named = dataclasses.replace(audited.audited, names=["<script>alert(1)</script>"] * 32)
     shown = dataclasses.replace(audited, audited=named)._repr_html_()
