@@ -14,7 +14,7 @@ from tests.helpers.tiny_experiment import TinyTraining
 GROUPS = {
     group.name: sorted(path.stem for path in group.glob("*.yaml"))
     for group in CONF.iterdir()
-    # captioned, trains: parts of experiments; detector: tests/experiments/test_detection_benchmark.py
+    # captioned: below; trains: part of experiments; detector: tests/experiments/test_detection_benchmark.py
     if group.is_dir() and group.name not in ("exp", "hydra", "captioned", "trains", "detector")
 }
 CHOICES = [f"{group}={name}" for group, names in GROUPS.items() for name in names]
@@ -56,6 +56,15 @@ def test_every_choice_of_every_group_composes_and_is_made(choice):
 @pytest.mark.parametrize("exp", experiments())
 def test_every_experiment_composes_at_every_scale(exp, scale):
     assert checked(f"scale={scale}", *NEEDED.get(exp, ()), exp=exp).name == exp
+
+
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "full"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "captioned").glob("*.yaml")))
+def test_every_set_of_captioned_images_composes_and_suffices(name, scale):
+    config = checked(f"captioned={name}", f"scale={scale}", exp="detection_benchmark")
+    needed = sum(config.planting.images) + config.planting.n_grouped + config.planting.n_class
+    n_train = config.data.spec["n_train"]
+    assert n_train is None or n_train >= needed
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.stem)
