@@ -59,6 +59,7 @@ _FOUND_IN = {
 _SUBMODULES = frozenset(
     {
         "adaptive",
+        "adjustment",
         "audit",
         "balls",
         "bootstrap",
@@ -68,9 +69,11 @@ _SUBMODULES = frozenset(
         "console",
         "data",
         "detectors",
+        "difficulty",
         "diffusion",
         "directions",
         "envelope",
+        "evidence",
         "labels",
         "memory",
         "metrics",

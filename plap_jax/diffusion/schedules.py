@@ -5,12 +5,14 @@ Frozen, hashable objects, static under ``jit``; t is data.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.optimize import brentq
 
 from plap_jax.typing import Array, ArrayLike, PRNGKey, concrete, require
 
@@ -78,6 +80,41 @@ class Schedule(ABC):
             require(bool(inside), "sigma", sigma, f"must lie in [{low:.6g}, {high:.6g}] ({self.name})")
         t = self._time(floating(sigma))
         return jnp.clip(t, jnp.asarray(self.t_min, t.dtype), jnp.asarray(self.t_max, t.dtype))
+
+    def reaches(self, noise_to_signal: float) -> bool:
+        """Whether σ/α takes this value, which is the same on every schedule at the same mixture of image and noise."""
+        ends = [-0.5 * float(self.log_snr(t)) for t in (self.t_min, self.t_max)]
+        return (
+            noise_to_signal > 0
+            and ends[0] - _SIGMA_TOLERANCE <= math.log(noise_to_signal) <= ends[1] + _SIGMA_TOLERANCE
+        )
+
+    def time_at_ratio(self, noise_to_signal: float) -> Array:
+        """The time at which σ/α is ``noise_to_signal``; on a discrete schedule the step with the nearest log ratio.
+
+        Args:
+            noise_to_signal: σ/α > 0, a number: σ itself where α = 1, σ/√(1 − σ²) where variance is preserved.
+
+        Raises:
+            ValueError: a ratio that the schedule does not reach within [t_min, t_max].
+        """
+        low, high = self._ratios
+        allowed = f"must lie in [{low:.6g}, {high:.6g}] ({self.name})"
+        require(self.reaches(noise_to_signal), "noise_to_signal", noise_to_signal, allowed)
+        wanted = -2 * math.log(noise_to_signal)
+        if self.discrete:
+            steps = np.arange(self.t_min, self.t_max + 1)
+            return jnp.asarray(np.argmin(np.abs(np.asarray(self.log_snr(steps)) - wanted)) + self.t_min, jnp.int32)
+        apart = [float(self.log_snr(t)) - wanted for t in (self.t_min, self.t_max)]
+        if apart[0] <= 0 or apart[1] >= 0:  # an end, within rounding
+            return jnp.asarray(self.t_min if apart[0] <= 0 else self.t_max, jnp.result_type(float))
+        t = brentq(lambda t: float(self.log_snr(t)) - wanted, self.t_min, self.t_max, xtol=1e-9)
+        return jnp.asarray(t, jnp.result_type(float))
+
+    @property
+    def _ratios(self) -> tuple[float, float]:
+        """σ/α at both ends."""
+        return tuple(math.exp(-0.5 * float(self.log_snr(t))) for t in (self.t_min, self.t_max))
 
     def sample_times(self, key: PRNGKey, n: int) -> Array:
         """Training times ``(n,)``, one from each of n strata of equal probability.

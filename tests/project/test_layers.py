@@ -11,6 +11,7 @@ from tests.helpers.places import ROOT
 
 LAYERS = {
     "typing": 0,
+    "difficulty": 1,
     "directions": 1,
     "mixtures": 1,
     "diffusion": 1,
@@ -35,6 +36,8 @@ LAYERS = {
     "sampling": 3,
     "audit": 6,
     "adaptive": 4,
+    "adjustment": 2,
+    "evidence": 5,
     "detectors": 4,
     "pretrained": 4,
     "trajectories": 4,

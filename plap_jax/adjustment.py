@@ -1,0 +1,122 @@
+"""Difficulty taken out: each image compared with images as hard as itself, by a robust regression over all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from sklearn.linear_model import HuberRegressor, Ridge
+
+from plap_jax.typing import require
+
+MOST_FITTED = 100_000  # images
+RIDGE = 1.0  # penalty on standardized coefficients
+MOST_STEPS = 1000
+EXPLAINED = 1e-6  # of the spread, below which difficulty explains all of it
+SMALLEST = 0.05  # of the spread, added to residuals before their logarithm
+CLIP = 5.0  # robust standard deviations beyond which a statistic of an image counts no more
+
+
+@dataclass(frozen=True)
+class Adjusted:
+    """Evidence after difficulty was taken out.
+
+    Attributes:
+        score: ``(n,)`` S, the mean over the columns that were used; higher = more memorized.
+        residuals: ``(n, L)`` in robust standard deviations; NaN in columns that were left out.
+        spread: ``(n, L)`` that standard deviation, in the units of the evidence, of images as hard as each.
+        explained: ``(L,)`` 1 − (MAD of the residuals/MAD of the evidence)², the share that difficulty explains.
+        used: ``(L,)`` booleans, columns of evidence.
+        features: ``(k,)`` booleans, statistics of difficulty that vary.
+    """
+
+    score: np.ndarray
+    residuals: np.ndarray
+    spread: np.ndarray
+    explained: np.ndarray
+    used: np.ndarray
+    features: np.ndarray
+
+
+def adjust(evidence: np.ndarray, difficulty: np.ndarray, digests: np.ndarray) -> Adjusted:
+    """Calibrated scores: how far an image's evidence lies above that of images as hard as it is.
+
+    For each column ℓ: T_ℓ = z·β_ℓ + r_ℓ by robust ridge regression (Huber's loss) over **all** images, audited and
+    reference together; r_ℓ is divided by the spread that images of this difficulty have, exp(z·γ_ℓ), from a regression
+    of log|r_ℓ|, and by the MAD over all; S = mean over ℓ of r_ℓ.
+
+    The rule never learns which images are the reference: exchanging any two exchanges their scores, bit by bit, since
+    images are taken in the order of their digests. That keeps conformal p-values of S valid (Marandon et al. 2024).
+    Memorized images among those that are fitted cost power, not validity.
+
+    Args:
+        evidence: T ``(n, L)``, higher = more memorized. A column in which a value is not finite is left out.
+        difficulty: z ``(n, k)``, finite; columns without spread are left out.
+        digests: ``(n,)`` hashes of the images' content, bytes or text. Of more than 100,000 images those with the
+            smallest are fitted.
+
+    Raises:
+        ValueError: lengths that differ, fewer than 3 images, difficulty that is not finite, or no column of evidence
+            that is finite and varies.
+
+    Example:
+        >>> adjusted = adjust(found.columns, difficulty(images), digests)
+        >>> p_values = conformal_p_values(adjusted.score[:n], adjusted.score[n:])
+    """
+    evidence, difficulty = np.asarray(evidence, np.float64), np.asarray(difficulty, np.float64)
+    n = len(evidence)
+    require(evidence.ndim == 2 and n >= 3, "evidence", evidence.shape, "must be (n, L) of at least 3 images")
+    require(difficulty.ndim == 2 and len(difficulty) == n, "difficulty", difficulty.shape, f"must be ({n}, k)")
+    require(len(digests) == n, "digests", len(digests), f"must be {n}, one for each image")
+    require(bool(np.isfinite(difficulty).all()), "difficulty", difficulty.shape, "must be finite")
+    # Sums of floating-point numbers depend on their order, which must not come of the side an image is on.
+    order = np.argsort(digests, kind="stable")
+    evidence, difficulty = evidence[order], difficulty[order]
+    used = np.isfinite(evidence).all(axis=0)
+    used[used] = stats.median_abs_deviation(evidence[:, used], axis=0) > 0
+    require(bool(used.any()), "evidence", evidence.shape, "must hold a column that is finite and varies")
+    z, features = _standardized(difficulty)
+    residuals, spread = np.full(evidence.shape, np.nan), np.full(evidence.shape, np.nan)
+    explained = np.full(evidence.shape[1], np.nan)
+    for column in np.flatnonzero(used):
+        residuals[:, column], spread[:, column], explained[column] = _residuals(evidence[:, column], z)
+    used &= np.isfinite(residuals).all(axis=0)
+    require(bool(used.any()), "evidence", evidence.shape, "must hold a column that difficulty does not explain wholly")
+    score = residuals[:, used].mean(axis=1)
+    back = np.argsort(order)
+    return Adjusted(score[back], residuals[back], spread[back], explained, used, features)
+
+
+def _standardized(difficulty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns that vary, centred and scaled by median and MAD, and cut at ±CLIP; and which they are."""
+    spread = stats.median_abs_deviation(difficulty, axis=0, scale="normal")
+    varies = spread > 0
+    z = (difficulty[:, varies] - np.median(difficulty[:, varies], axis=0)) / spread[varies]
+    return np.clip(z, -CLIP, CLIP), varies
+
+
+def _residuals(values: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """What ``z`` does not explain of ``values``, in robust standard deviations; these; and the share that it explains.
+
+    The spread of what is left depends on difficulty, too: log|r| is regressed on z, and r divided by the result.
+    """
+    before = stats.median_abs_deviation(values, scale="normal")
+    scaled = (values - np.median(values)) / before
+    residual = scaled - _predicted(HuberRegressor(alpha=RIDGE, max_iter=MOST_STEPS), z, scaled)
+    residual -= np.median(residual)
+    after = stats.median_abs_deviation(residual, scale="normal")
+    if after <= EXPLAINED:
+        return np.full(len(values), np.nan), np.full(len(values), np.nan), 1.0
+    sizes = np.log(np.abs(residual) + SMALLEST * after)
+    spread = np.exp(_predicted(Ridge(alpha=RIDGE), z, sizes))
+    spread *= stats.median_abs_deviation(residual / spread, scale="normal")
+    residual = residual / spread
+    return residual - np.median(residual), before * spread, 1 - after**2
+
+
+def _predicted(model: HuberRegressor | Ridge, z: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """By a regression on the first ``MOST_FITTED`` images, in the order of their digests."""
+    if not z.shape[1]:
+        return np.full(len(values), np.median(values))
+    return model.fit(z[:MOST_FITTED], values[:MOST_FITTED]).predict(z)

@@ -1,0 +1,175 @@
+"""What one set of directions tells of an image at several noise levels: κ₁ around it and the score's norm at it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plap_jax._flux import flux_units
+from plap_jax.detectors.base import gap_at, norm
+from plap_jax.diffusion import Diffusion, Schedule
+from plap_jax.directions import Directions
+from plap_jax.memory import points_at_once
+from plap_jax.parallel import map_points
+from plap_jax.typing import Array, ArrayLike, PRNGKey, require, standard_error
+
+NOISE_LEVELS = (0.03, 0.05, 0.08, 0.16, 0.22, 0.32, 0.58)
+N_DIRECTIONS = 8
+Kind = Literal["kappa", "kappa_given", "kappa_gap"]
+COST: dict[Kind, int] = {"kappa": 1, "kappa_given": 1, "kappa_gap": 2}  # evaluations of the network at a point
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EvidenceAt:
+    """Evidence at one noise level: image, and its prompt where there is one ↦ (κ₁, its standard error, −log|ε̂|).
+
+    κ₁ is the mean inward flux density of the field through the shell of centre αx₀ and radius σ√d; |ε̂| = σ|s|
+    is its norm at the centre. Both are without dimension, higher = more memorized. A pytree, for ``map_points``; the
+    time is data, so that another level compiles nothing.
+
+    Args:
+        model: network and schedule.
+        t: time.
+        key: of the directions, the same for every image, level and model that is to be compared.
+        kind: "kappa", of the score without a prompt; "kappa_given", given the prompt; "kappa_gap", of their difference.
+        n_samples, directions: as for ``plap_jax.flux``; at least two independent units.
+    """
+
+    model: Diffusion
+    t: ArrayLike
+    key: PRNGKey
+    kind: Kind = field(default="kappa", metadata={"static": True})
+    n_samples: int = field(default=N_DIRECTIONS, metadata={"static": True})
+    directions: Directions = field(default="iid", metadata={"static": True})
+
+    def __call__(self, image: Array, prompt: Array | None = None) -> tuple[Array, Array, Array]:
+        """Three scalars, float32 at least."""
+        centre, radius = self.model.ball(image, self.t)
+        if self.kind == "kappa_gap":
+            score_fn = gap_at(self.model, self.t, prompt)
+        else:
+            score_fn = self.model.score_at(self.t, prompt if self.kind == "kappa_given" else None)
+        how = {"p": 1.0, "n_samples": self.n_samples, "directions": self.directions}
+        units, _ = flux_units(score_fn, centre, radius=radius, key=self.key, **how)
+        noise = norm(score_fn(centre)) * self.model.schedule.sigma(self.t)
+        # At a mode the norm vanishes; below rounding it tells nothing more.
+        log_norm = jnp.log(jnp.maximum(noise, jnp.finfo(noise.dtype).eps * math.sqrt(image.size)))
+        return units.mean(), standard_error(units), -log_norm
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the network for an image."""
+        return COST[self.kind] * (self.n_samples + 1)
+
+
+def noise_to_signal(sigma: float) -> float:
+    """ς = σ/√(1 − σ²), the ratio σ/α at the noise level σ of a variance-preserving schedule.
+
+    Raises:
+        ValueError: σ outside (0, 1).
+    """
+    require(0 < sigma < 1, "sigma", sigma, "must lie in (0, 1): the noise level of a variance-preserving schedule")
+    return sigma / math.sqrt((1 - sigma) * (1 + sigma))
+
+
+def times_of(schedule: Schedule, levels: Sequence[float] = NOISE_LEVELS) -> dict[float, Array]:
+    """The times of noise levels, for any schedule: level ↦ t with σ(t)/α(t) = σ/√(1 − σ²).
+
+    Args:
+        schedule: of the model.
+        levels: σ in (0, 1), those of a variance-preserving schedule, which compare across schedules by noise to signal.
+
+    Returns:
+        Only the levels that the schedule reaches, in the order given; of two that share a step of a discrete schedule
+        the first.
+
+    Raises:
+        ValueError: a level outside (0, 1).
+    """
+    found: dict[float, Array] = {}
+    for level in levels:
+        ratio = noise_to_signal(level)
+        if schedule.reaches(ratio):
+            t = schedule.time_at_ratio(ratio)
+            if all(float(t) != float(other) for other in found.values()):
+                found[level] = t
+    return found
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one model says of n images at L noise levels; higher = more memorized.
+
+    Attributes:
+        levels: ``(L,)`` σ of a variance-preserving schedule.
+        kappa, stderr: ``(n, L)`` κ₁ ∈ [−1, 1] and its standard error over the directions.
+        log_norm: ``(n, L)`` −log|ε̂(αx₀)|.
+        nfe: evaluations of the network for an image.
+    """
+
+    levels: np.ndarray
+    kappa: np.ndarray
+    stderr: np.ndarray
+    log_norm: np.ndarray
+    nfe: int
+
+    @property
+    def columns(self) -> np.ndarray:
+        """``(n, 2L)``: κ₁ at every level, then −log|ε̂|."""
+        return np.concatenate([self.kappa, self.log_norm], axis=1)
+
+
+def evidence(
+    model: Diffusion,
+    images: np.ndarray,
+    *,
+    key: PRNGKey,
+    levels: Sequence[float] = NOISE_LEVELS,
+    prompts: np.ndarray | None = None,
+    kind: Kind | None = None,
+    n_samples: int = N_DIRECTIONS,
+    directions: Directions = "iid",
+    batch_size: int | None = None,
+) -> Evidence:
+    """κ₁ and the norm of the noise prediction at several noise levels: L (m + 1) evaluations per image.
+
+    For a second model, ask again with the same key: its directions are then the same, and so differences between both
+    carry little of their noise.
+
+    Args:
+        model: network and schedule.
+        images: clean ones ``(n, *shape)``.
+        key: of the directions, which all images and levels share.
+        levels: σ ∈ (0, 1) of a variance-preserving schedule, translated by ``times_of``; those that the schedule does
+            not reach are left out.
+        prompts: ``(n,)`` integers, or None.
+        kind: as for ``EvidenceAt``; None: given the prompt where there are prompts.
+        n_samples: m, directions at each level.
+        directions: as for ``plap_jax.flux``.
+        batch_size: images at a time; None: by their size.
+
+    Raises:
+        ValueError: no level that the schedule reaches, a prompt that is needed, arguments as for ``plap_jax.flux``.
+
+    Example:
+        >>> found = evidence(model, images, key=jax.random.key(0))
+        >>> found.kappa.shape, found.nfe  # (n, 7), 63
+    """
+    times = times_of(model.schedule, levels)
+    require(bool(times), "levels", levels, f"must hold a level that the schedule reaches ({model.schedule.name})")
+    kind = kind or ("kappa" if prompts is None else "kappa_given")
+    require(kind == "kappa" or prompts is not None, "kind", kind, "needs prompts")
+    columns = () if prompts is None else (np.asarray(prompts),)
+    parts = [EvidenceAt(model, t, key, kind, n_samples, directions) for t in times.values()]
+    nfe = parts[0].nfe
+    size = batch_size or points_at_once(int(np.prod(images.shape[1:])), nfe)
+    found = [map_points(part, images, *columns, batch_size=size) for part in parts]
+    kappa, stderr, log_norm = (np.stack(values, axis=1) for values in zip(*found, strict=True))
+    return Evidence(np.asarray(list(times)), kappa, stderr, log_norm, nfe * len(parts))
