@@ -1,3 +1,13 @@
+"""Noise levels by noise to signal, which compare across schedules."""
+
+import jax.numpy as jnp
+import pytest
+
+from plap_jax import EDM, VE, DiscreteVP, VPCosine, VPLinear
+
+SCHEDULES = [VPLinear(), VPCosine(), VE(), EDM(), DiscreteVP.linear(1000)]
+
+
 @pytest.mark.parametrize(
     "schedule", [VPLinear(), VPCosine(), VE(), EDM(), DiscreteVP.linear(1000)], ids=lambda s: s.name
 )
