@@ -17,13 +17,16 @@ MIXTURE = ([0.3, 0.7], [[-1.0, 0.5], [1.0, 0.0]], [0.04, 0.09], "spherical")
 X, T, CAPTION = np.array([0.2, -0.3]), 0.3, 1
 
 
+score_of = jax.jit(lambda diffusion, x: diffusion.score(x, T, CAPTION))
+
+
 def scores(prediction="score", guidance=1.0):
     """Guided score, and those of the component and of the mixture in closed form."""
     schedule, mixture, x = VPLinear(), GaussianMixture(*MIXTURE), jnp.asarray(X)
     level = schedule.alpha(T), schedule.sigma(T)
     component = GaussianMixture([1.0], mixture.means[1:], [0.09], "spherical")
     diffusion = guided(exact_diffusion(mixture, schedule, prediction), guidance)
-    return diffusion.score(x, T, CAPTION), component.noised(*level).score(x), mixture.noised(*level).score(x)
+    return score_of(diffusion, x), component.noised(*level).score(x), mixture.noised(*level).score(x)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v", "score"])
