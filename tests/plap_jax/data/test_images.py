@@ -1,6 +1,5 @@
 """Images in two pools: scaled, distinct, disjoint, the same for the same seed; the sets that packages carry."""
 
-import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -8,12 +7,10 @@ import pytest
 import skimage.data
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from scipy.spatial.distance import cdist
 from sklearn.datasets import load_digits
 
 from experiments.core.catalogue import CONF
 from plap_jax.data import digits, faces, fingerprint
-from plap_jax.data.duplicates import distinct
 from plap_jax.data.images import UnusableImage, scaled, split_distinct
 from plap_jax.neighbours import nearest
 
@@ -141,52 +138,6 @@ def test_bytes_are_cast_before_they_are_scaled():
     values = scaled(np.array([0, 51, 204, 255], np.uint8), 255)
     assert values.dtype == np.float32
     np.testing.assert_allclose(values, [-1, -0.6, 0.6, 1], rtol=1e-6)
-
-
-# Near-duplicates
-
-
-def test_groups_are_transitive_and_keep_the_first():
-    line = np.array([5.0, 0.0, 9.0, 1.0, 2.0, 0.0, 3.0, 20.0, 9.5])[:, None, None]  # 0–1–2–3 is a chain
-    kept, rows = distinct(line, 1.0)
-    np.testing.assert_array_equal(kept, [0, 1, 2, 7])
-    assert rows == [(1, 3, 1.0), (1, 4, 2.0), (1, 5, 0.0), (1, 6, 3.0), (2, 8, 0.5)]
-
-
-def test_distance_zero_means_identical():
-    images = np.array([[0.0], [1e-7], [0.0], [1.0], [1.0]], np.float32)
-    kept, rows = distinct(images, 0.0)
-    np.testing.assert_array_equal(kept, [0, 1, 3])
-    assert rows == [(0, 2, 0.0), (3, 4, 0.0)]
-
-
-def test_groups_are_those_of_the_full_matrix():
-    """And of a flood fill, with exact copies among the images."""
-    rng = np.random.default_rng(0)
-    images = rng.uniform(-1, 1, (90, 3)).astype(np.float32)
-    images[[40, 70]] = images[11]
-    near = cdist(images, images) / 3**0.5 <= 0.15
-    first = np.full(90, -1)
-    for i in range(90):
-        waiting = [i] if first[i] < 0 else []
-        while waiting:
-            j = waiting.pop()
-            first[j] = i
-            waiting += [k for k in np.flatnonzero(near[j]) if first[k] < 0]
-    kept, rows = distinct(images, 0.15)
-    np.testing.assert_array_equal(kept, np.unique(first))
-    assert 3 < len(rows) < 87 and [(a, b) for a, b, _ in rows] == [(first[i], i) for i in range(90) if first[i] != i]
-    np.testing.assert_allclose([d for *_, d in rows], [rms(images[[a]], images[[b]])[0] for a, b, _ in rows])
-
-
-def test_memory_does_not_grow_with_all_pairs():
-    images = np.random.default_rng(0).uniform(-1, 1, (4000, 6)).astype(np.float32)
-    tracemalloc.start()
-    kept, _ = distinct(images, 0.01)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert len(kept) > 3900
-    assert peak < 4000**2, "a byte for every pair"
 
 
 # The split
