@@ -17,7 +17,8 @@ MIXTURE = ([0.3, 0.7], [[-1.0, 0.5], [1.0, 0.0]], [0.04, 0.09], "spherical")
 X, T, CAPTION = np.array([0.2, -0.3]), 0.3, 1
 
 
-score_of = jax.jit(lambda diffusion, x: diffusion.score(x, T, CAPTION))
+score_of = jax.jit(lambda diffusion, x, condition: diffusion.score(x, T, condition))
+score_of_mixture = jax.jit(GaussianMixture.score)
 
 
 def scores(prediction="score", guidance=1.0):
@@ -26,7 +27,8 @@ def scores(prediction="score", guidance=1.0):
     level = schedule.alpha(T), schedule.sigma(T)
     component = GaussianMixture([1.0], mixture.means[1:], [0.09], "spherical")
     diffusion = guided(exact_diffusion(mixture, schedule, prediction), guidance)
-    return score_of(diffusion, x), component.noised(*level).score(x), mixture.noised(*level).score(x)
+    known = (score_of_mixture(one.noised(*level), x) for one in (component, mixture))
+    return score_of(diffusion, x, CAPTION), *known
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v", "score"])
@@ -40,7 +42,7 @@ def test_guidance_is_that_of_the_score_whatever_is_predicted(prediction, guidanc
 def test_without_a_condition_guidance_is_idle():
     diffusion, x = exact_diffusion(GaussianMixture(*MIXTURE), VPLinear()), jnp.asarray(X)
     for condition in (None, -1):
-        found, expected = guided(diffusion, 4.0).score(x, T, condition), diffusion.score(x, T, condition)
+        found, expected = (score_of(one, x, condition) for one in (guided(diffusion, 4.0), diffusion))
         np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=str(condition))
 
 
