@@ -175,7 +175,11 @@ def test_a_platform_that_is_not_here_is_one_line(tmp_path, platform):
 
 
 @pytest.mark.parametrize(
-    "console", [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+    "console",
+    [
+        {"PYTHONIOENCODING": "cp1252"},
+        pytest.param({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, marks=pytest.mark.slow),
+    ],
 )
 def test_consoles_that_know_no_unicode(tmp_path, console):
     sweep = process("-m", *TINY, "figures=null", "hydra.sweep.dir=sweep", "seed=1,-1", cwd=tmp_path, **console)
