@@ -39,7 +39,9 @@ class Adjusted:
     features: np.ndarray
 
 
-def adjust(evidence: np.ndarray, difficulty: np.ndarray, digests: np.ndarray) -> Adjusted:
+def adjust(
+    evidence: np.ndarray, difficulty: np.ndarray, digests: np.ndarray, fitted: np.ndarray | None = None
+) -> Adjusted:
     """Calibrated scores: how far an image's evidence lies above that of images as hard as it is.
 
     For each column ℓ: T_ℓ = z·β_ℓ + r_ℓ by robust ridge regression (Huber's loss) over **all** images, audited and
@@ -55,6 +57,8 @@ def adjust(evidence: np.ndarray, difficulty: np.ndarray, digests: np.ndarray) ->
         difficulty: z ``(n, k)``, finite; columns without spread are left out.
         digests: ``(n,)`` hashes of the images' content, bytes or text. Of more than 100,000 images those with the
             smallest are fitted.
+        fitted: ``(n,)`` booleans, images that regressions and medians are taken over, such as one of each group of
+            near-duplicates; None: all. It must not depend on which images are the reference.
 
     Raises:
         ValueError: lengths that differ, fewer than 3 images, difficulty that is not finite, or no column of evidence
@@ -66,21 +70,24 @@ def adjust(evidence: np.ndarray, difficulty: np.ndarray, digests: np.ndarray) ->
     """
     evidence, difficulty = np.asarray(evidence, np.float64), np.asarray(difficulty, np.float64)
     n = len(evidence)
-    require(evidence.ndim == 2 and n >= 3, "evidence", evidence.shape, "must be (n, L) of at least 3 images")
+    fitted = np.ones(n, bool) if fitted is None else np.asarray(fitted, bool)
+    require(evidence.ndim == 2, "evidence", evidence.shape, "must be (n, L)")
     require(difficulty.ndim == 2 and len(difficulty) == n, "difficulty", difficulty.shape, f"must be ({n}, k)")
-    require(len(digests) == n, "digests", len(digests), f"must be {n}, one for each image")
+    for name, given in {"digests": digests, "fitted": fitted}.items():
+        require(len(given) == n, name, len(given), f"must be {n}, one for each image")
+    require(fitted.sum() >= 3, "evidence", evidence.shape, "must be of at least 3 images that are fitted")
     require(bool(np.isfinite(difficulty).all()), "difficulty", difficulty.shape, "must be finite")
     # Sums of floating-point numbers depend on their order, which must not come of the side an image is on.
     order = np.argsort(digests, kind="stable")
-    evidence, difficulty = evidence[order], difficulty[order]
+    evidence, difficulty, rows = evidence[order], difficulty[order], np.flatnonzero(fitted[order])
     used = np.isfinite(evidence).all(axis=0)
-    used[used] = stats.median_abs_deviation(evidence[:, used], axis=0) > 0
+    used[used] = _spread(evidence[np.ix_(rows, used)]) > 0
     require(bool(used.any()), "evidence", evidence.shape, "must hold a column that is finite and varies")
-    z, features = _standardized(difficulty)
+    z, features = _standardized(difficulty, rows)
     residuals, spread = np.full(evidence.shape, np.nan), np.full(evidence.shape, np.nan)
     explained = np.full(evidence.shape[1], np.nan)
     for column in np.flatnonzero(used):
-        residuals[:, column], spread[:, column], explained[column] = _residuals(evidence[:, column], z)
+        residuals[:, column], spread[:, column], explained[column] = _residuals(evidence[:, column], z, rows)
     used &= np.isfinite(residuals).all(axis=0)
     require(bool(used.any()), "evidence", evidence.shape, "must hold a column that difficulty does not explain wholly")
     score = residuals[:, used].mean(axis=1)
@@ -88,35 +95,41 @@ def adjust(evidence: np.ndarray, difficulty: np.ndarray, digests: np.ndarray) ->
     return Adjusted(score[back], residuals[back], spread[back], explained, used, features)
 
 
-def _standardized(difficulty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _spread(values: np.ndarray) -> np.ndarray:
+    """The median absolute deviation, of normal values their standard deviation."""
+    return stats.median_abs_deviation(values, axis=0, scale="normal")
+
+
+def _standardized(difficulty: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Columns that vary, centred and scaled by median and MAD, and cut at ±CLIP; and which they are."""
-    spread = stats.median_abs_deviation(difficulty, axis=0, scale="normal")
+    spread = _spread(difficulty[rows])
     varies = spread > 0
-    z = (difficulty[:, varies] - np.median(difficulty[:, varies], axis=0)) / spread[varies]
+    z = (difficulty[:, varies] - np.median(difficulty[np.ix_(rows, varies)], axis=0)) / spread[varies]
     return np.clip(z, -CLIP, CLIP), varies
 
 
-def _residuals(values: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def _residuals(values: np.ndarray, z: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """What ``z`` does not explain of ``values``, in robust standard deviations; these; and the share that it explains.
 
     The spread of what is left depends on difficulty, too: log|r| is regressed on z, and r divided by the result.
     """
-    before = stats.median_abs_deviation(values, scale="normal")
-    scaled = (values - np.median(values)) / before
-    residual = scaled - _predicted(HuberRegressor(alpha=RIDGE, max_iter=MOST_STEPS), z, scaled)
-    residual -= np.median(residual)
-    after = stats.median_abs_deviation(residual, scale="normal")
+    before = _spread(values[rows])
+    scaled = (values - np.median(values[rows])) / before
+    residual = scaled - _predicted(HuberRegressor(alpha=RIDGE, max_iter=MOST_STEPS), z, scaled, rows)
+    residual -= np.median(residual[rows])
+    after = _spread(residual[rows])
     if after <= EXPLAINED:
         return np.full(len(values), np.nan), np.full(len(values), np.nan), 1.0
     sizes = np.log(np.abs(residual) + SMALLEST * after)
-    spread = np.exp(_predicted(Ridge(alpha=RIDGE), z, sizes))
-    spread *= stats.median_abs_deviation(residual / spread, scale="normal")
+    spread = np.exp(_predicted(Ridge(alpha=RIDGE), z, sizes, rows))
+    spread *= _spread((residual / spread)[rows])
     residual = residual / spread
-    return residual - np.median(residual), before * spread, 1 - after**2
+    return residual - np.median(residual[rows]), before * spread, float(1 - after**2)
 
 
-def _predicted(model: HuberRegressor | Ridge, z: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """By a regression on the first ``MOST_FITTED`` images, in the order of their digests."""
+def _predicted(model: HuberRegressor | Ridge, z: np.ndarray, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """By a regression on the first ``MOST_FITTED`` of ``rows``, which are in the order of their digests."""
     if not z.shape[1]:
-        return np.full(len(values), np.median(values))
-    return model.fit(z[:MOST_FITTED], values[:MOST_FITTED]).predict(z)
+        return np.full(len(values), np.median(values[rows]))
+    chosen = rows[:MOST_FITTED]
+    return model.fit(z[chosen], values[chosen]).predict(z)

@@ -10,6 +10,7 @@ from experiments.core.tracker import Tracker
 from experiments.shared.audit_settings import Request
 from experiments.shared.audited_models import load
 from experiments.shared.audits import audit
+from plap_jax.audit.subject import Held
 
 __all__ = ["Config", "run"]
 
@@ -21,5 +22,7 @@ class Config(BaseConfig, Request):
 def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> None:
     """Score, judge, report."""
     with report.stage("model"):
-        subject = load(config.model)
-    audit(config, subject, seed=config.seed, report=report, cache=cache)
+        held = Held(lambda: load("model", config.model))
+        _ = held.subject
+    baseline = None if config.baseline is None else Held(lambda: load("baseline", config.baseline))
+    audit(config, held, baseline=baseline, seed=config.seed, report=report, cache=cache)

@@ -6,6 +6,7 @@ against other held-out images. Over seeds it shows that errors are kept: ``-m se
 
 from pathlib import Path
 
+import jax
 import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
@@ -20,10 +21,10 @@ from experiments.shared.networks import MAIN, Learning, Trained, snapshot_steps,
 from experiments.shared.own_images import Generation
 from experiments.shared.planting import Planting, planted_images
 from plap_jax.audit import AuditResult
+from plap_jax.audit.auditing import audit as audit_opened
 from plap_jax.audit.images import MODES, Pictures, open_source
 from plap_jax.audit.result import pixels
-from plap_jax.audit.stream import score_all
-from plap_jax.audit.subject import Subject
+from plap_jax.audit.subject import Held, Subject
 from plap_jax.calibration import benjamini_hochberg, conformal_p_values
 from plap_jax.data import Planted, fingerprint
 from plap_jax.metrics import auc, proportion_interval
@@ -70,15 +71,20 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
     network = trained(config, images.train, name=MAIN, snapshot_steps=steps, tracker=tracker, **common)
     with report.stage("files"):
         folder = _files(config, images, cache)
-    subject = _subject(network, images)
+    held = Held(_subject(network, images))
     asked = {name: getattr(config, name) for name in Settings.model_fields}
-    paths = {name: str(folder / name) for name in (IMAGES, REFERENCE, TRAINING)}
-    nothing = {"pixel_range": None, "generate": None, "prompts": None, "reference_prompts": None, "crop": None}
-    request = Request(**asked, **paths, **nothing, resize="refuse", generation=config.generation)
-    found = audit(request, subject, seed=config.seed, **common)
-    single = open_source(SINGLE, str(folder / SINGLE), subject.model.image_shape, "refuse", None)
-    others = score_all(found.scorer, Pictures(single), None, key=SINGLE, around=surroundings(config, report, cache))
-    _compare(report, config, found, others.columns[found.verdict.name])
+    paths = {name: str(folder / name) for name in (IMAGES, REFERENCE, SINGLE, TRAINING)}
+    nothing = ("baseline", "pixel_range", "generate", "prompts", "reference_prompts", "crop")
+    given = {name: paths[name] for name in (IMAGES, REFERENCE, TRAINING)} | dict.fromkeys(nothing)
+    request = Request(**asked, **given, resize="refuse", generation=config.generation)
+    found = audit(request, held, seed=config.seed, **common)
+    shape = held.subject.model.image_shape
+    opened = [open_source(name, paths[name], shape, "refuse", None) for name in (SINGLE, REFERENCE)]
+    single, reference = (Pictures(source) for source in opened)
+    how = {"fdr": config.fdr, "sigma": config.sigma, "key": jax.random.key(config.seed)}
+    how |= {"detector": config.made_detector(), "around": surroundings(config, report, cache)}
+    others = audit_opened(held, found.settings, single, reference, None, **how)
+    _compare(report, config, found, others)
 
 
 def _subject(network: Trained, images: Planted) -> Subject:
@@ -114,7 +120,7 @@ def _files(config: Config, images: Planted, cache: Cache) -> Path:
     return cache.stage("audit/files", depends_on, build)
 
 
-def _compare(report: Report, config: Config, found: AuditResult, single: np.ndarray) -> None:
+def _compare(report: Report, config: Config, found: AuditResult, single: AuditResult) -> None:
     """Power and false discoveries; members that stand once are no nulls, and are told apart."""
     verdict = found.verdict
     planted = np.asarray([name.startswith("planted") for name in found.audited.names])
@@ -124,10 +130,9 @@ def _compare(report: Report, config: Config, found: AuditResult, single: np.ndar
     report.metric("proof/false_discoveries", false)
     report.metric("proof/false_discovery_proportion", false / max(1, int(flagged.sum())))
     report.metric("proof/auc", float(auc(verdict.score[planted], verdict.score[~planted])))
-    report.metric("proof/single_auc", float(auc(single, reference)))
-    p_value = conformal_p_values(single, reference)
-    below = int((p_value <= config.fdr).sum())
-    report.metric("proof/single_p_below_fdr", proportion_interval(below, len(single)))
+    report.metric("proof/single_auc", float(auc(single.score, single.reference_score)))
+    below = int((single.p_value <= config.fdr).sum())
+    report.metric("proof/single_p_below_fdr", proportion_interval(below, int(np.isfinite(single.p_value).sum())))
     again = resplit(verdict.score[planted], np.concatenate([verdict.score[~planted], reference]), config)
     for name, value in again.items():
         report.metric(f"proof/resplit/{name}", value)

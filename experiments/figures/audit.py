@@ -13,13 +13,15 @@ COLUMNS, PAIRS = 5, 3  # pictures, or pairs of them, in a row of the contact she
 
 
 def draw(directory: Path) -> None:
-    """Contact sheet, histogram, and the choice of the noise level."""
+    """Contact sheet, histogram, and how difficulty was taken out."""
     arrays, figures = dict(np.load(directory / "arrays" / "audit.npz")), directory / "figures"
     if arrays["sheet"].shape[-1] in (1, 3):
         draw_contact_sheet(arrays, figures)
     draw_histogram(arrays, figures)
-    if len(arrays["sigma"]):
-        draw_level(arrays, figures)
+    if "expected" in arrays:
+        draw_difficulty(arrays, figures)
+    if "envelope" in arrays and len(arrays["envelope"]):
+        draw_envelope(arrays, figures)
 
 
 def draw_contact_sheet(a: Arrays, figures: Path) -> None:
@@ -60,13 +62,29 @@ def draw_histogram(a: Arrays, figures: Path) -> None:
     save(figure, figures, "histogram")
 
 
-def draw_level(a: Arrays, figures: Path) -> None:
-    """The spread by which the noise level was chosen."""
-    figure, axes = grid(1, 1, width=COLUMN, height=2.2)
-    panel, best = axes[0, 0], int(np.argmax(a["spread"]))
-    panel.semilogx(a["sigma"], a["spread"], "o-")
-    panel.plot(a["sigma"][best], a["spread"][best], "o", color=FLAGGED, label="chosen")
-    panel.set_xlabel("noise level σ")
-    panel.set_ylabel("spread of κ$_1$ beyond its noise")
+def draw_difficulty(a: Arrays, figures: Path) -> None:
+    """κ_1 against what images as hard as each have; flagged ones stand above the line."""
+    figure, axes = grid(1, 1, width=COLUMN, height=2.6)
+    panel, flagged = axes[0, 0], a["flagged"].astype(bool)
+    for label, rows, colour in (("not flagged", ~flagged, COLOURS[0]), ("flagged", flagged, FLAGGED)):
+        if rows.any():
+            panel.plot(a["expected"][rows], a["measured"][rows], ".", color=colour, label=f"{label} ({rows.sum()})")
+    ends = [a["expected"].min(), a["expected"].max()]
+    panel.plot(ends, ends, color="#888888", linewidth=0.8)
+    panel.set_xlabel("expected: κ$_1$ of images as hard")
+    panel.set_ylabel("measured κ$_1$, mean over levels")
     panel.legend()
-    save(figure, figures, "level")
+    save(figure, figures, "difficulty")
+
+
+def draw_envelope(a: Arrays, figures: Path) -> None:
+    """How many flagged images are false at most, at every threshold at once."""
+    figure, axes = grid(1, 1, width=COLUMN, height=2.4)
+    panel = axes[0, 0]
+    _, flagged, false, _ = a["envelope"].T
+    panel.plot(flagged, flagged - false, drawstyle="steps-post", label="memorized, at least")
+    panel.plot(flagged, false, drawstyle="steps-post", color=REFERENCE, label="false, at most")
+    panel.set_xlabel("images flagged")
+    panel.set_ylabel("images (95 %, all at once)")
+    panel.legend()
+    save(figure, figures, "threshold")

@@ -7,7 +7,8 @@ from plap_jax.audit import AuditResult
 from plap_jax.audit.verdict import agreement
 
 NEVER_ASKED = "images are ranked, not tested: no reference that is known not to be in the training data"
-NO_LEVEL = "the detector takes no noise level"
+NO_LEVEL = "no noise level was given: the score is of all of them, or of a detector at its own"
+PLAIN = "a plain score: difficulty is not taken out"
 
 
 def write_tables(report: Report, result: AuditResult, skipped: list[dict[str, str]]) -> None:
@@ -24,6 +25,9 @@ def write_metrics(report: Report, result: AuditResult, n_skipped: int) -> None:
     report.metric("audit/images", len(result.names))
     report.metric("audit/skipped", n_skipped)
     report.metric("audit/sigma", result.sigma, NO_LEVEL if result.sigma is None else None)
+    calibrated = result.calibration is not None
+    explained = result.calibration.explained if calibrated else None
+    report.metric("audit/explained_by_difficulty", explained, None if calibrated else PLAIN)
     report.metric("audit/evaluations_per_image", result.nfe_spent)
     report.metric("audit/evaluations", result.nfe_total)
     report.metric("audit/score_median", float(np.median(result.score)))
@@ -33,14 +37,15 @@ def write_metrics(report: Report, result: AuditResult, n_skipped: int) -> None:
     tested = result.flagged is not None
     numbers = {
         "flagged": lambda: int(result.flagged.sum()),
-        "smallest_p_value": lambda: float(result.p_value.min()),
+        "tested": lambda: verdict.n_tested,
+        "smallest_p_value": lambda: float(np.nanmin(result.p_value)) if verdict.n_tested else None,
         "fewest_discoveries": lambda: verdict.fewest,
         "reference_for_one": lambda: verdict.needed,
     }
     for name, number in numbers.items():
         report.metric(f"audit/{name}", number() if tested else None, None if tested else NEVER_ASKED)
     if result.training is not None:
-        both = agreement(verdict, result.audited, result.scorer.settings.max_ratio)
+        both = agreement(verdict, result.audited, result.settings.max_ratio)
         report.metric("audit/copies", int(both.copies.sum()))
         reason = None if both.correlation is not None else "scores or ratios do not vary"
         report.metric("audit/rank_correlation_with_copy_ratio", both.correlation, reason)
@@ -52,10 +57,14 @@ def write_arrays(report: Report, result: AuditResult, on_sheet: int) -> None:
     """``arrays/audit.npz``: all scores, and the pictures of the contact sheet."""
     verdict, columns = result.verdict, result.audited.columns
     top = verdict.order[:on_sheet]
-    of_nearest = {}
+    more = {}
     if result.training is not None:
-        of_nearest["sheet_nearest"] = result.training.images[columns["nearest"][top].astype(int)]
-    levels, nothing = np.asarray(result.level.spreads, float).reshape(-1, 2), np.zeros(0)
+        more["sheet_nearest"] = result.training.images[columns["nearest"][top].astype(int)]
+    nothing = np.zeros(0)
+    if result.calibration is not None:
+        more |= {"expected": result.expected, "measured": result.measured, "evidence": result.evidence}
+        more |= {"noise_levels": result.calibration.levels, "difficulty": result.calibration.difficulty}
+        more |= {"envelope": np.asarray(verdict.envelope, float).reshape(-1, 4)}
     report.arrays(
         "audit",
         score=verdict.score,
@@ -67,8 +76,6 @@ def write_arrays(report: Report, result: AuditResult, on_sheet: int) -> None:
         flagged=np.zeros(len(verdict.score), bool) if verdict.flagged is None else verdict.flagged,
         sheet=np.stack([result.pictures.source.read(int(columns["index"][i])) for i in top]),
         sheet_index=top,
-        sigma=levels[:, 0],
-        spread=levels[:, 1],
         score_name=result.score_name,
-        **of_nearest,
+        **more,
     )

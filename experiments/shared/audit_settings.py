@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from experiments.core.schema import STRICT, Flux, checked_as
+from experiments.core.schema import STRICT, Flux, Target, checked_as
 from experiments.shared.generation import Labels
 from experiments.shared.methods import Method
 from experiments.shared.own_images import Generation
@@ -22,9 +22,13 @@ class Settings(BaseModel):
 
     flux: Flux
     score: Score | None = Field(description="what images are ranked by; null: what there is most of to go by")
-    sigma: Annotated[float, Field(gt=0)] | None = Field(description="noise level; null: chosen by its rule")
-    noise_levels: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="the rule chooses among them")
-    target_stderr: float = Field(gt=0, description="directions are added until the standard error is as small")
+    sigma: Annotated[float, Field(gt=0)] | None = Field(description="noise level of a plain score; null: calibrated")
+    noise_levels: list[Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1, description="of the calibrated score")
+    n_directions: int = Field(ge=MIN_UNITS, description="at each of the noise levels")
+    duplicate_distance: float = Field(ge=0, description="root mean square up to which two images are near-duplicates")
+    target_stderr: float = Field(
+        gt=0, description="with sigma, directions are added until the standard error is as small"
+    )
     max_samples: int = Field(ge=1, description="but no more than so many for an image")
     detector: dict[str, Method] | None = Field(None, description="detector=NAME of conf/detector, instead of κ₁")
     repeats: int = Field(ge=2, description="of a detector with other randomness, for its standard error")
@@ -54,14 +58,19 @@ class Settings(BaseModel):
         require(self.max_samples >= flux.n_samples, "max_samples", self.max_samples, allowed)
         fits = (self.score == "detector") <= (self.detector is not None)
         require(fits, "score", self.score, "needs a detector=NAME of conf/detector")
+        levels = self.noise_levels
+        require(len(set(levels)) == len(levels), "noise_levels", levels, "must not hold a level twice")
+        for name, method in (self.detector or {}).items():
+            known = self.sigma is not None or len(method.grid.get("sigma", [0])) == 1
+            require(known, "sigma", None, f"must be given: detector={name} looks at one noise level")
         return self
 
     def of_audit(self, **more: object) -> AuditSettings:
         """The same for the library; ``more`` are fields that only some configs have."""
         flux = {"n_samples": self.flux.n_samples, "directions": self.flux.directions}
-        alike = ("score", "target_stderr", "max_samples", "repeats", "chunk", "evaluations")
+        alike = ("score", "n_directions", "duplicate_distance", "target_stderr", "max_samples", "repeats", "chunk")
         limits = {"max_ratio": self.labels.max_ratio, "max_distance": self.labels.max_distance}
-        common = {name: getattr(self, name) for name in alike}
+        common = {name: getattr(self, name) for name in (*alike, "evaluations")}
         return AuditSettings(noise_levels=tuple(self.noise_levels), **common, **flux, **limits, **more)
 
     def made_detector(self) -> Detector | None:
@@ -91,6 +100,7 @@ class Request(Settings):
     reference: str | None = Field(description="images known not to be in the training data, or: generated")
     reference_prompts: str | int | None
     training: str | None = Field(description="the training images, where they are at hand")
+    baseline: Target | None = Field(None, description="a model of the same kind that has not seen the images")
     resize: Resize
     crop: Annotated[int, Field(ge=1)] | None
     pixel_range: PixelRange | None

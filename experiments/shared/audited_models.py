@@ -22,20 +22,20 @@ from plap_jax.typing import require
 CAPTIONS = "network.captions.table.value"  # of a checkpoint, where its network knows captions
 
 
-def load(model: Target) -> Subject:
-    """What ``model=…`` names.
+def load(key: str, model: Target) -> Subject:
+    """What ``model=…`` names, or ``model@baseline=…``; ``key`` is where it stands in the config.
 
     Raises:
         ValueError: it is no model to audit, cannot be found, or is damaged; named by its key of the config.
     """
     target = model.spec["_target_"]
     allowed = "must be checkpoint, callable or diffusers: a model that is there already"
-    require(target.rpartition(".")[0] == __name__, "model", target, allowed)
+    require(target.rpartition(".")[0] == __name__, key, target, allowed)
     try:
         return model.make()
     except ValueError as error:
         line = str(error)
-        raise ValueError(line if line.startswith("model.") else f"model: {line}") from error
+        raise ValueError(key + line.removeprefix("model") if line.startswith("model.") else f"{key}: {line}") from error
 
 
 def checkpoint(path: str | None, shape: list[int] | None = None) -> Subject:

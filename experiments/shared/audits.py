@@ -16,10 +16,11 @@ from experiments.shared.own_images import generate
 from plap_jax.audit import AuditResult
 from plap_jax.audit.auditing import audit as audit_opened
 from plap_jax.audit.auditing import open_training, opened, where_from
+from plap_jax.audit.claims import OWN_IMAGES
 from plap_jax.audit.images import Pictures
 from plap_jax.audit.prompts import is_file, listed_prompts, read_prompts
 from plap_jax.audit.store import Surroundings
-from plap_jax.audit.subject import Subject
+from plap_jax.audit.subject import Held
 from plap_jax.typing import require
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,10 @@ def surroundings(config: Any, report: Report, cache: Cache) -> Surroundings:
     return Surroundings(CodedCache(cache, detector), report.stage, progress=True)
 
 
-def audit(config: Request, subject: Subject, *, seed: int, report: Report, cache: Cache) -> AuditResult:
-    """Everything that ``config`` asks of ``subject``: tells the result, leaves the files of an audit, returns it.
+def audit(
+    config: Request, held: Held, *, baseline: Held | None = None, seed: int, report: Report, cache: Cache
+) -> AuditResult:
+    """Everything that ``config`` asks of the model: tells the result, leaves the files of an audit, returns it.
 
     Raises:
         ValueError: images, prompts, levels or a detector that do not fit the model or each other, in one line.
@@ -55,7 +58,7 @@ def audit(config: Request, subject: Subject, *, seed: int, report: Report, cache
         config.of_audit(resize=config.resize, crop=config.crop, pixel_range=config.pixel_range),
         config.made_detector(),
     )
-    how = {"subject": subject, "settings": settings}
+    how = {"held": held, "settings": settings}
     own = {"seed": seed, "report": report, "cache": cache}
     audited = _audited(config, how, own)
     reference = _reference(config, how, own, audited)
@@ -64,11 +67,12 @@ def audit(config: Request, subject: Subject, *, seed: int, report: Report, cache
         with report.stage("training"):
             training = open_training(config.training, **how)
     result = audit_opened(
-        subject,
+        held,
         settings,
         audited,
         reference,
         training,
+        baseline=baseline,
         fdr=None if config.reference == GENERATED else config.fdr,
         sigma=config.sigma,
         key=jax.random.key(seed),
@@ -79,6 +83,8 @@ def audit(config: Request, subject: Subject, *, seed: int, report: Report, cache
     report.fingerprint("images", result.audited.digests)
     if result.reference is not None:
         report.fingerprint("reference", result.reference.digests)
+    if config.generate is not None and result.flagged is not None:
+        log.warning("  generate=%d: %s", config.generate, OWN_IMAGES)
     _leave(config, result, report)
     return result
 
@@ -86,7 +92,7 @@ def audit(config: Request, subject: Subject, *, seed: int, report: Report, cache
 def _audited(config: Request, how: dict[str, Any], own: dict[str, Any]) -> Pictures:
     if config.generate is None:
         return opened("images", config.images, config.prompts, **how)
-    subject = how["subject"]
+    subject = how["held"].subject
     prompts = None
     if is_file(config.prompts):
         prompts = listed_prompts("prompts", config.prompts, config.generate, subject)
@@ -105,7 +111,7 @@ def _reference(config: Request, how: dict[str, Any], own: dict[str, Any], audite
     require(config.reference_prompts is None, "reference_prompts", config.reference_prompts, allowed)
     n = config.generation.n_reference
     prompts = None if audited.prompts is None else [audited.prompts[i % len(audited.prompts)] for i in range(n)]
-    return Pictures(generate(how["subject"], n, prompts, config.generation, name="reference", **own), prompts)
+    return Pictures(generate(how["held"].subject, n, prompts, config.generation, name="reference", **own), prompts)
 
 
 def _leave(config: Request, result: AuditResult, report: Report) -> None:

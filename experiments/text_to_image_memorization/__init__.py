@@ -18,9 +18,9 @@ from experiments.shared.audits import surroundings
 from experiments.shared.measuring import STATISTICS, measure, measure_share
 from experiments.shared.own_images import Generation, generate
 from experiments.text_to_image_memorization.listed import Listed, distances, read_listed
+from plap_jax.audit.evaluator import Columns
 from plap_jax.audit.images import Pictures
-from plap_jax.audit.level import choose_level
-from plap_jax.audit.scores import Columns, Scorer
+from plap_jax.audit.scores import Scorer
 from plap_jax.audit.stream import score_all
 from plap_jax.audit.subject import Subject
 from plap_jax.typing import require
@@ -40,6 +40,7 @@ class Config(BaseConfig, Settings):
     @model_validator(mode="after")
     def _has_prompts(self) -> "Config":
         require(self.prompts is not None, "prompts", None, "must be a CSV file with the columns prompt,memorized,image")
+        require(self.sigma is not None, "sigma", None, "must be a noise level: three scores are compared at it")
         require(not self.detector, "detector", list(self.detector or ()), "must be null here: κ₁ and κ^Δ are compared")
         return self
 
@@ -47,7 +48,7 @@ class Config(BaseConfig, Settings):
 def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> None:
     """Generate, label, score, evaluate; prompts in chunks, of whose images only scores and a few pictures are kept."""
     with report.stage("model"):
-        subject = load(config.model)
+        subject = load("model", config.model)
     require(subject.takes_text, "model", subject.words, "must be a model of texts, as a Stable Diffusion folder")
     listed = read_listed(config.prompts, subject.model.image_shape)
     report.table("skipped", [{"prompt": prompt, "reason": why} for prompt, why in listed.skipped])
@@ -72,10 +73,9 @@ def _scored(
         made = generate(subject, len(chosen), prompts, config.generation, **how)
         told = Pictures(made, prompts)
         if scorer is None:
-            open_ = Scorer(subject, config.of_audit(), None, jax.random.key(config.seed), SCORES)
-            level = choose_level(open_, config.sigma, [told], around)
-            scorer = open_.at(level.sigma)
-            report.metric("scoring/sigma", level.sigma)
+            subject.model.diffusion.schedule.time_at(config.sigma)
+            scorer = Scorer(subject, config.of_audit(), jax.random.key(config.seed), config.sigma, SCORES)
+            report.metric("scoring/sigma", config.sigma)
         scored = score_all(scorer, told, None, key=name, around=around)
         missing = f"{len(chosen) - len(scored)} of {len(chosen)} images have no finite score; try model.dtype=float32"
         require(len(scored) == len(chosen), "model", subject.words, missing)

@@ -1,11 +1,11 @@
-"""An audit from end to end: images and prompts, noise level, scores, verdict."""
+"""An audit from end to end: images and prompts, evidence or scores, verdict."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,18 @@ import jax
 import numpy as np
 
 from plap_jax.audit.arrays import shape_of
+from plap_jax.audit.calibrated import CALIBRATED, Calibration, calibrate, paired
+from plap_jax.audit.evaluator import Evaluator
+from plap_jax.audit.fitness import fitness
+from plap_jax.audit.gathering import Gatherer
 from plap_jax.audit.images import Pictures, Source, Subset, open_source
-from plap_jax.audit.level import Level, choose_level
 from plap_jax.audit.prompts import is_file, read_prompts
 from plap_jax.audit.result import AuditResult
-from plap_jax.audit.scores import NAMES, Scorer
+from plap_jax.audit.scores import Scorer, takes_level
 from plap_jax.audit.settings import WITH_PROMPT, AuditSettings, Score, number
 from plap_jax.audit.store import FolderStore, Surroundings
-from plap_jax.audit.stream import Scored, score_all
-from plap_jax.audit.subject import Model, Subject, as_subject
+from plap_jax.audit.stream import THUMBNAIL, Scored, score_all
+from plap_jax.audit.subject import Held, Model, Subject
 from plap_jax.audit.training import Training
 from plap_jax.audit.verdict import judge
 from plap_jax.detectors import Detector
@@ -33,13 +36,14 @@ GivenPrompts = str | int | Sequence[str] | Sequence[int] | os.PathLike | None
 
 
 def audit_images(
-    model: Model,
+    model: Model | Callable[[], Model],
     images: Images,
     *,
     reference: Images | None = None,
     prompts: GivenPrompts = None,
     reference_prompts: GivenPrompts = None,
     training: Images | None = None,
+    baseline: Model | Callable[[], Model] | None = None,
     fdr: float = 0.05,
     sigma: float | None = None,
     key: PRNGKey,
@@ -52,25 +56,32 @@ def audit_images(
 ) -> AuditResult:
     """Which of these images has the model memorized, and how sure is that?
 
-    Every image is scored by κ₁ ∈ [−1, 1], the mean inward flux density through the noise shell around it. With a
-    reference each has the conformal p-value (1 + #{reference ≥ score})/(n_ref + 1), and images are flagged by
+    Every image is asked about at seven noise levels: κ₁, the mean inward flux density through the noise shell around
+    it, and the norm of the noise prediction at it. How hard the image is, which moves both, is taken out by a robust
+    regression over all images; the mean over levels is the calibrated score S, and no level has to be chosen. With a
+    reference each image has the conformal p-value (1 + #{reference ≥ score})/(n_ref + 1), and images are flagged by
     Benjamini–Hochberg: the false-discovery rate is at most ``fdr`` where all images that are not memorized are
     exchangeable with the reference. docs/audit.md says what that proves.
 
     Args:
-        model: what ``plap_jax.pretrained`` loads, a ``UserModel``, or a ``Diffusion`` of images.
+        model: what ``plap_jax.pretrained`` loads, a ``UserModel``, or a ``Diffusion`` of images; or a function without
+            arguments that loads one.
         images: ``(n, h, w, c)``, of grey ones also ``(n, h, w)``, uint8 or floats in [−1, 1]; or a folder, an ``.npz``
             or an ``.npy``.
         reference: images known not to be in the training data, as ``images``; None: a ranking without error control.
         prompts: one text (or number) for all, one for each image, or a CSV file of file,prompt; None: none.
         reference_prompts: those of the reference.
         training: the training images, where they are at hand: each image is then told its nearest one.
+        baseline: a model of the same kind that has not seen the images: the base of a fine-tune, an earlier checkpoint.
+            The evidence is then what the model says beyond it. Given as functions that load them, only one of the two
+            is in memory at a time.
         fdr: false-discovery rate, in (0, 1).
-        sigma: noise level σ; None: chosen among ``settings.noise_levels`` by a rule that sees no label.
+        sigma: one noise level σ of the model: the score is then plain κ₁ there, nothing taken out.
         key: randomness; the same key gives the same result.
         resume_dir: a folder in which finished parts are kept; an audit that was killed goes on there.
         progress: show a bar on stderr.
-        detector: a detector of ``plap_jax.detectors`` in place of κ₁; one noise level of its own is set to ``sigma``.
+        detector: a detector of ``plap_jax.detectors`` in place of κ₁; one that looks at one noise level is set to
+            ``sigma`` where that is given.
         shape: of one image ``(h, w, c)``, for a ``Diffusion`` with a folder, which cannot tell.
         settings: rarely changed, see ``AuditSettings``.
         **more: single fields of ``AuditSettings``, as ``n_samples=32``.
@@ -80,7 +91,8 @@ def audit_images(
         ``save_report(path)``, ``save_csv(path)``.
 
     Raises:
-        ValueError: images, prompts, levels or a detector that do not fit the model or each other, in one line.
+        ValueError: images, prompts, a baseline, levels or a detector that do not fit the model or each other, in one
+            line.
         TypeError: a setting that does not exist.
 
     Example:
@@ -90,19 +102,19 @@ def audit_images(
     fdr = number("fdr", fdr)
     require(0 < fdr < 1, "fdr", fdr, "must lie in (0, 1)")
     settings = _settings(settings, more)
-    subject = as_subject(model, shape_of(images) if shape is None else shape)
-    open_ = {"subject": subject, "settings": settings}
-    audited = opened("images", images, prompts, **open_)
-    compared = None if reference is None else opened("reference", reference, reference_prompts, **open_)
-    require(
-        reference is not None or reference_prompts is None, "reference_prompts", reference_prompts, "needs a reference"
-    )
-    known = None if training is None else open_training(training, **open_)
+    held = Held(model, shape_of(images) if shape is None else shape)
+    other = None if baseline is None else Held(baseline, held.subject.model.image_shape)
+    audited = opened("images", images, prompts, held=held, settings=settings)
+    allowed = "needs a reference"
+    require(reference is not None or reference_prompts is None, "reference_prompts", reference_prompts, allowed)
+    compared = None
+    if reference is not None:
+        compared = opened("reference", reference, reference_prompts, held=held, settings=settings)
+    known = None if training is None else open_training(training, held=held, settings=settings)
     store = None if resume_dir is None else FolderStore(resume_dir)
-    around = Surroundings(store, progress=progress)
-    how = {"fdr": fdr, "sigma": sigma, "key": key, "detector": detector, "around": around}
+    how = {"sigma": sigma, "key": key, "detector": detector, "around": Surroundings(store, progress=progress)}
     words = where_from(images, reference, prompts, training)
-    return audit(subject, settings, audited, compared, known, **how, words=words)
+    return audit(held, settings, audited, compared, known, baseline=other, fdr=fdr, **how, words=words)
 
 
 def _settings(settings: AuditSettings | None, more: Mapping[str, Any]) -> AuditSettings:
@@ -114,15 +126,15 @@ def _settings(settings: AuditSettings | None, more: Mapping[str, Any]) -> AuditS
     return AuditSettings(**more) if settings is None else settings
 
 
-def opened(key: str, images: Images, prompts: GivenPrompts, *, subject: Subject, settings: AuditSettings) -> Pictures:
+def opened(key: str, images: Images, prompts: GivenPrompts, *, held: Held, settings: AuditSettings) -> Pictures:
     """Images with their prompts; ``key`` names them in messages.
 
     Raises:
         ValueError: they do not fit the model or each other.
     """
-    source = _source(key, images, subject, settings)
+    source = _source(key, images, held, settings)
     prompts_key = "prompts" if key == "images" else f"{key}_prompts"
-    found = read_prompts(prompts_key, prompts, source.names, {name for name, _ in source.skipped}, subject)
+    found = read_prompts(prompts_key, prompts, source.names, {name for name, _ in source.skipped}, held.subject)
     if found is None or not (found.without or found.strangers):
         return Pictures(source, None if found is None else found.prompts)
     log.warning("  %s=%s: %s", prompts_key, prompts, found.words)
@@ -132,22 +144,55 @@ def opened(key: str, images: Images, prompts: GivenPrompts, *, subject: Subject,
     return Pictures(Subset(source, kept, others), found.prompts)
 
 
-def open_training(images: Images, *, subject: Subject, settings: AuditSettings) -> Training:
+def open_training(images: Images, *, held: Held, settings: AuditSettings) -> Training:
     """The training images, in memory."""
-    return Training(_source("training", images, subject, settings), settings.max_ratio, settings.max_distance)
+    return Training(_source("training", images, held, settings), settings.max_ratio, settings.max_distance)
 
 
-def _source(key: str, images: Images, subject: Subject, settings: AuditSettings) -> Source:
-    return open_source(key, images, subject.model.image_shape, settings.resize, settings.crop, settings.pixel_range)
+def _source(key: str, images: Images, held: Held, settings: AuditSettings) -> Source:
+    shape = held.subject.model.image_shape
+    return open_source(key, images, shape, settings.resize, settings.crop, settings.pixel_range)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Images, and what is asked of models about them.
+
+    Attributes:
+        audited, reference, training: as opened.
+        key: of all directions.
+        around: of the audit.
+    """
+
+    audited: Pictures
+    reference: Pictures | None
+    training: Training | None
+    key: PRNGKey
+    around: Surroundings
+
+    @property
+    def sides(self) -> dict[str, Pictures]:
+        """By name, the audited images first."""
+        return {"images": self.audited} | ({} if self.reference is None else {"reference": self.reference})
+
+    def of(self, evaluator: Evaluator, *, described: bool = False, prefix: str = "") -> list[Scored]:
+        """What a model says of each side."""
+        how = {"around": self.around, "described": described}
+        training = {"images": None if prefix else self.training}
+        return [
+            score_all(evaluator, pictures, training.get(name), key=f"{prefix}{name}", **how)
+            for name, pictures in self.sides.items()
+        ]
 
 
 def audit(
-    subject: Subject,
+    held: Held,
     settings: AuditSettings,
     audited: Pictures,
     reference: Pictures | None,
     training: Training | None,
     *,
+    baseline: Held | None = None,
     fdr: float | None,
     sigma: float | None,
     key: PRNGKey,
@@ -156,27 +201,102 @@ def audit(
     words: Mapping[str, str] | None = None,
 ) -> AuditResult:
     """The audit of what has been opened; ``fdr`` None: the reference is not known to be free of training images."""
-    name = score_of(settings, audited, reference, detector)
-    if detector is not None:
-        check_detector(detector, audited, reference)
-    sigma = None if sigma is None else number("sigma", sigma)
+    score = score_of(settings, audited, reference, detector)
     is_key = jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
     require(is_key, "key", key, "must be a key of jax.random.key")
-    scores = () if name == "detector" else (name,)
-    scorer = Scorer(subject, settings, None, key, scores, detector)
-    level = choose_level(scorer, sigma, [one for one in (audited, reference) if one is not None], around)
-    log.info("  noise level %s, %s", "none" if level.sigma is None else f"σ = {level.sigma:g}", level.words)
-    scorer = scorer.at(level.sigma)
-    if detector is not None:
-        scorer.detector.check(subject.model.diffusion.schedule)
-    scored = score_all(scorer, audited, training, key="images", around=around)
-    compared = None
-    if reference is not None:
-        compared = score_all(scorer, reference, None, key="reference", around=around)
-        _check_apart(scored, compared, training)
+    asked = Asked(audited, reference, training, key, around)
+    calibration, fit = None, None
+    if sigma is None and detector is None:
+        sides, calibration, meaning = _calibrated(held, baseline, settings, score, asked)
+        name = CALIBRATED
+    else:
+        require(baseline is None, "baseline", "given", "needs the calibrated score: give neither sigma nor detector")
+        sides, name, meaning = _scored(held, settings, score, sigma, detector, asked)
+    scored, compared = sides
+    if compared is not None:
+        _check_apart(scored, compared, training, calibration, settings.duplicate_distance)
     verdict = judge(name, scored, compared, fdr if compared is not None else None)
-    found = in_words(scorer, level, scored, audited.source, compared, verdict.fdr)
-    return AuditResult(verdict, scorer, level, audited, scored, compared, training, found | dict(words or {}))
+    if calibration is not None and compared is not None:
+        fit = fitness(calibration, len(scored))
+        if fit is not None and fit.warning:
+            log.warning("  %s", fit.warning)
+    found = in_words(meaning, settings, scored, audited.source, compared, verdict.fdr, calibration)
+    found = {"model": held.words} | ({} if baseline is None else {"baseline": baseline.words}) | found
+    held.release()
+    return AuditResult(
+        verdict=verdict,
+        meaning=meaning,
+        sigma=None if sigma is None else float(sigma),
+        settings=settings,
+        pictures=audited,
+        audited=scored,
+        reference=compared,
+        reference_pictures=reference,
+        training=training,
+        calibration=calibration,
+        fitness=fit,
+        words=found | dict(words or {}),
+    )
+
+
+def _calibrated(
+    held: Held, baseline: Held | None, settings: AuditSettings, kind: Score, asked: Asked
+) -> tuple[tuple[Scored, Scored | None], Calibration, str]:
+    """Both sides with their calibrated scores, how these were made, and what they are of."""
+    gatherer = Gatherer(held.subject, settings, asked.key, kind)
+    levels, meaning = list(gatherer.times), gatherer.words
+    common = levels
+    if baseline is not None:
+        other = _baseline(held.subject, baseline.subject, settings, asked, kind)
+        common = [level for level in levels if level in other.times]
+        allowed = "must have a noise level in common with the model"
+        require(bool(common), "baseline", baseline.words, allowed)
+        del other
+        baseline.release()
+    sides = asked.of(gatherer, described=True)
+    if baseline is not None:
+        del gatherer
+        held.release()
+        other = Gatherer(baseline.subject, settings, asked.key, kind)
+        beside, of_baseline = asked.of(other, prefix="baseline/"), list(other.times)
+        del other
+        baseline.release()
+        sides = [paired(one, two, levels, of_baseline) for one, two in zip(sides, beside, strict=True)]
+    scored, compared, calibration = calibrate(sides[0], (*sides, None)[1], common, settings.duplicate_distance)
+    return (scored, compared), calibration, meaning
+
+
+def _baseline(subject: Subject, baseline: Subject, settings: AuditSettings, asked: Asked, kind: Score) -> Gatherer:
+    """Asks the baseline, which is of the same kind as the model.
+
+    Raises:
+        ValueError: another shape, no prompts where the model is given some, or no noise level.
+    """
+    shape, wanted = baseline.model.image_shape, subject.model.image_shape
+    require(shape == wanted, "baseline", f"a model of images {shape}", f"must be of images {wanted}, as the model is")
+    alike = kind not in WITH_PROMPT or baseline.takes_text == subject.takes_text and baseline.takes_prompts
+    require(alike, "baseline", baseline.words, "must take the prompts that the model is given, or give score=kappa")
+    made = Gatherer(baseline, settings, asked.key, kind)
+    _ = made.times
+    return made
+
+
+def _scored(
+    held: Held, settings: AuditSettings, score: Score, sigma: float | None, detector: Detector | None, asked: Asked
+) -> tuple[tuple[Scored, Scored | None], str, str]:
+    """Both sides with their scores at one noise level; the name of the score, and what it is."""
+    schedule = held.subject.model.diffusion.schedule
+    if detector is not None:
+        check_detector(detector, asked.audited, asked.reference)
+    if sigma is not None:
+        sigma = number("sigma", sigma)
+        if detector is None or takes_level(detector):
+            schedule.time_at(sigma)
+    scorer = Scorer(held.subject, settings, asked.key, sigma, () if detector is not None else (score,), detector)
+    if detector is not None:
+        scorer.detector.check(schedule)
+    found = asked.of(scorer)
+    return (found[0], (*found, None)[1]), "detector" if detector is not None else score, scorer.words
 
 
 def score_of(
@@ -216,16 +336,24 @@ def check_detector(detector: Detector, audited: Pictures, reference: Pictures | 
     require(not needs, "detector", type(detector).__name__, allowed)
 
 
-def _check_apart(audited: Scored, reference: Scored, training: Training | None) -> None:
+def _check_apart(
+    audited: Scored, reference: Scored, training: Training | None, calibration: Calibration | None, distance: float
+) -> None:
     """Refuses a reference that is known to the model, and tells of images that stand in both sets."""
     if training is not None:
         known = int(np.isin(reference.digests, training.digests).sum())
         allowed = f"must hold no training image, and {known} of its {len(reference)} images are"
         require(known == 0, "reference", f"{len(reference)} images", allowed)
     both = in_both(audited, reference)
-    if both:
+    if both and calibration is None:
         told = "%d of %d audited images stand in the reference too and count against themselves: p >= %.2g for them"
         log.warning(told, both, len(audited), 2 / (len(reference) + 1))
+    elif calibration is not None and (others := int((~calibration.stays).sum())):
+        log.warning("  %d near-duplicates: of each group one image is tested or compared with", others)
+    if calibration is not None and training is not None:
+        near = int(training.near(reference.columns[THUMBNAIL], distance).sum())
+        if near:
+            log.warning("  %d of %d reference images are near-duplicates of training images", near, len(reference))
 
 
 def in_both(audited: Scored, reference: Scored | None) -> int:
@@ -253,22 +381,28 @@ def _text(prompts: Any) -> str:
 
 
 def in_words(
-    scorer: Scorer, level: Level, audited: Scored, source: Source, reference: Scored | None, fdr: float | None
+    meaning: str,
+    settings: AuditSettings,
+    audited: Scored,
+    source: Source,
+    reference: Scored | None,
+    fdr: float | None,
+    calibration: Calibration | None,
 ) -> dict[str, str]:
     """The settings for a reader."""
-    chosen, both = scorer.settings, in_both(audited, reference)
+    both = in_both(audited, reference)
     told = "none" if reference is None else f"{len(reference)} images"
-    directions = (
-        f"rounds of {chosen.n_samples} ({chosen.directions}) until stderr ≤ {chosen.target_stderr:g}, at most "
-        f"{chosen.max_samples} for an image"
-    )
-    repeated = f"mean of {chosen.repeats} draws of its randomness"
-    return {
-        "model": scorer.subject.words,
-        "images": f"{source.words}; {len(audited.skipped)} skipped",
-        "score": NAMES.get(scorer.scores[0]) if scorer.scores else f"detector {type(scorer.detector).__name__}",
-        "noise level": "none" if level.sigma is None else f"σ = {level.sigma:g}, {level.words}",
-        "directions": directions if scorer.detector is None else repeated,
-        "reference": told + f"; holds {both} of the audited images too" * bool(both),
-        "false-discovery rate": "none: no error control" if fdr is None else f"{fdr:g}, Benjamini–Hochberg",
-    }
+    words = {"images": f"{source.words}; {len(audited.skipped)} skipped"}
+    if calibration is not None:
+        levels = ", ".join(f"{level:g}" for level in calibration.levels)
+        left = f"; left out, not finite: {', '.join(f'{level:g}' for level in calibration.left_out)}"
+        words["score"] = f"calibrated, from {meaning} and the norm of the noise prediction, difficulty taken out"
+        words["noise levels"] = f"σ = {levels}, all together" + left * bool(calibration.left_out)
+        words["directions"] = f"{settings.n_directions} ({settings.directions}) at each level, the same for all images"
+        others = int((~calibration.stays).sum())
+        words["near-duplicates"] = f"{others} set aside, up to {settings.duplicate_distance:g} apart"
+    else:
+        words["score"] = meaning
+    words["reference"] = told + f"; holds {both} of the audited images too" * bool(both)
+    words["false-discovery rate"] = "none: no error control" if fdr is None else f"{fdr:g}, Benjamini–Hochberg"
+    return words

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 
 NULL = "exchangeable with the reference images"
+OWN_IMAGES = (
+    "images that the model generated itself are not exchangeable with real ones: a model finds its own outputs "
+    "familiar, so that a flag among them does not mean memorized"
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ def _with_error_control(fdr: float, n_reference: int) -> Claims:
         does_not=(
             "A flag is not a proof of training. An image from another source, of another quality or of an unusual kind "
             "also differs from the reference, and may be flagged for that alone.",
+            f"I{OWN_IMAGES[1:]}.",
             "The bound holds on average over audits. In this one the share of false discoveries may be higher.",
             "An image without a flag is not cleared: training may have seen it and left no trace at this noise level.",
             "The interval of a score covers the random directions it was measured with, not another training run.",

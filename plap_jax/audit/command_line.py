@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -32,12 +33,15 @@ from plap_jax.typing import require
 ABOUT = """\
 Which of these images has a diffusion model memorized, and how sure is that?
 
-Every image gets a score (higher = more memorized) with its standard error. With --reference, images that the
-model was certainly not trained on, every image also gets a p-value, and images are flagged: on average at most
-the share --fdr of them by mistake. Without, the images are ranked, and nothing bounds the mistakes."""
+Every image gets a score (higher = more memorized): what the model says of it at seven noise levels, beyond what
+it says of images as hard as this one. With --reference, images that the model was certainly not trained on,
+every image also gets a p-value, and images are flagged: on average at most the share --fdr of them by mistake.
+Without, the images are ranked, and nothing bounds the mistakes. A --baseline, a model of the same kind that has
+not seen the images, finds much more."""
 EXAMPLES = """\
 examples:
-  plap-audit --model my_model:factory --images photos --reference unseen --sigma 0.2
+  plap-audit --model my_model:factory --images photos --reference unseen
+  plap-audit --model finetuned --baseline stable-diffusion-v1-4 --images photos --reference unseen
   plap-audit --model runs/digits/checkpoints/network --images digits.npz --out digits-audit
   plap-audit --model stable-diffusion-v1-4 --images photos --prompts captions.csv
 
@@ -51,7 +55,10 @@ PLACE is a folder with PNG, JPEG or WebP files, or an .npy or .npz file of rows 
 
 The same command again goes on where it was interrupted. What the numbers prove, and what they do not, is
 written in the report."""
-SETTINGS = ("noise_levels", "n_samples", "max_samples", "target_stderr", "evaluations", "resize", "crop", "pixel_range")
+SETTINGS = (
+    *("noise_levels", "n_directions", "duplicate_distance", "n_samples", "max_samples", "target_stderr"),
+    *("evaluations", "resize", "crop", "pixel_range"),
+)
 # The value within "name=value: what is allowed", as the library writes it: quoted, in brackets, cut off, or a word.
 _VALUE = re.compile(r"('(?:[^'\\]|\\.)*'|\"[^\"]*\"|\([^)]*\)|.{77}\.\.\.|[^\s:]+): ")
 
@@ -121,11 +128,12 @@ def parser() -> argparse.ArgumentParser:
     told.add_argument(
         "--reference", metavar="PLACE", help="images of the same kind that the model was certainly not trained on"
     )
+    told.add_argument("--baseline", metavar="MODEL", help="a model of the same kind that has not seen the images")
     told.add_argument("--prompts", metavar="CSV|TEXT", help="a prompt for all images, or a table with file,prompt")
     told.add_argument("--reference-prompts", metavar="CSV|TEXT", help="those of the reference")
     told.add_argument("--training", metavar="PLACE", help="the training images: each image is told its nearest one")
     how = made.add_argument_group("how")
-    how.add_argument("--sigma", type=float, metavar="S", help="noise level; by default chosen by a rule without labels")
+    how.add_argument("--sigma", type=float, metavar="S", help="plain κ₁ at this noise level alone")
     how.add_argument("--fdr", type=float, default=0.05, metavar="Q", help="false-discovery rate (%(default)s)")
     how.add_argument("--out", default=FOLDER, metavar="FOLDER", help="for report.html and audit.csv (%(default)s)")
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of all randomness (%(default)s)")
@@ -136,9 +144,11 @@ def parser() -> argparse.ArgumentParser:
 def _add_settings(group: Any) -> None:
     default = AuditSettings()
     for name, kind, meaning in (
-        ("n-samples", int, "random directions in a round"),
+        ("n-directions", int, "random directions at each noise level"),
+        ("duplicate-distance", float, "root mean square up to which two images are near-duplicates"),
+        ("n-samples", int, "with --sigma, random directions in a round"),
         ("max-samples", int, "at most so many for an image"),
-        ("target-stderr", float, "rounds are added until the standard error is as small"),
+        ("target-stderr", float, "with --sigma, rounds are added until the standard error is as small"),
         ("evaluations", int, "of the network at a time; less needs less memory, by default what suits its size"),
         ("crop", int, "side of the central square that is cut out of files; by default the largest"),
     ):
@@ -156,7 +166,7 @@ def _add_settings(group: Any) -> None:
         nargs="+",
         default=default.noise_levels,
         metavar="S",
-        help=f"without --sigma, one of these is chosen ({levels})",
+        help=f"without --sigma, all of these: σ of a variance-preserving schedule ({levels})",
     )
 
 
@@ -174,8 +184,9 @@ def _audit(asked: argparse.Namespace) -> None:
     require_device()
     given = ("reference", "prompts", "reference_prompts", "training", "fdr", "sigma")
     result = audit_images(
-        _model(asked.model),
+        partial(_model, "--model", asked.model),
         asked.images,
+        baseline=None if asked.baseline is None else partial(_model, "--baseline", asked.baseline),
         **{name: getattr(asked, name) for name in given},
         key=jax.random.key(asked.seed),
         resume_dir=out / PARTS,
@@ -194,7 +205,7 @@ def _at_home(path: str | None) -> str | None:
     return os.path.abspath(expanded) if expanded.startswith("~") else expanded
 
 
-def _model(given: str) -> Subject:
+def _model(option: str, given: str) -> Subject:
     """The model; a factory is looked for in the current folder first, as Python does."""
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -206,7 +217,7 @@ def _model(given: str) -> Subject:
         line = str(error).removeprefix(f"{given}: ")
         name, _, rest = line.partition("=")
         line = _allowed(rest, given) if name in ("model", "target", "path", "folder") else line
-        raise _Mistake(f"--model {given}: {line}") from error
+        raise _Mistake(f"{option} {given}: {line}") from error
 
 
 def _tell(out: Path, result: AuditResult) -> None:

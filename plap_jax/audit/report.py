@@ -19,14 +19,14 @@ def write_report(path: Path, result: AuditResult, max_rows: int, table: str | No
 
 def page_of(result: AuditResult, max_rows: int, table: str | None = None) -> Page:
     """All that the page says, with the ``max_rows`` highest scores."""
-    verdict, scorer = result.verdict, result.scorer
+    verdict = result.verdict
     n_reference = 0 if verdict.reference is None else len(verdict.reference)
     generations = verdict.fdr is None and n_reference > 0
     highest = verdict.order[:max_rows].tolist()
     # In their own order: to go back in a compressed file is to begin again.
     pictures = {i: _picture(result, i) for i in sorted(highest)}
     return Page(
-        title=f"Audit: {scorer.subject.words}",
+        title=f"Audit: {result.words.get('model', 'a model')}",
         headline=". ".join(line[0].upper() + line[1:] for line in result.lines) + ".",
         rows=[_row(result, i, pictures[i]) for i in highest],
         settings=dict(result.words),
@@ -41,8 +41,21 @@ def page_of(result: AuditResult, max_rows: int, table: str | None = None) -> Pag
         n_images=len(result.audited),
         table=table,
         score_name=result.score_name,
-        **({} if verdict.name == "kappa" else {"score_meaning": "Higher = more memorized."}),
+        **_meaning(result),
     )
+
+
+CALIBRATED = (
+    "How far the evidence of an image lies above that of images as hard as it is, in robust standard deviations, mean "
+    "over all noise levels. Higher = more memorized."
+)
+
+
+def _meaning(result: AuditResult) -> dict[str, str]:
+    """What the score is; the page has κ₁'s."""
+    if result.calibration is not None:
+        return {"score_meaning": CALIBRATED}
+    return {} if result.verdict.name == "kappa" else {"score_meaning": "Higher = more memorized."}
 
 
 def _row(result: AuditResult, i: int, picture: np.ndarray | None) -> Row:
@@ -54,7 +67,7 @@ def _row(result: AuditResult, i: int, picture: np.ndarray | None) -> Row:
         float(verdict.low[i]),
         float(verdict.high[i]),
         picture,
-        p_value=float(verdict.p_value[i]) if tested else None,
+        p_value=float(verdict.p_value[i]) if tested and np.isfinite(verdict.p_value[i]) else None,
         flagged=bool(verdict.flagged[i]) if tested else None,
         z=float(verdict.z[i]) if np.isfinite(verdict.z[i]) else None,
         nearest=_nearest(result, i),
@@ -86,5 +99,8 @@ def _tiles(result: AuditResult) -> dict[str, str]:
     if verdict.flagged is not None:
         tiles |= {"flagged": f"{int(verdict.flagged.sum()):,}", "false-discovery rate": f"{verdict.fdr:g}"}
     tiles |= {"reference": f"{n_reference:,}" if n_reference else "none"}
-    tiles |= {"noise level σ": "none" if result.sigma is None else f"{result.sigma:g}"}
+    if result.calibration is None:
+        tiles |= {"noise level σ": "its own" if result.sigma is None else f"{result.sigma:g}"}
+    else:
+        tiles |= {"explained by difficulty": f"{100 * result.calibration.explained:.0f} %"}
     return tiles | {"evaluations": f"{result.nfe_total:,.0f}"}

@@ -9,6 +9,7 @@ import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import BytesIO, StringIO
 from pathlib import Path
 from types import ModuleType
@@ -16,17 +17,20 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy import stats
 
+from plap_jax.audit.calibrated import Calibration
 from plap_jax.audit.claims import Claims, claims
+from plap_jax.audit.fitness import Fitness
 from plap_jax.audit.images import Pictures, Source
-from plap_jax.audit.level import Level
-from plap_jax.audit.scores import NAMES, Scorer
+from plap_jax.audit.settings import AuditSettings
 from plap_jax.audit.stream import Scored
 from plap_jax.audit.training import Training
 from plap_jax.audit.verdict import Verdict
 from plap_jax.data.images import UnusableImage
 
 NOTEBOOK_ROWS = 20  # images that a notebook shows
+EXTREME = 4.0  # robust standard deviations above the median of the reference
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,21 +39,28 @@ class AuditResult:
 
     Attributes:
         verdict: scores, p-values, flags; the properties below give them by name.
-        scorer: what scored them, at the noise level that was given or chosen.
-        level: the noise level, and how it was chosen.
-        pictures: the images, which are read again for pages, and their prompts.
+        meaning: what was measured, in words.
+        sigma: the noise level that was given; None: the calibrated score, or a detector at its own level.
+        settings: of the audit.
+        pictures, reference_pictures: the images, which are read again for pages, and their prompts.
         audited, reference: all that was measured; no reference is None.
         training: the training images, or None.
+        calibration: how difficulty was taken out; None where the score is a plain one.
+        fitness: whether reference and audited images are of one kind; None where that is not known.
         words: the settings in words.
     """
 
     verdict: Verdict
-    scorer: Scorer
-    level: Level
+    meaning: str
+    sigma: float | None
+    settings: AuditSettings
     pictures: Pictures
     audited: Scored
     reference: Scored | None
-    training: Training | None
+    reference_pictures: Pictures | None = None
+    training: Training | None = None
+    calibration: Calibration | None = None
+    fitness: Fitness | None = None
     words: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -59,7 +70,7 @@ class AuditResult:
 
     @property
     def score(self) -> np.ndarray:
-        """Higher = more memorized; κ lies in [−1, 1]."""
+        """Higher = more memorized; the calibrated one in robust standard deviations, a plain κ in [−1, 1]."""
         return self.verdict.score
 
     @property
@@ -89,19 +100,19 @@ class AuditResult:
 
     @property
     def nfe(self) -> np.ndarray:
-        """Evaluations of the network for each image."""
+        """Evaluations for each image, of the model; those of a baseline are as many."""
         return self.audited.columns["nfe"]
 
     @property
     def nfe_spent(self) -> float:
-        """Evaluations spent per audited image, with those that only filled batches up."""
+        """Evaluations of the model spent per audited image, with those that only filled batches up."""
         return float(self.audited.columns["spent"].mean())
 
     @property
     def nfe_total(self) -> float:
-        """All evaluations that the audit spent: for its images, the reference and the choice of the noise level."""
-        columns = [one.columns["spent"] for one in (self.audited, self.reference) if one is not None]
-        return self.level.spent + float(sum(column.sum() for column in columns))
+        """All evaluations that the audit spent: for its images and the reference, of the model and the baseline."""
+        sides = [one.columns for one in (self.audited, self.reference) if one is not None]
+        return float(sum(one[name].sum() for one in sides for name in ("spent", "baseline/spent") if name in one))
 
     @property
     def reference_score(self) -> np.ndarray | None:
@@ -118,13 +129,57 @@ class AuditResult:
         """What the numbers prove and what they do not."""
         n_reference = 0 if self.reference_score is None else len(self.reference_score)
         own = self.verdict.fdr is None and n_reference > 0
-        of_training = {"training_set": self.training is not None, "max_ratio": self.scorer.settings.max_ratio}
+        of_training = {"training_set": self.training is not None, "max_ratio": self.settings.max_ratio}
         return claims(self.verdict.fdr, n_reference, own_generations=own, **of_training)
 
     @property
-    def sigma(self) -> float | None:
-        """The noise level."""
-        return self.level.sigma
+    def kappa(self) -> np.ndarray | None:
+        """``(n, L)`` κ₁ at every noise level; None where one score was measured."""
+        return self._of_audited("kappa")
+
+    @property
+    def evidence(self) -> np.ndarray | None:
+        """``(n, 2L)`` κ₁ and −log|ε̂| at every level, difficulty taken out, in robust standard deviations."""
+        return None if self.calibration is None else self.calibration.adjusted.residuals[: len(self.names)]
+
+    @property
+    def expected(self) -> np.ndarray | None:
+        """``(n,)`` mean κ₁ of images as hard as each; ``measured`` is its own."""
+        return None if self.calibration is None else self.calibration.expected[: len(self.names)]
+
+    @property
+    def measured(self) -> np.ndarray | None:
+        """``(n,)`` mean κ₁ over the levels; with a baseline, beyond the baseline's."""
+        return None if self.calibration is None else self.calibration.measured[: len(self.names)]
+
+    @cached_property
+    def same_as(self) -> list[str | None]:
+        """For each near-duplicate that is not tested the name of the image that is, or of the reference; else None."""
+        n = len(self.names)
+        if self.calibration is None:
+            return [None] * n
+        names = [*self.names, *(() if self.reference is None else (f"reference: {x}" for x in self.reference.names))]
+        pairs = zip(self.calibration.group[:n].tolist(), self.calibration.stays[:n].tolist(), strict=True)
+        return [None if stays else names[group] for group, stays in pairs]
+
+    @property
+    def extreme_reference(self) -> list[tuple[str, float]]:
+        """(name, score) of reference images that score like flagged ones, or far outside of the others; high to low.
+
+        They are not removed. One memorized image in the reference can hide all memorized images among the audited.
+        """
+        if self.verdict.fdr is None:
+            return []
+        threshold = self.verdict.threshold
+        scores = self.verdict.reference
+        limit = np.median(scores) + EXTREME * stats.median_abs_deviation(scores, scale="normal")
+        limit = limit if threshold is None else min(limit, threshold)
+        scores = self.reference.columns[self.verdict.name]
+        chosen = np.flatnonzero(self.reference.columns.get("stays", np.ones(len(scores), bool)) & (scores >= limit))
+        return [(self.reference.names[i], float(scores[i])) for i in chosen[np.argsort(-scores[chosen])].tolist()]
+
+    def _of_audited(self, name: str) -> np.ndarray | None:
+        return None if self.calibration is None else getattr(self.calibration, name)[: len(self.names)]
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
@@ -134,7 +189,7 @@ class AuditResult:
     @property
     def score_name(self) -> str:
         """What the score is, in words."""
-        return NAMES.get(self.verdict.name) or f"detector {type(self.scorer.detector).__name__}"
+        return self.meaning if self.calibration is None else "calibrated score"
 
     def to_rows(self) -> list[dict[str, Any]]:
         """A row for each image, the highest score first; numbers, texts and None."""
@@ -193,9 +248,17 @@ class AuditResult:
             row |= {name: float(columns[name][i]), f"{name}_stderr": float(columns[f"{name}/stderr"][i])}
         row |= {"low": float(verdict.low[i]), "high": float(verdict.high[i]), "nfe": int(columns["nfe"][i])}
         if verdict.flagged is not None:
-            row |= {"p_value": float(verdict.p_value[i]), "q_value": float(verdict.q_value[i])}
+            row |= {"p_value": _number(verdict.p_value[i]), "q_value": _number(verdict.q_value[i])}
             row |= {"flagged": int(verdict.flagged[i])}
-        row["z"] = float(verdict.z[i]) if np.isfinite(verdict.z[i]) else None
+        row["z"] = _number(verdict.z[i])
+        if self.calibration is not None:
+            row |= {
+                "same_as": self.same_as[i],
+                "measured": float(self.measured[i]),
+                "expected": float(self.expected[i]),
+            }
+            for column, level in enumerate(self.calibration.levels.tolist()):
+                row[f"kappa_{level:g}"] = float(self.calibration.kappa[i, column])
         if self.training is not None:
             row |= {"nearest": self.training.names[int(columns["nearest"][i])]}
             row |= {"copy_ratio": float(columns["ratio"][i]), "distance": float(columns["distance"][i])}
@@ -228,6 +291,10 @@ def pixels(image: np.ndarray) -> np.ndarray | None:
     if image.shape[2] not in (1, 3):
         return None
     return np.round(np.clip((image + 1) * 127.5, 0, 255)).astype(np.uint8)
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _cell(value: Any) -> str:

@@ -1,48 +1,27 @@
-"""κ₁ without and with the prompt, κ^Δ, or any detector: every image with its standard error."""
+"""Scores at one noise level: κ₁ without and with the prompt, κ^Δ, or any detector, each with its standard error."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import logging
-import math
 import uuid
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 
 from plap_jax._flux import flux_units
-from plap_jax.audit.prompts import Prompts
-from plap_jax.audit.settings import AuditSettings, Score
-from plap_jax.audit.subject import Subject
+from plap_jax.audit.evaluator import Columns, Evaluator, named_key
+from plap_jax.audit.settings import NAMES, Score
 from plap_jax.data import fingerprint
 from plap_jax.detectors import Detector, Query
 from plap_jax.detectors.base import gap_at
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import Directions, unit_size
-from plap_jax.memory import evaluations_at_once
-from plap_jax.parallel import map_points
-from plap_jax.typing import Array, ArrayLike, Estimate, PRNGKey, require, standard_error
-
-log = logging.getLogger(__name__)
-Columns = dict[str, np.ndarray]
-ENCODED = 8  # images that a VAE is given at a time
-NAMES: dict[Score, str] = {
-    "kappa": "κ₁ without a prompt",
-    "kappa_given": "κ₁ given the prompt",
-    "kappa_gap": "κ^Δ, the flux of what the prompt adds",
-}
-COST: dict[Score, int] = {"kappa": 1, "kappa_given": 1, "kappa_gap": 2}  # evaluations for a direction
-
-
-def named_key(key: PRNGKey, name: str) -> PRNGKey:
-    """A key for one purpose, independent between names."""
-    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+from plap_jax.evidence import COST
+from plap_jax.typing import Array, ArrayLike, PRNGKey, standard_error
 
 
 @jax.tree_util.register_dataclass
@@ -102,33 +81,22 @@ class Merged:
 
 
 @dataclass(frozen=True)
-class Scorer:
+class Scorer(Evaluator):
     """Scores images of one model at one noise level, all in the same directions.
 
     Attributes:
-        subject, settings: of the audit.
-        sigma: the noise level; None for a detector that takes none.
-        key: of the directions.
+        sigma: the noise level; None for a detector that keeps its own.
         scores: those of κ to compute.
-        detector: in their place.
+        detector: in their place; one that looks at one noise level is given ``sigma``.
     """
 
-    subject: Subject
-    settings: AuditSettings
     sigma: float | None
-    key: PRNGKey
     scores: tuple[Score, ...] = ("kappa",)
     detector: Detector | None = None
 
-    @property
-    def block(self) -> int:
-        """Images that are scored together, half a batch at most: always the same ones, wherever chunks end."""
-        return max(1, self._most // 2)
-
-    def at(self, sigma: float | None) -> Scorer:
-        """The same at a level; a detector that looks at one level is given this one."""
-        follows = self.detector is not None and sigma is not None
-        return replace(self, sigma=sigma, detector=replace(self.detector, sigma=sigma) if follows else self.detector)
+    def __post_init__(self) -> None:
+        if self.detector is not None and self.sigma is not None and takes_level(self.detector):
+            object.__setattr__(self, "detector", replace(self.detector, sigma=self.sigma))
 
     @property
     def how(self) -> Mapping[str, Any]:
@@ -136,78 +104,22 @@ class Scorer:
         chosen = self.settings
         numbers = {"n_samples": chosen.n_samples, "directions": chosen.directions, "max_samples": chosen.max_samples}
         numbers |= {"target_stderr": chosen.target_stderr, "repeats": chosen.repeats, "sigma": self.sigma}
-        numbers |= {"scores": list(self.scores), "detector": described(self.detector), "block": self.block}
-        return {"model": self.subject.key, "key": np.asarray(jax.random.key_data(self.key)).tolist(), **numbers}
-
-    def __call__(self, images: np.ndarray, prompts: Prompts) -> Columns:
-        """Columns of n numbers: for each score its name, ``…/stderr``, ``…/n_units``; ``nfe`` and ``spent``.
-
-        nfe are evaluations of the network for the image; spent also counts what filled up its batches.
-
-        Args:
-            images: ``(n, *image_shape)``.
-            prompts: n of them, or None.
-        """
-        n, unit = len(images), self._units[-1]
-        # Filled up to whole batches, so that nothing is compiled again; what comes of the filling is dropped.
-        rows = np.minimum(np.arange(-(-n // unit) * unit), n - 1)
-        encode = self.subject.model.encode
-        points = self._within_memory(lambda sizes: encode(images[rows], batch_size=min(ENCODED, sizes[-1])))
-        model, numbers = self._told(prompts and [prompts[row] for row in rows])
-        if self.detector is None:
-            return self._kappa(model, points[:n], None if numbers is None else numbers[:n])
-        found = self._of_detector(model, points, numbers)
-        columns = {"detector": found.value, "detector/stderr": found.stderr, "detector/n_units": found.n_units}
-        columns |= {"nfe": found.nfe, "spent": found.nfe * len(rows) / n}
-        return {name: np.asarray(column)[:n] for name, column in columns.items()}
-
-    def one_round(self, images: np.ndarray, prompts: Prompts, name: str) -> tuple[np.ndarray, np.ndarray, float]:
-        """Score ``name`` from one round of directions, or the detector's, its standard error, and what it cost."""
-        once = replace(self.settings, max_samples=self.settings.n_samples)
-        columns = replace(self, settings=once, scores=(name,))(images, prompts)
-        return columns[name], columns[f"{name}/stderr"], float(columns["spent"].sum())
+        return self.identity | numbers | {"scores": list(self.scores), "detector": described(self.detector)}
 
     @property
-    def _most(self) -> int:
-        """Images at a time that the memory has room for."""
+    def words(self) -> str:
+        """What the score is."""
+        return NAMES[self.scores[0]] if self.detector is None else f"detector {type(self.detector).__name__}"
+
+    @property
+    def cost(self) -> int:
+        """A round of directions, or the detector's."""
         dim = int(np.prod(self.subject.model.shape))
-        cost = self.settings.n_samples if self.detector is None else self.detector.nfe(dim)
-        return max(1, (self.settings.evaluations or evaluations_at_once(dim)) // max(1, cost))
+        return self.settings.n_samples if self.detector is None else self.detector.nfe(dim)
 
-    @cached_property
-    def _units(self) -> list[int]:
-        """Sizes of a batch: whole ones, and small ones for the images that are left; halved where memory runs out."""
-        whole = min(self._most, 1 << (self.block - 1).bit_length())
-        return [whole, max(1, whole // 8)]
-
-    def _within_memory(self, compute: Callable[[tuple[int, int]], Any]) -> Any:
-        """``compute(sizes of batches)``, with half as many images at a time while the device runs out of memory.
-
-        Raises:
-            ValueError: one image at a time is too much.
-        """
-        while True:
-            try:
-                return compute(tuple(self._units))
-            except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                whole = self._units[0]
-                allowed = "not enough memory for one image at a time; give evaluations= and n_samples= below that"
-                require(whole > 1, "evaluations", self.settings.evaluations or self.settings.n_samples, allowed)
-                self._units[:] = [whole // 2, max(1, min(self._units[1], whole // 4))]
-                log.warning("not enough memory for %d images at a time: going on with %d", whole, whole // 2)
-
-    def _told(self, prompts: Prompts) -> tuple[Diffusion, np.ndarray | None]:
-        """The model that knows these prompts, and their numbers."""
-        if prompts is None:
-            return self.subject.model.diffusion, None
-        if not self.subject.takes_text:
-            return self.subject.model.diffusion, np.asarray(prompts, np.int32)
-        known = sorted(set(prompts))
-        numbers = np.asarray([known.index(prompt) for prompt in prompts], np.int32)
-        # A table of one size: compiled once.
-        return self.subject.model.with_prompts(known, size=max(self.block, len(known))).diffusion, numbers
+    def columns(self, model: Diffusion, points: np.ndarray, numbers: np.ndarray | None) -> Columns:
+        """For each score its name, ``…/stderr``, ``…/n_units``; ``nfe`` and ``spent``."""
+        return (self._kappa if self.detector is None else self._of_detector)(model, points, numbers)
 
     def _kappa(self, model: Diffusion, points: np.ndarray, numbers: np.ndarray | None) -> Columns:
         """Round by round, each time the images that need another one."""
@@ -222,7 +134,7 @@ class Scorer:
             one = replace(first, key=jax.random.fold_in(named_key(self.key, "audit"), i))
             columns = (points,) if numbers is None else (points, numbers)
             rows = tuple(column[left] for column in columns)
-            found, filled = self._within_memory(lambda sizes, one=one, rows=rows: _in_batches(one, rows, sizes))
+            found, filled = self.in_batches(one, *rows)
             nfe[left] += cost
             spent[left] += cost * filled
             for name, (mean, stderr) in found.items():
@@ -237,38 +149,23 @@ class Scorer:
             columns |= {key: value.astype(np.float32) for key, value in values.items()} | {f"{name}/n_units": one.units}
         return columns
 
-    def _of_detector(self, model: Diffusion, points: np.ndarray, numbers: np.ndarray | None) -> Estimate:
+    def _of_detector(self, model: Diffusion, points: np.ndarray, numbers: np.ndarray | None) -> Columns:
         """The mean over ``repeats`` draws of a detector's randomness, and its standard error; 0 where it has none."""
-        n = self.settings.repeats
-        keys = [named_key(self.key, f"audit/{i}") for i in range(n)]
-        query = Query(points, numbers)
+        n, repeats, unit = len(points), self.settings.repeats, self._units[-1]
+        rows = np.minimum(np.arange(-(-n // unit) * unit), n - 1)  # whole batches: compiled once
+        keys = [named_key(self.key, f"audit/{i}") for i in range(repeats)]
+        query = Query(points[rows], None if numbers is None else numbers[rows])
         values = self._within_memory(
             lambda sizes: np.stack([self.detector.scores(model, query, key=k, batch_size=sizes[0]) for k in keys])
-        )
-        stderr = values.std(axis=0, ddof=1) / n**0.5
-        nfe = np.full(len(points), n * self.detector.nfe(points[0].size))
-        return Estimate(values.mean(axis=0), stderr, nfe, np.full(len(points), n))
+        )[:, :n]
+        nfe = np.full(n, repeats * self.detector.nfe(points[0].size))
+        columns = {"detector": values.mean(axis=0), "detector/stderr": values.std(axis=0, ddof=1) / repeats**0.5}
+        return columns | {"detector/n_units": np.full(n, repeats), "nfe": nfe, "spent": nfe * len(rows) / n}
 
 
-def _in_batches(
-    fn: Callable[..., Any], columns: tuple[np.ndarray, ...], sizes: tuple[int, int]
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], float]:
-    """``fn`` of every row, in batches of two sizes, whatever their number, so that few are compiled.
-
-    Returns:
-        The results, and how many rows were computed for each that was asked.
-    """
-    n, (whole, small) = len(columns[0]), sizes
-    cut = n // whole * whole
-    parts, computed = [], 0
-    for start, end, size in ((0, cut, whole), (cut, n, small)):
-        if end > start:
-            rows = np.minimum(np.arange(start, start + -(-(end - start) // size) * size), n - 1)
-            found = map_points(fn, *(column[rows] for column in columns), batch_size=size)
-            parts.append(jax.tree.map(lambda a, m=end - start: a[:m], found))
-            # map_points rounds a batch up to the number of devices.
-            computed += len(rows) // size * math.ceil(size / jax.device_count()) * jax.device_count()
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts), computed / n
+def takes_level(detector: Detector) -> bool:
+    """Whether the detector looks at one noise level, which an audit may set."""
+    return getattr(detector, "sigma", None) is not None
 
 
 def described(detector: Detector | None) -> Any:

@@ -10,12 +10,17 @@ from typing import Literal
 
 from plap_jax.data.decoding import Resize
 from plap_jax.directions import MIN_UNITS, Directions, unit_size
+from plap_jax.evidence import N_DIRECTIONS, NOISE_LEVELS
 from plap_jax.typing import require
 
 PixelRange = Literal["-1..1", "0..1"]
 Score = Literal["kappa", "kappa_given", "kappa_gap", "detector"]
 WITH_PROMPT: tuple[Score, ...] = ("kappa_given", "kappa_gap")
-NOISE_LEVELS = (0.03, 0.05, 0.08, 0.16, 0.22, 0.32, 0.58)
+NAMES: dict[Score, str] = {
+    "kappa": "κ₁ without a prompt",
+    "kappa_given": "κ₁ given the prompt",
+    "kappa_gap": "κ^Δ, the flux of what the prompt adds",
+}
 
 
 @dataclass(frozen=True)
@@ -26,9 +31,13 @@ class AuditSettings:
         score: what images are ranked by: "kappa" (κ₁ without a prompt), "kappa_given" (κ₁ given the prompt),
             "kappa_gap" (κ^Δ, of what the prompt adds) or "detector"; None: the detector where one is given, κ₁ given
             the prompt where all prompts are known, else κ₁.
-        noise_levels: σ; where no level is given, one of these is chosen by a rule that sees no label.
-        n_samples, directions: of a round, as for ``plap_jax.flux``; at least eight independent units.
-        target_stderr: rounds are added until the standard error of κ is as small.
+        noise_levels: σ ∈ (0, 1) of a variance-preserving schedule, translated for others by noise to signal; without
+            ``sigma`` the evidence at all of them makes the calibrated score.
+        n_directions: random directions at each of these levels, ≥ 8.
+        duplicate_distance: √(mean (a − b)²), in units of [−1, 1], up to which two images are near-duplicates; 0: equal.
+        n_samples: with ``sigma``, directions of a round; at least eight independent units.
+        directions: as for ``plap_jax.flux``.
+        target_stderr: with ``sigma``, rounds are added until the standard error of κ is as small.
         max_samples: but no more directions than that for an image.
         repeats: draws of a detector's randomness, ≥ 2, for its standard error.
         max_ratio, max_distance: d₁/d₂, and d₁/√d in units of [−1, 1], below which an image is a copy of its nearest
@@ -47,6 +56,8 @@ class AuditSettings:
 
     score: Score | None = None
     noise_levels: tuple[float, ...] = NOISE_LEVELS
+    n_directions: int = N_DIRECTIONS
+    duplicate_distance: float = 0.05
     n_samples: int = 16
     directions: Directions = "iid"
     target_stderr: float = 0.01
@@ -62,14 +73,15 @@ class AuditSettings:
 
     def __post_init__(self) -> None:
         many = isinstance(self.noise_levels, Iterable) and not isinstance(self.noise_levels, str)
-        require(many, "noise_levels", self.noise_levels, "must be a sequence of numbers > 0")
+        require(many, "noise_levels", self.noise_levels, "must be a sequence of numbers in (0, 1)")
         levels = tuple(number("noise_levels", sigma) for sigma in self.noise_levels)
-        require(len(levels) >= 1 and min(levels, default=0) > 0, "noise_levels", levels, "must be numbers > 0")
+        inside = len(set(levels)) == len(levels) >= 1 and all(0 < sigma < 1 for sigma in levels)
+        require(inside, "noise_levels", levels, "must be different numbers in (0, 1)")
         # As Python's own numbers, which can be written down.
         object.__setattr__(self, "noise_levels", levels)
-        for name in ("target_stderr", "max_ratio", "max_distance"):
+        for name in ("target_stderr", "max_ratio", "max_distance", "duplicate_distance"):
             object.__setattr__(self, name, number(name, getattr(self, name)))
-        for name in ("n_samples", "max_samples", "repeats", "chunk", "evaluations", "crop"):
+        for name in ("n_directions", "n_samples", "max_samples", "repeats", "chunk", "evaluations", "crop"):
             value = getattr(self, name)
             if value is not None or name not in ("evaluations", "crop"):
                 require(isinstance(value, Integral) and value >= 1, name, value, "must be an integer >= 1")
@@ -82,6 +94,10 @@ class AuditSettings:
         size = unit_size(self.directions, self.n_samples, 2**30)
         allowed = f"must hold at least {MIN_UNITS} independent units, {MIN_UNITS * size} directions here"
         require(self.n_samples >= MIN_UNITS * size, "n_samples", self.n_samples, allowed)
+        size = unit_size(self.directions, self.n_directions, 2**30)
+        allowed = f"must hold at least {MIN_UNITS} independent units, {MIN_UNITS * size} directions here"
+        require(self.n_directions >= MIN_UNITS * size, "n_directions", self.n_directions, allowed)
+        require(self.duplicate_distance >= 0, "duplicate_distance", self.duplicate_distance, "must be >= 0")
         for name, least in {"max_samples": self.n_samples, "repeats": 2}.items():
             require(getattr(self, name) >= least, name, getattr(self, name), f"must be an integer >= {least}")
         require(self.target_stderr > 0, "target_stderr", self.target_stderr, "must be > 0")

@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
+from plap_jax.audit.evaluator import Columns, Evaluator
 from plap_jax.audit.images import Pictures, Source, digests_of
-from plap_jax.audit.scores import Columns, Scorer
 from plap_jax.audit.store import Surroundings
 from plap_jax.audit.training import Training
+from plap_jax.data.duplicates import thumbnail
 from plap_jax.data.images import UnusableImage
+from plap_jax.difficulty import difficulty
 from plap_jax.typing import require
 
 DIGEST, INDEX = "digest", "index"
+DIFFICULTY, THUMBNAIL = "difficulty", "thumbnail"
 SKIPPED, REASON, DONE = "skipped", "reason", "done"
 SECONDS = 15.0  # after which a chunk ends, at the next block
 NOT_FINITE = "the model's score is not finite here"
@@ -27,7 +30,8 @@ class Scored:
     """The images of one source that could be read, in its order, and why the others could not.
 
     Attributes:
-        columns: name → ``(n,)``; see ``Scorer``, ``Training.columns``; also ``index`` in the source and ``digest``.
+        columns: name → ``(n, …)``; see ``Evaluator``, ``Training.columns``; also ``index`` in the source, ``digest``,
+            and of images that were described ``difficulty`` and ``thumbnail``.
         names: n of them.
         skipped: (name, reason).
     """
@@ -44,21 +48,35 @@ class Scored:
         """``(n,)`` hashes of the images as the model sees them."""
         return self.columns[DIGEST]
 
+    def only(self, kept: np.ndarray, reason: str = "") -> Scored:
+        """Those that ``kept`` ``(n,)`` says; the others are skipped for this reason."""
+        names = np.asarray(self.names, object)
+        others = [(name, reason) for name in names[~kept].tolist()]
+        columns = {name: column[kept] for name, column in self.columns.items()}
+        return Scored(columns, names[kept].tolist(), sorted([*self.skipped, *others]))
+
 
 def score_all(
-    scorer: Scorer, pictures: Pictures, training: Training | None, *, key: str, around: Surroundings
+    scorer: Evaluator,
+    pictures: Pictures,
+    training: Training | None,
+    *,
+    key: str,
+    around: Surroundings,
+    described: bool = False,
 ) -> Scored:
-    """Scores of every image that can be read.
+    """What the model says of every image that can be read.
 
     Images are scored block by block, always the same ones together, and a chunk is some blocks: where it ends, by
     number or by time, changes no number.
 
     Args:
-        scorer: of images.
+        scorer: asks the model.
         pictures: with their prompts.
         training: where the nearest training images are looked for, or None.
         key: names the stage and stands in messages.
         around: of the audit; finished chunks are taken from its store.
+        described: whether difficulty and thumbnail of each image are kept.
 
     Raises:
         ValueError: no image can be read.
@@ -70,7 +88,7 @@ def score_all(
             bar.update(done - bar.n)
 
         while done < n:
-            chunk = _Chunk(scorer, pictures, training, done, told)
+            chunk = _Chunk(scorer, pictures, training, described, done, told)
             found.append(around.arrays(f"audit/{key}", chunk.depends_on, chunk.compute))
             done += int(found[-1][DONE])
             told(done)
@@ -81,9 +99,10 @@ def score_all(
 class _Chunk:
     """Whole blocks from ``start`` on, until there are enough of them or enough time has passed."""
 
-    scorer: Scorer
+    scorer: Evaluator
     pictures: Pictures
     training: Training | None
+    described: bool
     start: int
     told: Callable[[int], None]
 
@@ -98,6 +117,7 @@ class _Chunk:
         prompts, training = self.pictures.prompts, self.training
         return {
             "how": self.scorer.how,
+            "described": self.described,
             "training": None if training is None else training.key,
             "images": self.pictures.source.identity(range(self.start, self._end)),
             "prompts": None if prompts is None else prompts[self.start : self._end],
@@ -130,9 +150,11 @@ class _Chunk:
             columns |= self.scorer(stacked, None if prompts is None else [prompts[index] for index in read])
             if self.training is not None:
                 columns |= self.training.columns(stacked)
+            if self.described:
+                columns |= {DIFFICULTY: difficulty(stacked), THUMBNAIL: np.stack([thumbnail(one) for one in images])}
             columns[DIGEST] = digests_of(images)
             scores = [value for name, value in columns.items() if f"{name}/stderr" in columns or "/stderr" in name]
-            finite = np.all(np.isfinite(scores), axis=0)
+            finite = np.all([finite, *np.isfinite(scores)], axis=0)
             skipped += columns[INDEX][~finite].tolist()
             reasons += [NOT_FINITE] * int((~finite).sum())
         told = {SKIPPED: np.asarray(skipped, int), REASON: np.asarray(reasons, str)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -73,6 +74,40 @@ class Subject:
         levels = [[float(f(t)) for f in (schedule.alpha, schedule.sigma)] for t in (schedule.t_min, schedule.t_max)]
         digest.update(json.dumps(levels).encode())
         return digest.hexdigest()
+
+
+class Held:
+    """A model that is loaded when it is asked for, and can be let go, so that two need not be in memory at once.
+
+    Args:
+        model: a model, which is never let go; or a function without arguments that loads one.
+        shape: as for ``as_subject``.
+    """
+
+    def __init__(self, model: Model | Subject | Callable[[], Model | Subject], shape: Sequence[int] | None = None):
+        self._load = model if callable(model) and not isinstance(model, Model | Subject) else None
+        self._shape = shape
+        self._subject = None if self._load else as_subject(model, shape)
+
+    @property
+    def subject(self) -> Subject:
+        """The model; loaded again where it was let go."""
+        if self._subject is None:
+            self._subject = as_subject(self._load(), self._shape)
+        return self._subject
+
+    @cached_property
+    def words(self) -> str:
+        """What it is, without loading it again."""
+        return self.subject.words
+
+    def release(self) -> None:
+        """Forgets a model that can be loaded again, and what was compiled with its weights."""
+        if self._load is not None and self._subject is not None:
+            _ = self.words
+            self._subject = None
+            jax.clear_caches()
+            gc.collect()
 
 
 def as_subject(model: Model | Subject, shape: Sequence[int] | None) -> Subject:

@@ -6,7 +6,7 @@ import numpy as np
 
 from plap_jax.audit.images import Source, digests_of, read_all
 from plap_jax.data import fingerprint
-from plap_jax.data.duplicates import distinct
+from plap_jax.data.duplicates import distinct, groups, thumbnail
 from plap_jax.labels import find_copies
 from plap_jax.typing import require
 
@@ -40,6 +40,12 @@ class Training:
     def digests(self) -> np.ndarray:
         """``(m,)``, as ``digests_of``."""
         return digests_of(self.images)
+
+    def near(self, thumbnails: np.ndarray, distance: float) -> np.ndarray:
+        """Which images ``(n,)`` are near-duplicates of a training image, by their thumbnails."""
+        mine = np.stack([thumbnail(image) for image in self.images])
+        labels = groups(np.concatenate([thumbnails, mine]), distance)
+        return np.isin(labels[: len(thumbnails)], labels[len(thumbnails) :])
 
     def columns(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """The index of the nearest, d₁/d₂ and d₁/√d of ``(n, h, w, c)``, ``(n,)`` each."""

@@ -1,11 +1,11 @@
 """How sure: p-values against images known not to be in the training data, or a ranking without error control."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import stats
 
-from plap_jax.audit.settings import Score
 from plap_jax.audit.stream import Scored
 from plap_jax.calibration import (
     adjusted_p_values,
@@ -15,7 +15,8 @@ from plap_jax.calibration import (
     robust_z,
     smallest_reference,
 )
-from plap_jax.typing import Estimate
+from plap_jax.envelope import ThresholdRow, false_discovery_envelope
+from plap_jax.typing import Estimate, require
 
 NO_CONTROL = "no error control"
 
@@ -32,9 +33,10 @@ class Verdict:
         fdr: the false-discovery rate that is held, or None: no error control.
         p_value, q_value: ``(n,)``, or None.
         flagged: ``(n,)`` booleans, or None.
+        tested: ``(n,)`` booleans: of near-duplicates one is tested; the others have NaN for p- and q-values, no flag.
     """
 
-    name: Score
+    name: str
     score: np.ndarray
     stderr: np.ndarray
     low: np.ndarray
@@ -45,6 +47,23 @@ class Verdict:
     p_value: np.ndarray | None = None
     q_value: np.ndarray | None = None
     flagged: np.ndarray | None = None
+    tested: np.ndarray | None = None
+
+    @property
+    def n_tested(self) -> int:
+        """Images with a p-value, or all of them where nothing is tested."""
+        return len(self.score) if self.tested is None else int(self.tested.sum())
+
+    @cached_property
+    def envelope(self) -> list[ThresholdRow]:
+        """For every threshold p: how many are flagged, at most how many of them falsely, at least how many rightly.
+
+        With 95 % confidence for all thresholds at once (``plap_jax.envelope``); empty where nothing is tested.
+        """
+        if self.fdr is None or not self.n_tested:
+            return []
+        found = false_discovery_envelope(len(self.reference), self.n_tested)
+        return found.table(self.p_value[self.tested])
 
     @property
     def order(self) -> np.ndarray:
@@ -61,12 +80,12 @@ class Verdict:
     @property
     def fewest(self) -> int | None:
         """Either none is flagged, or at least so many are."""
-        return None if self.fdr is None else fewest_discoveries(len(self.score), len(self.reference), self.fdr)
+        return None if self.fdr is None else fewest_discoveries(max(1, self.n_tested), len(self.reference), self.fdr)
 
     @property
     def needed(self) -> int | None:
         """The smallest reference with which a single image could be flagged."""
-        return None if self.fdr is None else smallest_reference(len(self.score), 1, self.fdr)
+        return None if self.fdr is None else smallest_reference(max(1, self.n_tested), 1, self.fdr)
 
     @property
     def lines(self) -> list[str]:
@@ -75,11 +94,14 @@ class Verdict:
         if self.fdr is None:
             against = "the audited images themselves" if self.reference is None else "the model's own generations"
             return [f"{n} images ranked, z-scores against {against}: {NO_CONTROL}"]
-        n_ref = len(self.reference)
+        n_ref, n = len(self.reference), self.n_tested
         held = f"false-discovery rate {self.fdr:g}, null: exchangeable with the {n_ref} reference images"
         lines = [f"{int(self.flagged.sum())} of {n} images flagged ({held})"]
+        if n < len(self.score):
+            others = len(self.score) - n
+            lines.append(f"{others} audited images are near-duplicates of one that is tested, and are not tested again")
         if self.fewest > n:
-            at_all = smallest_reference(n, n, self.fdr)
+            at_all = smallest_reference(max(1, n), max(1, n), self.fdr)
             lines.append(
                 f"the reference is too small to reject anything: it needs at least {at_all} images, and {self.needed} "
                 "to flag a single one"
@@ -92,25 +114,40 @@ class Verdict:
         return lines
 
 
-def judge(name: Score, audited: Scored, reference: Scored | None, fdr: float | None) -> Verdict:
+def judge(name: str, audited: Scored, reference: Scored | None, fdr: float | None) -> Verdict:
     """Ranks ``audited``, and tests it against ``reference`` where ``fdr`` is not None.
+
+    Images whose column ``stays`` is false are near-duplicates of another: they are ranked, but neither tested nor
+    compared with.
 
     Args:
         name: of the score.
         audited: the images.
         reference: what they are compared with; tested against only where it is known not to be in the training data.
         fdr: the false-discovery rate to hold, or None.
+
+    Raises:
+        ValueError: no reference image is left.
     """
     columns = audited.columns
     score, stderr = (np.asarray(columns[key], np.float64) for key in (name, f"{name}/stderr"))
     low, high = Estimate(score, stderr, columns["nfe"], columns[f"{name}/n_units"]).interval()
-    compared = None if reference is None else np.asarray(reference.columns[name], np.float64)
+    tested = columns.get("stays", np.ones(len(score), bool))
+    compared = None
+    if reference is not None:
+        kept = reference.columns.get("stays", np.ones(len(reference), bool))
+        allowed = "must hold an image that is no near-duplicate of an audited one"
+        require(bool(kept.any()), "reference", f"{len(kept)} images", allowed)
+        compared = np.asarray(reference.columns[name], np.float64)[kept]
     z = robust_z(score, score if compared is None else compared)
     common = (name, score, stderr, low, high, z, compared, fdr)
     if fdr is None:
         return Verdict(*common)
-    p_value = conformal_p_values(score, compared)
-    return Verdict(*common, p_value, adjusted_p_values(p_value), benjamini_hochberg(p_value, fdr))
+    p_value, q_value, flagged = np.full(len(score), np.nan), np.full(len(score), np.nan), np.zeros(len(score), bool)
+    p_value[tested] = conformal_p_values(score[tested], compared)
+    q_value[tested] = adjusted_p_values(p_value[tested])
+    flagged[tested] = benjamini_hochberg(p_value[tested], fdr)
+    return Verdict(*common, p_value, q_value, flagged, tested)
 
 
 @dataclass(frozen=True)

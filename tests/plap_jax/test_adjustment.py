@@ -132,9 +132,20 @@ def test_without_any_statistic_the_score_is_the_robust_z():
         (np.arange(4.0)[:, None], np.ones((3, 1)), list("abcd"), "difficulty="),
         (np.arange(4.0)[:, None], np.full((4, 1), np.nan), list("abcd"), "difficulty=.*finite"),
         (np.arange(4.0)[:, None], np.ones((4, 1)), list("abc"), "digests=3"),
+        (np.ones(4), np.ones((4, 1)), list("abcd"), "evidence="),
     ],
 )
 def test_bad_input_is_refused_in_one_line(evidence, difficulty, digests, told):
     with pytest.raises(ValueError, match=f"^{told}") as caught:
         adjust(evidence, difficulty, digests)
     assert "\n" not in str(caught.value)
+
+
+def test_only_the_fitted_images_tell_what_is_usual():
+    evidence, z = hard_images(300, 10)
+    rows = np.arange(300) < 200
+    alone = adjust(evidence[rows], z[rows], digests_of(300)[rows])
+    evidence[~rows] += 50
+    found = adjust(evidence, z, digests_of(300), fitted=rows)
+    np.testing.assert_array_equal(found.score[rows], alone.score)
+    assert (found.score[~rows] > 20).all()

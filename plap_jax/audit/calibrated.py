@@ -1,0 +1,170 @@
+"""The calibrated score: evidence at all levels, difficulty taken out, over audited and reference images together."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from plap_jax.adjustment import Adjusted, adjust
+from plap_jax.audit.stream import DIFFICULTY, DIGEST, INDEX, NOT_FINITE, THUMBNAIL, Scored
+from plap_jax.data.duplicates import groups, representatives
+from plap_jax.typing import require
+
+log = logging.getLogger(__name__)
+CALIBRATED = "calibrated"
+STATISTICS = ("kappa", "log_norm")  # of the evidence, each (n, L)
+MOST_MISSING = 0.1  # of the images; a level at which more of them have no finite evidence is left out
+GONE = "could not be read a second time, for the baseline"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How difficulty was taken out of the evidence; rows are the audited images, then the reference.
+
+    Attributes:
+        levels: ``(L,)`` noise levels, σ of a variance-preserving schedule.
+        kappa, log_norm: ``(N, L)`` of the model, higher = more memorized.
+        baseline_kappa, baseline_log_norm: likewise of the baseline model, or None.
+        adjusted: of κ₁ at all levels, then −log|ε̂|; with a baseline of the differences to it.
+        difficulty: ``(N, k)``.
+        stays: ``(N,)`` booleans: one of each group of near-duplicates, and all images without any.
+        group: ``(N,)`` the row of the one that stays.
+        left_out: levels without finite evidence.
+    """
+
+    levels: np.ndarray
+    kappa: np.ndarray
+    log_norm: np.ndarray
+    baseline_kappa: np.ndarray | None
+    baseline_log_norm: np.ndarray | None
+    adjusted: Adjusted
+    difficulty: np.ndarray
+    stays: np.ndarray
+    group: np.ndarray
+    left_out: tuple[float, ...] = ()
+
+    @property
+    def measured(self) -> np.ndarray:
+        """``(N,)`` mean κ₁ over the levels, or its difference to the baseline's."""
+        return self._difference.mean(axis=1)
+
+    @property
+    def expected(self) -> np.ndarray:
+        """``(N,)`` the same as it is of images as hard as each."""
+        n, adjusted = len(self.levels), self.adjusted
+        gained = np.where(adjusted.used[:n], adjusted.residuals[:, :n] * adjusted.spread[:, :n], 0)
+        return (self._difference - gained).mean(axis=1)
+
+    @property
+    def explained(self) -> float:
+        """The share of the evidence's spread that difficulty explains, mean over the columns that are used."""
+        return float(self.adjusted.explained[self.adjusted.used].mean())
+
+    @property
+    def _difference(self) -> np.ndarray:
+        return self.kappa if self.baseline_kappa is None else self.kappa - self.baseline_kappa
+
+
+def paired(scored: Scored, baseline: Scored, levels: list[float], of_baseline: list[float]) -> Scored:
+    """The evidence of both models, of the images that both have seen, at the levels that both have.
+
+    Args:
+        scored, baseline: of the same source.
+        levels, of_baseline: of each model.
+    """
+    both = np.isin(scored.columns[INDEX], baseline.columns[INDEX])
+    scored = scored.only(both, GONE)
+    rows = np.searchsorted(baseline.columns[INDEX], scored.columns[INDEX])
+    mine, other = ([one.index(level) for level in levels if level in of_baseline] for one in (levels, of_baseline))
+    columns = dict(scored.columns)
+    for name in (*STATISTICS, "kappa_stderr"):
+        columns[name] = scored.columns[name][:, mine]
+        columns[f"baseline/{name}"] = baseline.columns[name][rows][:, other]
+    for name in ("nfe", "spent"):
+        columns[f"baseline/{name}"] = baseline.columns[name][rows]
+    return Scored(columns, scored.names, scored.skipped)
+
+
+def calibrate(
+    audited: Scored, reference: Scored | None, levels: list[float], duplicate_distance: float
+) -> tuple[Scored, Scored | None, Calibration]:
+    """Adds the calibrated score to the columns of both sides, which the rule is not told apart by.
+
+    Args:
+        audited, reference: with evidence, difficulty and thumbnails.
+        levels: of the evidence.
+        duplicate_distance: see ``AuditSettings``.
+
+    Returns:
+        Both with the columns ``calibrated``, its ``/stderr`` and ``/n_units``, and ``stays``; without images whose
+        evidence is not finite, which are skipped.
+
+    Raises:
+        ValueError: fewer than three images with finite evidence, or evidence that does not vary.
+    """
+    sides = [audited] if reference is None else [audited, reference]
+    good = _usable_levels(sides, levels)
+    kept = [np.all([np.isfinite(values[:, good]).all(axis=1) for values in _evidence(one)], axis=0) for one in sides]
+    n_kept = sum(int(rows.sum()) for rows in kept)
+    allowed = "must be at least 3 with the reference whose evidence is finite, to take difficulty out; or give sigma"
+    require(n_kept >= 3 and bool(kept[0].any()), "images", n_kept, allowed)
+    sides = [one if rows.all() else one.only(rows, NOT_FINITE) for one, rows in zip(sides, kept, strict=True)]
+
+    def pooled(name: str) -> np.ndarray:
+        return np.concatenate([one.columns[name] for one in sides])
+
+    with_baseline = f"baseline/{STATISTICS[0]}" in audited.columns
+    model = [pooled(name)[:, good] for name in STATISTICS]
+    base = [pooled(f"baseline/{name}")[:, good] for name in STATISTICS] if with_baseline else [None, None]
+    evidence = np.concatenate([a if b is None else a - b for a, b in zip(model, base, strict=True)], axis=1)
+    digests = pooled(DIGEST)
+    labels = groups(pooled(THUMBNAIL), duplicate_distance)
+    stays = representatives(labels, digests)
+    allowed = (
+        f"are near-duplicates of {int(stays.sum())} image(s) all of them, and at least 3 different ones are needed"
+    )
+    require(int(stays.sum()) >= 3, "images", len(labels), allowed)
+    adjusted = adjust(evidence, pooled(DIFFICULTY), digests, fitted=stays)
+    stderr = pooled("kappa_stderr") + (pooled("baseline/kappa_stderr") if with_baseline else 0)
+    columns = {CALIBRATED: adjusted.score, f"{CALIBRATED}/stderr": _stderr(adjusted, stderr[:, good])}
+    columns |= {f"{CALIBRATED}/n_units": pooled("n_units"), "stays": stays}
+    ends = np.cumsum([len(one) for one in sides])
+    parts = {name: np.split(column, ends[:-1]) for name, column in columns.items()}
+    sides = [
+        Scored(one.columns | {name: part[i] for name, part in parts.items()}, one.names, one.skipped)
+        for i, one in enumerate(sides)
+    ]
+    places = np.zeros(len(labels), int)
+    places[labels[stays]] = np.flatnonzero(stays)
+    left_out = tuple(level for level, kept_level in zip(levels, good, strict=True) if not kept_level)
+    known = np.asarray(levels)[good]
+    found = Calibration(known, *model, *base, adjusted, pooled(DIFFICULTY), stays, places[labels], left_out)
+    return sides[0], sides[1] if reference is not None else None, found
+
+
+def _evidence(side: Scored) -> list[np.ndarray]:
+    """All columns that must be finite, ``(n, L)`` each."""
+    return [side.columns[name] for name in side.columns if name.removeprefix("baseline/") in STATISTICS]
+
+
+def _usable_levels(sides: list[Scored], levels: list[float]) -> np.ndarray:
+    """``(L,)`` booleans, over all images together; a level that is left out is told.
+
+    Raises:
+        ValueError: at none the evidence is finite.
+    """
+    finite = np.concatenate([np.all([np.isfinite(values) for values in _evidence(one)], axis=0) for one in sides])
+    good = finite.mean(axis=0) >= 1 - MOST_MISSING
+    for level in np.asarray(levels)[~good].tolist():
+        log.warning("  noise level %g is left out: evidence is not finite there", level)
+    require(bool(good.any()), "noise_levels", levels, "must hold a level at which the model's evidence is finite")
+    return good
+
+
+def _stderr(adjusted: Adjusted, stderr: np.ndarray) -> np.ndarray:
+    """Of the score ``(n,)``, from κ₁'s ``(n, L)``: at most the mean, since levels share their directions."""
+    n_levels, used = stderr.shape[1], adjusted.used
+    of_kappa = used[:n_levels]
+    return (stderr[:, of_kappa] / adjusted.spread[:, :n_levels][:, of_kappa]).sum(axis=1) / used.sum()

@@ -1,0 +1,77 @@
+"""Evidence of every image at all noise levels: what a verdict without a chosen level is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from plap_jax.audit.evaluator import Columns, Evaluator
+from plap_jax.audit.settings import NAMES
+from plap_jax.diffusion import Diffusion
+from plap_jax.directions import unit_size
+from plap_jax.evidence import COST, EvidenceAt, Kind, times_of
+from plap_jax.typing import Array, require
+
+
+@dataclass(frozen=True)
+class Gatherer(Evaluator):
+    """Asks one model for evidence, in directions that images, levels and models share (``plap_jax.evidence``).
+
+    Attributes:
+        kind: κ₁ without a prompt, given it, or κ^Δ.
+    """
+
+    kind: Kind = "kappa"
+
+    @cached_property
+    def times(self) -> dict[float, Array]:
+        """Noise level ↦ time, of those that the model's schedule reaches.
+
+        Raises:
+            ValueError: none of them.
+        """
+        schedule, levels = self.subject.model.diffusion.schedule, self.settings.noise_levels
+        found = times_of(schedule, levels)
+        allowed = f"must hold a level that the model's schedule has ({schedule.name}); or give sigma"
+        require(bool(found), "noise_levels", levels, allowed)
+        return found
+
+    @property
+    def how(self) -> Mapping[str, Any]:
+        """All that the evidence depends on beside images, prompts and code; JSON-able."""
+        times = [float(t) for t in self.times.values()]
+        chosen = {"n_directions": self.settings.n_directions, "directions": self.settings.directions}
+        return self.identity | chosen | {"times": times, "kind": self.kind}
+
+    @property
+    def words(self) -> str:
+        """What the evidence is of."""
+        return NAMES[self.kind]
+
+    @property
+    def cost(self) -> int:
+        """The shell and its centre, at one level."""
+        return COST[self.kind] * (self.settings.n_directions + 1)
+
+    def columns(self, model: Diffusion, points: np.ndarray, numbers: np.ndarray | None) -> Columns:
+        """``kappa``, ``kappa_stderr``, ``log_norm`` ``(n, L)``; ``n_units`` of a κ₁, ``nfe``, ``spent`` ``(n,)``."""
+        rows = (points,) if numbers is None else (points, numbers)
+        how = (self.key, self.kind, self.settings.n_directions, self.settings.directions)
+        found, computed = [], 0.0
+        for t in self.times.values():
+            values, share = self.in_batches(EvidenceAt(model, t, *how), *rows)
+            found.append(values)
+            computed += share
+        kappa, stderr, log_norm = (np.stack(values, axis=1) for values in zip(*found, strict=True))
+        n, cost = len(points), self.cost
+        units = self.settings.n_directions // unit_size(self.settings.directions, how[2], points[0].size)
+        spent = {
+            "n_units": np.full(n, units),
+            "nfe": np.full(n, cost * len(found)),
+            "spent": np.full(n, cost * computed),
+        }
+        return {"kappa": kappa, "kappa_stderr": stderr, "log_norm": log_norm} | spent
