@@ -15,6 +15,8 @@ RIDGE = 1.0  # penalty on standardized coefficients
 MOST_STEPS = 1000
 EXPLAINED = 1e-6  # of the spread, below which difficulty explains all of it
 SMALLEST = 0.05  # of the spread, added to residuals before their logarithm
+FAR = 5.0  # robust standard deviations beyond which evidence counts by its logarithm
+IMAGES_EACH = 10  # for each statistic that is fitted
 CLIP = 5.0  # robust standard deviations beyond which a statistic of an image counts no more
 
 
@@ -23,7 +25,7 @@ class Adjusted:
     """Evidence after difficulty was taken out.
 
     Attributes:
-        score: ``(n,)`` S, the mean over the columns that were used; higher = more memorized.
+        score: ``(n,)`` S, the mean over the columns that were used, tempered; higher = more memorized.
         residuals: ``(n, L)`` in robust standard deviations; NaN in columns that were left out.
         spread: ``(n, L)`` that standard deviation, in the units of the evidence, of images as hard as each.
         explained: ``(L,)`` 1 − (MAD of the residuals/MAD of the evidence)², the share that difficulty explains.
@@ -46,7 +48,8 @@ def adjust(
 
     For each column ℓ: T_ℓ = z·β_ℓ + r_ℓ by robust ridge regression (Huber's loss) over **all** images, audited and
     reference together; r_ℓ is divided by the spread that images of this difficulty have, exp(z·γ_ℓ), from a regression
-    of log|r_ℓ|, and by the MAD over all; S = mean over ℓ of r_ℓ.
+    of log|r_ℓ|, and by the MAD over all; S = mean over ℓ of r_ℓ, of which what exceeds ±5 counts by its logarithm.
+    With fewer than ten images for each statistic, z are its n/10 first principal components.
 
     The rule never learns which images are the reference: exchanging any two exchanges their scores, bit by bit, since
     images are taken in the order of their digests. That keeps conformal p-values of S valid (Marandon et al. 2024).
@@ -90,9 +93,15 @@ def adjust(
         residuals[:, column], spread[:, column], explained[column] = _residuals(evidence[:, column], z, rows)
     used &= np.isfinite(residuals).all(axis=0)
     require(bool(used.any()), "evidence", evidence.shape, "must hold a column that difficulty does not explain wholly")
-    score = residuals[:, used].mean(axis=1)
+    score = _tempered(residuals[:, used]).mean(axis=1)
     back = np.argsort(order)
     return Adjusted(score[back], residuals[back], spread[back], explained, used, features)
+
+
+def _tempered(residuals: np.ndarray) -> np.ndarray:
+    """Beyond ±FAR the logarithm: no single column decides, as one would in which nearly all images are equal."""
+    size = np.abs(residuals)
+    return np.sign(residuals) * np.where(size <= FAR, size, FAR + np.log1p(np.maximum(size - FAR, 0)))
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
@@ -101,11 +110,18 @@ def _spread(values: np.ndarray) -> np.ndarray:
 
 
 def _standardized(difficulty: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns that vary, centred and scaled by median and MAD, and cut at ±CLIP; and which they are."""
+    """Columns that vary, centred and scaled by median and MAD, and cut at ±CLIP; and which they are.
+
+    Of few images fewer columns: the first principal components, one for each IMAGES_EACH of them.
+    """
     spread = _spread(difficulty[rows])
     varies = spread > 0
     z = (difficulty[:, varies] - np.median(difficulty[np.ix_(rows, varies)], axis=0)) / spread[varies]
-    return np.clip(z, -CLIP, CLIP), varies
+    z, most = np.clip(z, -CLIP, CLIP), len(rows) // IMAGES_EACH
+    if z.shape[1] > most:
+        axes = np.linalg.svd(z[rows] - z[rows].mean(axis=0), full_matrices=False)[2][:most]
+        z = z @ axes.T
+    return z, varies
 
 
 def _residuals(values: np.ndarray, z: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

@@ -213,6 +213,9 @@ def audit(
         require(baseline is None, "baseline", "given", "needs the calibrated score: give neither sigma nor detector")
         sides, name, meaning = _scored(held, settings, score, sigma, detector, asked)
     scored, compared = sides
+    if calibration is not None:
+        n, share = len(calibration.levels), 100 * calibration.explained
+        log.info("  %d noise levels together; difficulty explains %.0f %% of the evidence's spread", n, share)
     if compared is not None:
         _check_apart(scored, compared, training, calibration, settings.duplicate_distance)
     verdict = judge(name, scored, compared, fdr if compared is not None else None)
@@ -295,6 +298,7 @@ def _scored(
     scorer = Scorer(held.subject, settings, asked.key, sigma, () if detector is not None else (score,), detector)
     if detector is not None:
         scorer.detector.check(schedule)
+    log.info("  noise level %s", "of the detector's own" if sigma is None else f"σ = {sigma:g}")
     found = asked.of(scorer)
     return (found[0], (*found, None)[1]), "detector" if detector is not None else score, scorer.words
 

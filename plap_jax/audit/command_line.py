@@ -133,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
     told.add_argument("--reference-prompts", metavar="CSV|TEXT", help="those of the reference")
     told.add_argument("--training", metavar="PLACE", help="the training images: each image is told its nearest one")
     how = made.add_argument_group("how")
-    how.add_argument("--sigma", type=float, metavar="S", help="plain κ₁ at this noise level alone")
+    how.add_argument("--sigma", type=float, metavar="S", help="plain flux at this noise level alone, nothing taken out")
     how.add_argument("--fdr", type=float, default=0.05, metavar="Q", help="false-discovery rate (%(default)s)")
     how.add_argument("--out", default=FOLDER, metavar="FOLDER", help="for report.html and audit.csv (%(default)s)")
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of all randomness (%(default)s)")
@@ -166,7 +166,7 @@ def _add_settings(group: Any) -> None:
         nargs="+",
         default=default.noise_levels,
         metavar="S",
-        help=f"without --sigma, all of these: σ of a variance-preserving schedule ({levels})",
+        help=f"without --sigma, all of these: sigma of a variance-preserving schedule ({levels})",
     )
 
 

@@ -23,7 +23,6 @@ from experiments.core.tracker import Tracker
 from experiments.shared.networks import named_key
 from plap_jax import flux
 from plap_jax.adaptive import adaptive_flux
-from plap_jax.audit import audit_images
 from plap_jax.detectors import Query, ScoreNorm
 from plap_jax.detectors.base import gap_at
 from plap_jax.pretrained import as_pretrained
@@ -167,19 +166,6 @@ def test_prompts_rank_by_what_they_give(data, tmp_path):
         assert int(row["nfe"]) == nfe
 
 
-def test_the_score_that_ranks_chooses_the_level(data, tmp_path):
-    """Given the prompt, κ₁ spreads most at another level than without."""
-    told = [0] * 40 + list(range(1, 13))
-    audited = np.concatenate([images(40, 1), MEMORIZED])
-    common = {"key": jax.random.key(0), "noise_levels": (0.05, 0.22, 0.58), "target_stderr": 0.1}
-    model = memorizing_model.prompted()
-    spreads = {}
-    for score in ("kappa", "kappa_given", "kappa_gap"):
-        spreads[score] = audit_images(model, audited, prompts=told, score=score, **common).level.spreads
-    values = np.asarray([[spread for _, spread in found] for found in spreads.values()])
-    assert np.ptp(values, axis=0).min() > 1e-3  # each is of its own score
-
-
 def test_any_detector_by_name_with_its_standard_error(data, tmp_path):
     run(tmp_path / "norm", *MODEL, f"images={data}/audited.npy", "detector=score_norm")
     model = as_pretrained(memorizing_model.factory()).diffusion
@@ -203,12 +189,15 @@ def test_generated_images_are_judged_against_more_of_them_without_error_control(
     assert "own generations" in (tmp_path / "report.html").read_text()
 
 
-def test_without_a_level_the_rule_chooses_one_of_the_schedule(data, tmp_path):
-    levels = "noise_levels=[0.001,0.05,0.22,0.9999,3.0]"  # the first and the last are none of this schedule
+def test_without_a_level_all_levels_of_the_schedule_count(data, tmp_path):
+    levels = "noise_levels=[0.001,0.05,0.22,0.9999]"  # the first is none of this schedule
     report = run(tmp_path, *MODEL, f"images={data}/audited.npy", "sigma=null", levels)
-    assert report.metrics["audit/sigma"] in (0.05, 0.22)
+    assert report.metrics["audit/sigma"] is None
+    assert 0 <= report.metrics["audit/explained_by_difficulty"] <= 1
     with np.load(tmp_path / "arrays" / "audit.npz") as arrays:
-        assert arrays["sigma"].tolist() == [0.05, 0.22, 0.9999]
+        assert arrays["noise_levels"].tolist() == [0.05, 0.22, 0.9999]
+        assert arrays["evidence"].shape == (52, 6)
+    assert {"kappa_0.05", "expected", "measured", "same_as"} <= set(rows(tmp_path)[0])
 
 
 @pytest.mark.slow
@@ -245,6 +234,8 @@ def test_a_killed_audit_goes_on_where_it_was(data, tmp_path):
         (("images=x", "flux.p=2"), "flux.p=2.0: must be 1 here; other orders are detectors, as detector=flux_p2"),
         (("images=x", "flux.n_samples=4"), "flux.n_samples=4: must hold at least 8 independent units, 8 directions"),
         (("images=x", "max_samples=8"), "max_samples=8: must be at least flux.n_samples=16"),
+        (("images=x", "noise_levels=[7.0]"), "noise_levels.0=7.0: must be < 1"),
+        (("images=x", "detector=score_norm", "sigma=null"), "sigma=None: must be given: detector=score_norm looks at"),
         (("images=x", "score=detector"), "score='detector': needs a detector=NAME of conf/detector"),
         (("images=x", "score=best"), "score=best: must be one of 'kappa', 'kappa_given', 'kappa_gap' or 'detector'"),
         (("images=x", "+train.n_steps=3"), "train={…}: unknown key; known here: cache_dir, chunk, crop,"),
@@ -276,8 +267,8 @@ def test_what_does_not_fit_together_is_one_line(data, tmp_path):
     known = (f"reference={data}/training.npz", f"training={data}/training.npz")
     line = refusal(tmp_path, *MODEL, where, *known)
     assert line == "reference='44 images': must hold no training image, and 44 of its 44 images are"
-    line = refusal(tmp_path, *MODEL, where, "sigma=null", "noise_levels=[7.0]")
-    assert line.startswith("noise_levels=(7.0,): must hold a level that the model's schedule has (VPLinear)")
+    line = refusal(tmp_path, *MODEL, where, "sigma=null", "noise_levels=[0.0001]")
+    assert line.startswith("noise_levels=(0.0001,): must hold a level that the model's schedule has (VPLinear)")
     (tmp_path / "small").mkdir()
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "small" / "a.png")
     line = refusal(tmp_path, *MODEL, f"images={tmp_path}/small")

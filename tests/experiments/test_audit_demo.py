@@ -1,4 +1,4 @@
-"""The audit whose answer is known, at scale=smoke; the example of the document; the study of the noise level."""
+"""The audit whose answer is known, at scale=smoke; the example of the document."""
 
 import csv
 import json
@@ -12,7 +12,6 @@ from experiments.core.catalogue import CONF
 from experiments.core.errors import UserError
 from experiments.core.ledger import open_ledger, refuse_foreign
 from experiments.core.schema import check
-from experiments.publish.level_study import study
 from experiments.shared.audited_models import user_function
 from plap_jax.calibration import conformal_p_values
 from plap_jax.metrics import auc
@@ -28,15 +27,15 @@ def test_the_demonstration_tells_what_its_tables_hold(tmp_path):
         rows = list(csv.DictReader(handle))
     planted = np.asarray([row["file"].startswith("planted_") for row in rows])
     flagged = np.asarray([row["flagged"] == "1" for row in rows])
-    kappa = np.asarray([float(row["kappa"]) for row in rows])
+    score = np.asarray([float(row["calibrated"]) for row in rows])
     assert planted.sum() == 6 and (~planted).sum() == 20
     metrics = report.metrics
     assert metrics["proof/power"]["value"] == flagged[planted].mean()
     assert metrics["proof/false_discoveries"] == flagged[~planted].sum()
     assert metrics["proof/false_discovery_proportion"] == pytest.approx(flagged[~planted].sum() / max(1, flagged.sum()))
-    assert metrics["proof/auc"] == pytest.approx(auc(kappa[planted], kappa[~planted]))
+    assert metrics["proof/auc"] == pytest.approx(auc(score[planted], score[~planted]))
     with np.load(tmp_path / "run" / "arrays" / "audit.npz") as arrays:
-        p_value = conformal_p_values(kappa, arrays["reference"])
+        p_value = conformal_p_values(score, arrays["reference"])
         assert len(arrays["reference"]) == 380
     assert p_value == pytest.approx([float(row["p_value"]) for row in rows])
     # planted images stand in the training set: their nearest neighbours are themselves, but for rounding to bytes
@@ -77,23 +76,3 @@ def test_the_example_of_the_document_is_audited(tmp_path, monkeypatch):
     assert first["file"] == "3" and float(first["kappa"]) == pytest.approx(1, abs=1e-5)
     assert float(second["kappa"]) < 0.9
     assert user_function("my_model:factory").model.shape == (8, 8, 1)
-
-
-def test_the_study_compares_with_the_best_level(tmp_path):
-    rng = np.random.default_rng(0)
-    copies = np.repeat([40, 2, 1, 0], 50)
-    truth = (copies >= 2) + 0.0
-    kappa = np.stack([0.2 * truth, 0.1 * rng.normal(size=200), 0.1 * truth]) + 0.01 * rng.normal(size=200)
-    stderr = np.repeat([[0.01], [0.1], [0.01]], 200, axis=1)
-    ratio = np.where(truth > 0, 0.1, 0.9)
-    common = {"kappa_network": kappa[None], "stderr_network": stderr[None]}
-    (tmp_path / "arrays").mkdir()
-    sigma = np.asarray([0.1, 0.2, 0.3], np.float32)
-    np.savez(tmp_path / "arrays" / "train_images.npz", copies=copies, sigma=sigma, p=[1.0], **common)
-    np.savez(tmp_path / "arrays" / "samples.npz", ratio=ratio, max_ratio=1 / 3, **common)
-    rows = {row["audited"]: row for row in study([tmp_path, tmp_path])}
-    most = rows["most copies, held-out"]
-    assert most["levels chosen"] == "0.1" and most["AUC there"] == pytest.approx(1) and most["runs"] == 2
-    single = rows["single, held-out"]  # nothing to find: the loss is what labels make of noise
-    assert single["largest loss"] == pytest.approx(single["AUC at the best level"] - single["AUC there"])
-    assert len(rows) == 5

@@ -10,12 +10,8 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from plap_jax.audit import AuditSettings, audit_images, level, result
-from plap_jax.audit.images import Memory, Pictures
-from plap_jax.audit.level import choose_level
+from plap_jax.audit import AuditSettings, audit_images, result
 from plap_jax.audit.scores import Scorer, described
-from plap_jax.audit.settings import NOISE_LEVELS
-from plap_jax.audit.store import Surroundings
 from plap_jax.audit.subject import as_subject
 from plap_jax.detectors import ScoreNorm
 from plap_jax.diffusion import Diffusion, VPCosine
@@ -100,59 +96,13 @@ def test_arrays_files_and_folders_are_the_same_audit(audited, tmp_path):
         audit_images(diffusion, tmp_path / "folder", **how)
 
 
-def test_exchanged_images_have_exchanged_scores_and_the_level_stays():
-    """The rule that chooses the level does not know which images are the reference: p-values rest on that.
-
-    With the level chosen on the audited images alone, memorized images change sides and take the level with them.
-    """
-    model = memorizing_model.factory()
-    pool = np.concatenate([images(30, 1), MEMORIZED, images(30, 2)])
-    audited, reference = np.arange(36), np.arange(36, 72)  # half of the memorized ones in each
-    few, many = [3, 10, 31], [37, 50, 60]
-    swapped = audited.copy(), reference.copy()
-    swapped[0][few], swapped[1][np.subtract(many, 36)] = many, few
-    moved = np.concatenate([np.arange(30), np.arange(42, 48)]), np.concatenate([np.arange(30, 42), np.arange(48, 72)])
-    found = []
-    for mine, theirs in ((audited, reference), swapped, moved):
-        one = audit_images(model, pool[mine], reference=pool[theirs], **QUICK)
-        scores = np.full(72, np.nan)
-        scores[mine], scores[theirs] = one.score, one.verdict.reference
-        found.append((one.sigma, scores))
-    for sigma, scores in found[1:]:
-        assert sigma == found[0][0]
-        np.testing.assert_allclose(scores, found[0][1], atol=1e-5)
-    # not a rule that always says the same
-    alone = {audit_images(model, pool[mine], **QUICK).sigma for mine, _ in ((audited, 0), (np.arange(30), 0))}
-    assert len(alone | {found[0][0]}) > 1
-
-
-def test_which_images_decide_is_not_told_by_their_set(monkeypatch):
-    """Of more images than are looked at: the same ones in the same order, whichever set they are in."""
-    monkeypatch.setattr(level, "LOOKED_AT", 16)
-    pool, looked_at = np.concatenate([images(30, 1), MEMORIZED, images(30, 2)]), []
-
-    def one_round(scorer, images, prompts, name):
-        looked_at.append(images)
-        return np.arange(len(images), dtype=float), np.zeros(len(images)), 0.0
-
-    monkeypatch.setattr(Scorer, "one_round", one_round)
-    subject = as_subject(memorizing_model.factory(), None)
-    scorer = Scorer(subject, AuditSettings(noise_levels=(0.22,)), None, KEY)
-    rng = np.random.default_rng(0)
-    for _ in range(3):
-        sets = [Pictures(Memory(part)) for part in np.split(rng.permutation(pool), [rng.integers(5, 60)])]
-        assert choose_level(scorer, None, sets, Surroundings()).sigma == 0.22
-    assert looked_at[0].shape == (16, *memorizing_model.SHAPE)
-    assert all(np.array_equal(one, looked_at[0]) for one in looked_at[1:])
-
-
 def test_what_is_reported_is_what_was_spent():
     """Calls of the network, counted in it: a loop over a whole batch would spend what its hardest image needs."""
     made = memorizing_model.factory()
     model = UserModel(lambda x, t, condition: counted(made.function(x, t, condition)), made.schedule, made.shape)
     subject = as_subject(model, None)
     settings = AuditSettings(target_stderr=0.03, max_samples=128, evaluations=1024)
-    scorer = Scorer(subject, settings, 0.22, KEY)
+    scorer = Scorer(subject, settings, KEY, 0.22)
     everything = np.concatenate([images(44, 1), MEMORIZED])
     counts.update(evaluations=0)
     columns = scorer(everything, None)
@@ -193,7 +143,11 @@ def test_without_jinja_all_but_the_report_works(audited, tmp_path, monkeypatch):
     [
         ({"fdr": 1.0}, "fdr=1.0: must lie in (0, 1)"),
         ({"n_samples": 4}, "n_samples=4: must hold at least 8 independent units"),
-        ({"noise_levels": ()}, "noise_levels=(): must be numbers > 0"),
+        ({"noise_levels": ()}, "noise_levels=(): must be different numbers in (0, 1)"),
+        ({"noise_levels": (0.1, 0.1)}, "noise_levels=(0.1, 0.1): must be different numbers in (0, 1)"),
+        ({"noise_levels": (0.1, 7.0)}, "noise_levels=(0.1, 7.0): must be different numbers in (0, 1)"),
+        ({"n_directions": 4}, "n_directions=4: must hold at least 8 independent units"),
+        ({"duplicate_distance": -1}, "duplicate_distance=-1.0: must be >= 0"),
         ({"score": "best"}, "score='best': must be one of None, kappa"),
         ({"score": "detector"}, "score='detector': needs a detector"),
         ({"score": "kappa_gap"}, "score='kappa_gap': needs prompts"),
@@ -203,7 +157,7 @@ def test_without_jinja_all_but_the_report_works(audited, tmp_path, monkeypatch):
         ({"reference": np.zeros((3, 5, 5, 1))}, "reference=(3, 5, 5, 1): must be (n, 4, 4, 1)"),
         ({"sigma": "0.1"}, "sigma='0.1': must be a finite number"),
         ({"fdr": "0.05"}, "fdr='0.05': must be a finite number"),
-        ({"noise_levels": 0.1}, "noise_levels=0.1: must be a sequence of numbers > 0"),
+        ({"noise_levels": 0.1}, "noise_levels=0.1: must be a sequence of numbers in (0, 1)"),
         ({"target_stderr": "x"}, "target_stderr='x': must be a finite number"),
         ({"chunk": 2.5}, "chunk=2.5: must be an integer >= 1"),
         ({"key": 0}, "key=0: must be a key of jax.random.key"),
@@ -226,7 +180,6 @@ def test_a_file_that_is_no_array_is_one_line(tmp_path):
 def test_a_misspelt_setting_is_refused_by_name():
     with pytest.raises(TypeError, match="^target_error: no argument of audit_images, and no setting"):
         audit_images(memorizing_model.factory(), MEMORIZED, key=KEY, target_error=0.1)
-    assert AuditSettings().noise_levels == NOISE_LEVELS
 
 
 def test_a_detector_is_told_the_prompts_of_both_sides_or_of_none():
@@ -247,17 +200,6 @@ def test_images_without_the_reference_s_prompts_are_ranked_without_theirs_and_to
         memorizing_model.prompted(), MEMORIZED, reference=images(30, 2), prompts=0, sigma=0.22, **QUICK
     )
     assert found.verdict.name == "kappa" and "ranked without their prompts" in caplog.text
-
-
-def test_all_that_is_spent_is_in_the_total():
-    """Of the images, the reference and the choice of the level: counted in the network."""
-    made = memorizing_model.factory()
-    model = UserModel(lambda x, t, condition: counted(made.function(x, t, condition)), made.schedule, made.shape)
-    how = {"noise_levels": (0.05, 0.22), "reference": images(20, 2), **QUICK}
-    counts.update(evaluations=0)
-    found = audit_images(model, MEMORIZED, **how)
-    jax.effects_barrier()
-    assert found.nfe_total == counts["evaluations"] > 2 * found.nfe.sum()
 
 
 def test_numbers_of_any_kind_are_taken_and_written_down(tmp_path):

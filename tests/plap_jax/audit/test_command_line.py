@@ -141,7 +141,7 @@ def test_what_is_no_longer_true_goes(finished, folder):
         ("--images=DATA MODEL --reference=gone.npy", "--reference gone.npy: must be a folder of images, an .npz or"),
         ("--images=DATA MODEL --fdr=1.5", "--fdr 1.5: must lie in (0, 1)"),
         ("--images=DATA MODEL --sigma=7", "--sigma 7.0: must lie in ["),
-        ("--images=DATA MODEL --noise-levels 0.1 -3", "--noise-levels 0.1 -3: must be numbers > 0"),
+        ("--images=DATA MODEL --noise-levels 0.1 -3", "--noise-levels 0.1 -3: must be different numbers in (0, 1)"),
         ("--images=DATA MODEL --n-samples=4", "--n-samples 4: must hold at least 8 independent units"),
         ("--images=DATA MODEL --max-samples=8", "--max-samples 8: must be an integer >= 16"),
         ("--images=DATA MODEL --seed=-1", "--seed -1: must lie in 0 ... 2^31 - 1"),

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from plap_jax.audit import AuditSettings, audit_images, scores
+from plap_jax.audit import AuditSettings, audit_images, evaluator
 from plap_jax.audit.images import open_source
 from plap_jax.audit.scores import Scorer
 from plap_jax.audit.subject import as_subject
@@ -45,7 +45,7 @@ def test_integers_and_signed_floats_are_clear():
 
 def small_device(room):
     """``map_points`` of a device with room for so many points at a time."""
-    original = scores.map_points
+    original = evaluator.map_points
 
     def map_points(fn, points, *others, batch_size):
         if batch_size > room:
@@ -57,18 +57,18 @@ def small_device(room):
 
 def test_less_memory_takes_smaller_batches_and_says_so(monkeypatch, caplog):
     subject, key = as_subject(memorizing_model.factory(), None), jax.random.key(0)
-    scorer = Scorer(subject, AuditSettings(target_stderr=0.1, evaluations=256), 0.22, key)
+    scorer = Scorer(subject, AuditSettings(target_stderr=0.1, evaluations=256), key, 0.22)
     expected = scorer(MEMORIZED, None)["kappa"]
-    monkeypatch.setattr(scores, "map_points", small_device(2))
-    again = Scorer(subject, scorer.settings, 0.22, key)
+    monkeypatch.setattr(evaluator, "map_points", small_device(2))
+    again = Scorer(subject, scorer.settings, key, 0.22)
     np.testing.assert_allclose(again(MEMORIZED, None)["kappa"], expected, atol=1e-6)
     assert "not enough memory for 8 images at a time: going on with 4" in caplog.text
     assert "going on with 2" in caplog.text and "going on with 1" not in caplog.text
 
 
 def test_without_room_for_one_image_the_audit_ends_in_one_line(monkeypatch):
-    monkeypatch.setattr(scores, "map_points", small_device(0))
+    monkeypatch.setattr(evaluator, "map_points", small_device(0))
     subject = as_subject(memorizing_model.factory(), None)
-    scorer = Scorer(subject, AuditSettings(evaluations=32), 0.22, jax.random.key(0))
+    scorer = Scorer(subject, AuditSettings(evaluations=32), jax.random.key(0), 0.22)
     with pytest.raises(ValueError, match="^evaluations=32: not enough memory for one image at a time"):
         scorer(MEMORIZED[:4], None)

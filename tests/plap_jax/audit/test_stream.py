@@ -106,7 +106,7 @@ def test_numbers_are_the_same_bytes_wherever_chunks_end(monkeypatch):
     for chunk, seconds in ((512, 15.0), (16, 15.0), (512, -1.0)):
         monkeypatch.setattr(stream, "SECONDS", seconds)
         settings = AuditSettings(chunk=chunk, **how)
-        scorer = Scorer(as_subject(memorizing_model.factory(), None), settings, 0.22, jax.random.key(0))
+        scorer = Scorer(as_subject(memorizing_model.factory(), None), settings, jax.random.key(0), 0.22)
         assert scorer.block == 8
         found.append(score_all(scorer, Pictures(Broken(rows)), None, key="images", around=Surroundings()))
     for other in found[1:]:
