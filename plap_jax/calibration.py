@@ -151,24 +151,6 @@ def robust_z(scores: ArrayLike, reference: ArrayLike) -> np.ndarray:
     return (scores - np.median(reference)) / spread if spread > 0 else np.full(len(scores), np.nan)
 
 
-def spread_beyond_noise(values: ArrayLike, stderr: ArrayLike) -> float:
-    """Standard deviation of the true values, with the variance due to sampling subtracted.
-
-    √max(0, Var v − mean stderr²), in the units of v.
-
-    Args:
-        values: v, ``(n,)``, n ≥ 2.
-        stderr: standard errors of v, ``(n,)``.
-
-    Raises:
-        ValueError: fewer than two values, other lengths, or a number that is not finite.
-    """
-    values, stderr = _finite("values", values), _finite("stderr", stderr)
-    require(len(values) >= 2, "values", values.shape, "must hold at least two")
-    require(len(stderr) == len(values), "stderr", stderr.shape, f"must be of the length of values, {len(values)}")
-    return math.sqrt(max(0.0, float(np.var(values, ddof=1) - np.mean(stderr**2))))
-
-
 def _finite(name: str, values: ArrayLike) -> np.ndarray:
     values = np.asarray(values, np.float64)
     require(values.ndim == 1, name, values.shape, "must have one axis")

@@ -238,7 +238,7 @@ def test_a_killed_audit_goes_on_where_it_was(data, tmp_path):
         (("images=x", "detector=score_norm", "sigma=null"), "sigma=None: must be given: detector=score_norm looks at"),
         (("images=x", "score=detector"), "score='detector': needs a detector=NAME of conf/detector"),
         (("images=x", "score=best"), "score=best: must be one of 'kappa', 'kappa_given', 'kappa_gap' or 'detector'"),
-        (("images=x", "+train.n_steps=3"), "train={…}: unknown key; known here: cache_dir, chunk, crop,"),
+        (("images=x", "+train.n_steps=3"), "train={…}: unknown key; known here: baseline, cache_dir, chunk, crop,"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(overrides, line):

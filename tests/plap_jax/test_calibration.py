@@ -14,7 +14,6 @@ from plap_jax.calibration import (
     fewest_discoveries,
     robust_z,
     smallest_reference,
-    spread_beyond_noise,
 )
 
 
@@ -119,14 +118,6 @@ def test_robust_z_by_hand_and_for_normal_references():
     assert np.isnan(robust_z([1.0, 2.0], [0.0, 0.0, 0.0, 5.0])).all()
 
 
-def test_the_spread_beyond_noise_is_that_of_the_quantities():
-    rng = np.random.default_rng(6)
-    truth, stderr = rng.normal(0, 0.3, 50_000), rng.uniform(0.1, 0.5, 50_000)
-    assert spread_beyond_noise(truth + stderr * rng.normal(size=50_000), stderr) == pytest.approx(0.3, abs=0.01)
-    assert spread_beyond_noise([1.0, 1.1], [1.0, 1.0]) == 0
-    assert spread_beyond_noise([0.0, 2.0], [0.0, 0.0]) == pytest.approx(math.sqrt(2))
-
-
 @pytest.mark.parametrize(
     ("call", "name"),
     [
@@ -136,8 +127,6 @@ def test_the_spread_beyond_noise_is_that_of_the_quantities():
         (lambda: robust_z([1.0], [math.inf]), "reference"),
         (lambda: adjusted_p_values([1.5]), "p_values"),
         (lambda: benjamini_hochberg([0.5], 0.0), "fdr"),
-        (lambda: spread_beyond_noise([0.5], [0.0]), "values"),
-        (lambda: spread_beyond_noise([0.5, 1.0], [0.0]), "stderr"),
         (lambda: smallest_reference(0, 1, 0.05), "m"),
         (lambda: smallest_reference(5, 6, 0.05), "m1"),
         (lambda: fewest_discoveries(5, 0, 0.05), "n_reference"),

@@ -34,7 +34,7 @@ def target_of(name, **arguments):
 )
 def test_a_function_that_is_no_model_is_one_line(target, line):
     with pytest.raises(ValueError) as refused:
-        load(target_of("user_function", target=target))
+        load("model", target_of("user_function", target=target))
     assert str(refused.value).startswith("model") and line in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -42,10 +42,10 @@ def test_without_the_extra_a_diffusers_folder_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="^model.folder=None: must be a folder of diffusers"):
         diffusers(None)
     with pytest.raises(ValueError) as refused:
-        load(target_of("diffusers", folder=str(tmp_path)))
+        load("model", target_of("diffusers", folder=str(tmp_path)))
     assert str(refused.value).startswith("model: folder=") and "\n" not in str(refused.value)
     with pytest.raises(ValueError, match="^model='plap_jax.networks.mlp.ResidualMLP': must be checkpoint, callable or"):
-        load(Target({"_target_": "plap_jax.networks.mlp.ResidualMLP", "_partial_": True}))
+        load("model", Target({"_target_": "plap_jax.networks.mlp.ResidualMLP", "_partial_": True}))
 
 
 def save_older(place, made):
