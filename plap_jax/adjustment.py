@@ -93,13 +93,16 @@ def adjust(
         residuals[:, column], spread[:, column], explained[column] = _residuals(evidence[:, column], z, rows)
     used &= np.isfinite(residuals).all(axis=0)
     require(bool(used.any()), "evidence", evidence.shape, "must hold a column that difficulty does not explain wholly")
-    score = _tempered(residuals[:, used]).mean(axis=1)
+    score = tempered(residuals[:, used]).mean(axis=1)
     back = np.argsort(order)
     return Adjusted(score[back], residuals[back], spread[back], explained, used, features)
 
 
-def _tempered(residuals: np.ndarray) -> np.ndarray:
-    """Beyond ±FAR the logarithm: no single column decides, as one would in which nearly all images are equal."""
+def tempered(residuals: np.ndarray) -> np.ndarray:
+    """Residuals as the score counts them: r to ±5, and beyond sign(r) (5 + log(1 + |r| − 5)).
+
+    So no single column decides, as one would in which nearly all images have the same evidence. Monotone: no ties.
+    """
     size = np.abs(residuals)
     return np.sign(residuals) * np.where(size <= FAR, size, FAR + np.log1p(np.maximum(size - FAR, 0)))
 
