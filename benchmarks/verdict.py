@@ -38,7 +38,7 @@ def drawn(n: int, seed: int, memorized: int) -> Scored:
 def measured(n: int) -> dict[str, float]:
     """Seconds by part, and the most memory of the process."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    audited, reference = drawn(n // 2, 1, n // 100), drawn(n - n // 2, 2, 0)
+    audited, reference = drawn(n // 2, 1, n // 20), drawn(n - n // 2, 2, 0)
     start = time.perf_counter()
     audited, reference, found = calibrate(audited, reference, list(NOISE_LEVELS), duplicate_distance=0)
     calibrated = time.perf_counter()
@@ -47,7 +47,7 @@ def measured(n: int) -> dict[str, float]:
     judged = time.perf_counter()
     fit = fitness(found, n // 2)
     end = time.perf_counter()
-    power, false = verdict.flagged[: n // 100].mean(), verdict.flagged[n // 100 :].sum() / max(1, verdict.flagged.sum())
+    power, false = verdict.flagged[: n // 20].mean(), verdict.flagged[n // 20 :].sum() / max(1, verdict.flagged.sum())
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "images": n,
