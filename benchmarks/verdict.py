@@ -28,7 +28,7 @@ def drawn(n: int, seed: int, memorized: int) -> Scored:
         z @ np.random.default_rng(0).normal(size=(z.shape[1], 2 * levels)) + rng.normal(size=(n, 2 * levels))
     ) / 20
     evidence[:memorized] += 0.4
-    columns = {"kappa": evidence[:, :levels], "log_norm": evidence[:, levels:], "difficulty": z}
+    columns = {"kappa": evidence[:, :levels], "contrast": evidence[:, levels:], "difficulty": z}
     columns |= {"kappa_stderr": np.full((n, levels), 0.01), "thumbnail": rng.normal(size=(n, 4)).astype(np.float32)}
     columns |= {name: np.full(n, N_DIRECTIONS) for name in ("n_units", "nfe")}
     columns |= {"index": np.arange(n), "digest": rng.integers(0, 2**63, n, np.uint64)}

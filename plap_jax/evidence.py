@@ -1,4 +1,4 @@
-"""What one set of directions tells of an image at several noise levels: κ₁ around it and the score's norm at it."""
+"""What a model says of an image at several noise levels: κ₁ around it, the score's norm at it and beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from plap_jax.parallel import map_points
 from plap_jax.typing import Array, ArrayLike, PRNGKey, require, standard_error
 
 NOISE_LEVELS = (0.03, 0.05, 0.08, 0.16, 0.22, 0.32, 0.58)
-N_DIRECTIONS = 8
+N_DIRECTIONS = 4
+N_SHIFTS = 4
 Kind = Literal["kappa", "kappa_given", "kappa_gap"]
 COST: dict[Kind, int] = {"kappa": 1, "kappa_given": 1, "kappa_gap": 2}  # evaluations of the network at a point
 
@@ -28,11 +29,13 @@ COST: dict[Kind, int] = {"kappa": 1, "kappa_given": 1, "kappa_gap": 2}  # evalua
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class EvidenceAt:
-    """Evidence at one noise level: image, and its prompt where there is one ↦ (κ₁, its standard error, −log|ε̂|).
+    """Evidence at one noise level: image, and its prompt where there is one ↦ (κ₁, its standard error, −log|ε̂|, C).
 
-    κ₁ is the mean inward flux density of the field through the shell of centre αx₀ and radius σ√d; |ε̂| = σ|s|
-    is its norm at the centre. Both are without dimension, higher = more memorized. A pytree, for ``map_points``; the
-    time is data, so that another level compiles nothing.
+    κ₁ is the mean inward flux density of the field through the shell of centre αx₀ and radius σ√d; |ε̂| = σ|s| is its
+    norm at the centre. The contrast C = ¼ Σ log|ε̂(αx′)| − log|ε̂(αx₀)| compares the image with itself shifted by one
+    pixel up, down, left and right: as hard an image, and one that training has not seen (as neighbours are compared in
+    PFAMI, Fu et al. 2023). All have no dimension, higher = more memorized. A pytree, for ``map_points``; the time is
+    data, so that another level compiles nothing.
 
     Args:
         model: network and schedule.
@@ -49,8 +52,8 @@ class EvidenceAt:
     n_samples: int = field(default=N_DIRECTIONS, metadata={"static": True})
     directions: Directions = field(default="iid", metadata={"static": True})
 
-    def __call__(self, image: Array, prompt: Array | None = None) -> tuple[Array, Array, Array]:
-        """Three scalars, float32 at least."""
+    def __call__(self, image: Array, prompt: Array | None = None) -> tuple[Array, Array, Array, Array]:
+        """Four scalars, float32 at least."""
         centre, radius = self.model.ball(image, self.t)
         if self.kind == "kappa_gap":
             score_fn = gap_at(self.model, self.t, prompt)
@@ -58,15 +61,34 @@ class EvidenceAt:
             score_fn = self.model.score_at(self.t, prompt if self.kind == "kappa_given" else None)
         how = {"p": 1.0, "n_samples": self.n_samples, "directions": self.directions}
         units, _ = flux_units(score_fn, centre, radius=radius, key=self.key, **how)
-        noise = norm(score_fn(centre)) * self.model.schedule.sigma(self.t)
+        points = jnp.concatenate([centre[None], shifted(centre)])
+        noise = jax.vmap(lambda x: norm(score_fn(x)))(points) * self.model.schedule.sigma(self.t)
         # At a mode the norm vanishes; below rounding it tells nothing more.
         log_norm = jnp.log(jnp.maximum(noise, jnp.finfo(noise.dtype).eps * math.sqrt(image.size)))
-        return units.mean(), standard_error(units), -log_norm
+        return units.mean(), standard_error(units), -log_norm[0], log_norm[1:].mean() - log_norm[0]
 
     @property
     def nfe(self) -> int:
         """Evaluations of the network for an image."""
-        return COST[self.kind] * (self.n_samples + 1)
+        return nfe_at_level(self.kind, self.n_samples)
+
+
+def nfe_at_level(kind: Kind, n_samples: int) -> int:
+    """Evaluations of the network for an image at one noise level: the shell, its centre, and the shifted centres."""
+    return COST[kind] * (n_samples + 1 + N_SHIFTS)
+
+
+def shifted(image: Array) -> Array:
+    """An image ``(h, w, c)`` moved by one pixel up, down, left and right, its edge repeated: ``(4, h, w, c)``.
+
+    Raises:
+        ValueError: no image.
+    """
+    require(image.ndim == 3, "image", image.shape, "must be (h, w, c): it is compared with itself shifted")
+    rows, columns = jnp.arange(image.shape[0]), jnp.arange(image.shape[1])
+    up, down = (jnp.clip(rows + step, 0, image.shape[0] - 1) for step in (1, -1))
+    left, right = (jnp.clip(columns + step, 0, image.shape[1] - 1) for step in (1, -1))
+    return jnp.stack([image[up], image[down], image[:, left], image[:, right]])
 
 
 def noise_to_signal(sigma: float) -> float:
@@ -111,6 +133,7 @@ class Evidence:
         levels: ``(L,)`` σ of a variance-preserving schedule.
         kappa, stderr: ``(n, L)`` κ₁ ∈ [−1, 1] and its standard error over the directions.
         log_norm: ``(n, L)`` −log|ε̂(αx₀)|.
+        contrast: ``(n, L)`` how much smaller |ε̂| is at the image than at the image shifted by a pixel, as a logarithm.
         nfe: evaluations of the network for an image.
     """
 
@@ -118,12 +141,13 @@ class Evidence:
     kappa: np.ndarray
     stderr: np.ndarray
     log_norm: np.ndarray
+    contrast: np.ndarray
     nfe: int
 
     @property
     def columns(self) -> np.ndarray:
-        """``(n, 2L)``: κ₁ at every level, then −log|ε̂|."""
-        return np.concatenate([self.kappa, self.log_norm], axis=1)
+        """``(n, 2L)``, what the calibrated score is made of: κ₁ at every level, then the contrast."""
+        return np.concatenate([self.kappa, self.contrast], axis=1)
 
 
 def evidence(
@@ -138,14 +162,14 @@ def evidence(
     directions: Directions = "iid",
     batch_size: int | None = None,
 ) -> Evidence:
-    """κ₁ and the norm of the noise prediction at several noise levels: L (m + 1) evaluations per image.
+    """κ₁ and the norm of the noise prediction at several noise levels: L (m + 5) evaluations per image.
 
     For a second model, ask again with the same key: its directions are then the same, and so differences between both
     carry little of their noise.
 
     Args:
         model: network and schedule.
-        images: clean ones ``(n, *shape)``.
+        images: clean ones ``(n, h, w, c)``, pixels or latents.
         key: of the directions, which all images and levels share.
         levels: σ ∈ (0, 1) of a variance-preserving schedule, translated by ``times_of``; those that the schedule does
             not reach are left out.
@@ -171,5 +195,5 @@ def evidence(
     nfe = parts[0].nfe
     size = batch_size or points_at_once(int(np.prod(images.shape[1:])), nfe)
     found = [map_points(part, images, *columns, batch_size=size) for part in parts]
-    kappa, stderr, log_norm = (np.stack(values, axis=1) for values in zip(*found, strict=True))
-    return Evidence(np.asarray(list(times)), kappa, stderr, log_norm, nfe * len(parts))
+    columns = (np.stack(values, axis=1) for values in zip(*found, strict=True))
+    return Evidence(np.asarray(list(times)), *columns, nfe * len(parts))

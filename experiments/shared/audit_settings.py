@@ -12,6 +12,7 @@ from plap_jax.audit.settings import AuditSettings, PixelRange, Score
 from plap_jax.data.decoding import Resize
 from plap_jax.detectors import Detector
 from plap_jax.directions import MIN_UNITS, unit_size
+from plap_jax.evidence import N_DIRECTIONS
 from plap_jax.typing import require
 
 
@@ -24,7 +25,7 @@ class Settings(BaseModel):
     score: Score | None = Field(description="what images are ranked by; null: what there is most of to go by")
     sigma: Annotated[float, Field(gt=0)] | None = Field(description="noise level of a plain score; null: calibrated")
     noise_levels: list[Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1, description="of the calibrated score")
-    n_directions: int = Field(ge=MIN_UNITS, description="at each of the noise levels")
+    n_directions: int = Field(ge=N_DIRECTIONS, description="at each of the noise levels")
     duplicate_distance: float = Field(ge=0, description="root mean square up to which two images are near-duplicates")
     target_stderr: float = Field(
         gt=0, description="with sigma, directions are added until the standard error is as small"

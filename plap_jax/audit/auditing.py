@@ -57,11 +57,12 @@ def audit_images(
     """Which of these images has the model memorized, and how sure is that?
 
     Every image is asked about at seven noise levels: κ₁, the mean inward flux density through the noise shell around
-    it, and the norm of the noise prediction at it. How hard the image is, which moves both, is taken out by a robust
-    regression over all images; the mean over levels is the calibrated score S, and no level has to be chosen. With a
-    reference each image has the conformal p-value (1 + #{reference ≥ score})/(n_ref + 1), and images are flagged by
-    Benjamini–Hochberg: the false-discovery rate is at most ``fdr`` where all images that are not memorized are
-    exchangeable with the reference. docs/audit.md says what that proves.
+    it, and how the noise prediction at it compares with that at the image shifted by a pixel. How hard the image is,
+    which moves both, is taken out by a robust regression over all images; the mean over levels is the calibrated score
+    S, and no level has to be chosen. With a reference each image has the conformal p-value
+    (1 + #{reference ≥ score})/(n_ref + 1), and images are flagged by Benjamini–Hochberg: the false-discovery rate is at
+    most ``fdr`` where all images that are not memorized are exchangeable with the reference. docs/audit.md says what
+    that proves.
 
     Args:
         model: what ``plap_jax.pretrained`` loads, a ``UserModel``, or a ``Diffusion`` of images; or a function without
@@ -400,7 +401,7 @@ def in_words(
     if calibration is not None:
         levels = ", ".join(f"{level:g}" for level in calibration.levels)
         left = f"; left out, not finite: {', '.join(f'{level:g}' for level in calibration.left_out)}"
-        words["score"] = f"calibrated, from {meaning} and the norm of the noise prediction, difficulty taken out"
+        words["score"] = f"calibrated, from {meaning} and the contrast with the shifted image, difficulty taken out"
         words["noise levels"] = f"σ = {levels}, all together" + left * bool(calibration.left_out)
         words["directions"] = f"{settings.n_directions} ({settings.directions}) at each level, the same for all images"
         others = int((~calibration.stays).sum())

@@ -14,7 +14,7 @@ from plap_jax.typing import require
 
 log = logging.getLogger(__name__)
 CALIBRATED = "calibrated"
-STATISTICS = ("kappa", "log_norm")  # of the evidence, each (n, L)
+STATISTICS = ("kappa", "contrast")  # of the evidence, each (n, L)
 MOST_MISSING = 0.1  # of the images; a level at which more of them have no finite evidence is left out
 GONE = "could not be read a second time, for the baseline"
 
@@ -25,9 +25,9 @@ class Calibration:
 
     Attributes:
         levels: ``(L,)`` noise levels, σ of a variance-preserving schedule.
-        kappa, log_norm: ``(N, L)`` of the model, higher = more memorized.
-        baseline_kappa, baseline_log_norm: likewise of the baseline model, or None.
-        adjusted: of κ₁ at all levels, then −log|ε̂|; with a baseline of the differences to it.
+        kappa, contrast: ``(N, L)`` of the model, higher = more memorized (``plap_jax.evidence``).
+        baseline_kappa, baseline_contrast: likewise of the baseline model, or None.
+        adjusted: of κ₁ at all levels, then the contrast; with a baseline of the differences to it.
         difficulty: ``(N, k)``.
         stays: ``(N,)`` booleans: one of each group of near-duplicates, and all images without any.
         group: ``(N,)`` the row of the one that stays.
@@ -36,9 +36,9 @@ class Calibration:
 
     levels: np.ndarray
     kappa: np.ndarray
-    log_norm: np.ndarray
+    contrast: np.ndarray
     baseline_kappa: np.ndarray | None
-    baseline_log_norm: np.ndarray | None
+    baseline_contrast: np.ndarray | None
     adjusted: Adjusted
     difficulty: np.ndarray
     stays: np.ndarray

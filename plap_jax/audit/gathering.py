@@ -13,7 +13,7 @@ from plap_jax.audit.evaluator import Columns, Evaluator
 from plap_jax.audit.settings import NAMES
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import unit_size
-from plap_jax.evidence import COST, EvidenceAt, Kind, times_of
+from plap_jax.evidence import EvidenceAt, Kind, nfe_at_level, times_of
 from plap_jax.typing import Array, require
 
 
@@ -54,11 +54,11 @@ class Gatherer(Evaluator):
 
     @property
     def cost(self) -> int:
-        """The shell and its centre, at one level."""
-        return COST[self.kind] * (self.settings.n_directions + 1)
+        """All points at one level."""
+        return nfe_at_level(self.kind, self.settings.n_directions)
 
     def columns(self, model: Diffusion, points: np.ndarray, numbers: np.ndarray | None) -> Columns:
-        """``kappa``, ``kappa_stderr``, ``log_norm`` ``(n, L)``; ``n_units`` of a κ₁, ``nfe``, ``spent`` ``(n,)``."""
+        """``kappa``, ``kappa_stderr``, ``log_norm``, ``contrast`` ``(n, L)``; ``n_units``, ``nfe``, ``spent``."""
         rows = (points,) if numbers is None else (points, numbers)
         how = (self.key, self.kind, self.settings.n_directions, self.settings.directions)
         found, computed = [], 0.0
@@ -66,7 +66,8 @@ class Gatherer(Evaluator):
             values, share = self.in_batches(EvidenceAt(model, t, *how), *rows)
             found.append(values)
             computed += share
-        kappa, stderr, log_norm = (np.stack(values, axis=1) for values in zip(*found, strict=True))
+        names = ("kappa", "kappa_stderr", "log_norm", "contrast")
+        columns = dict(zip(names, (np.stack(values, axis=1) for values in zip(*found, strict=True)), strict=True))
         n, cost = len(points), self.cost
         units = self.settings.n_directions // unit_size(self.settings.directions, how[2], points[0].size)
         spent = {
@@ -74,4 +75,4 @@ class Gatherer(Evaluator):
             "nfe": np.full(n, cost * len(found)),
             "spent": np.full(n, cost * computed),
         }
-        return {"kappa": kappa, "kappa_stderr": stderr, "log_norm": log_norm} | spent
+        return columns | spent

@@ -139,7 +139,7 @@ class AuditResult:
 
     @property
     def evidence(self) -> np.ndarray | None:
-        """``(n, 2L)`` κ₁ and −log|ε̂| at every level, difficulty taken out, in robust standard deviations."""
+        """``(n, 2L)`` κ₁ and the contrast at every level, difficulty taken out, in robust standard deviations."""
         return None if self.calibration is None else self.calibration.adjusted.residuals[: len(self.names)]
 
     @property

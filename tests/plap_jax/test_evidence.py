@@ -28,12 +28,17 @@ def test_evidence_is_the_flux_and_the_norm_at_every_level():
         t = VPLinear().time_at(level)
         for i in (0, 4):
             centre, radius = model.ball(IMAGES[i], t)
-            alone = flux(model.score_at(t), centre, radius=radius, key=KEY, n_samples=8)
+            alone = flux(model.score_at(t), centre, radius=radius, key=KEY, n_samples=4)
             assert found.kappa[i, column] == pytest.approx(float(alone.value), abs=1e-5)
             assert found.stderr[i, column] == pytest.approx(float(alone.stderr), abs=1e-5)
             expected = -np.log(np.linalg.norm(model.eps(centre, t)))
             assert found.log_norm[i, column] == pytest.approx(expected, abs=1e-4)
-    assert found.columns.shape == (5, 4)
+            around = [np.roll(centre, step, axis) for axis in (0, 1) for step in (1, -1)]
+            for moved, axis, edge in zip(around, (0, 0, 1, 1), (0, -1, 0, -1), strict=True):  # the edge is repeated
+                moved[(slice(None),) * axis + (edge,)] = np.asarray(centre)[(slice(None),) * axis + (edge,)]
+            beside = np.mean([np.log(np.linalg.norm(model.eps(moved, t))) for moved in around])
+            assert found.contrast[i, column] == pytest.approx(beside + expected, abs=1e-4)
+    np.testing.assert_array_equal(found.columns, np.concatenate([found.kappa, found.contrast], axis=1))
 
 
 def test_a_gaussian_image_has_the_closed_form():
@@ -89,9 +94,9 @@ def test_with_prompts_it_is_of_the_conditional_score_or_the_gap(kind):
         without = model.score(x, t) if kind == "kappa_gap" else 0
         return model.score(x, t, jnp.asarray(1)) - without
 
-    expected = flux(score, centre, radius=radius, key=KEY, n_samples=8)
+    expected = flux(score, centre, radius=radius, key=KEY, n_samples=4)
     assert found.kappa[1, 0] == pytest.approx(float(expected.value), abs=1e-4)
-    assert found.nfe == (18 if kind == "kappa_gap" else 9)
+    assert found.nfe == 9 * (2 if kind == "kappa_gap" else 1)
 
 
 def test_what_it_costs_is_what_the_network_counts():
@@ -113,3 +118,10 @@ def test_another_level_compiles_nothing():
     before = traces["count"]
     map_points(EvidenceAt(model, times[1], KEY), IMAGES)
     assert traces["count"] == before
+
+
+def test_constant_images_have_no_contrast_and_points_are_no_images():
+    found = evidence(exact_diffusion(MIXTURE, VPLinear()), 0 * IMAGES + 0.3, key=KEY, levels=LEVELS)
+    np.testing.assert_allclose(found.contrast, 0, atol=1e-6)
+    with pytest.raises(ValueError, match="^image=.*it is compared with itself shifted"):
+        evidence(COUNTING, IMAGES.reshape(5, 4), key=KEY)
