@@ -22,6 +22,7 @@ from plap_jax.typing import Array, ArrayLike, PRNGKey, require, standard_error
 NOISE_LEVELS = (0.03, 0.05, 0.08, 0.16, 0.22, 0.32, 0.58)
 N_DIRECTIONS = 4
 N_SHIFTS = 4
+NEAR = 1.1  # how far a step of a discrete schedule may be from a level, as a ratio
 Kind = Literal["kappa", "kappa_given", "kappa_gap"]
 COST: dict[Kind, int] = {"kappa": 1, "kappa_given": 1, "kappa_gap": 2}  # evaluations of the network at a point
 
@@ -41,7 +42,8 @@ class EvidenceAt:
         model: network and schedule.
         t: time.
         key: of the directions, the same for every image, level and model that is to be compared.
-        kind: "kappa", of the score without a prompt; "kappa_given", given the prompt; "kappa_gap", of their difference.
+        kind: "kappa", of the score without a prompt; "kappa_given", given the prompt; "kappa_gap", of their difference,
+            with |ε̂| given the prompt.
         n_samples, directions: as for ``plap_jax.flux``; at least two independent units.
     """
 
@@ -62,7 +64,9 @@ class EvidenceAt:
         how = {"p": 1.0, "n_samples": self.n_samples, "directions": self.directions}
         units, _ = flux_units(score_fn, centre, radius=radius, key=self.key, **how)
         points = jnp.concatenate([centre[None], shifted(centre)])
-        noise = jax.vmap(lambda x: norm(score_fn(x)))(points) * self.model.schedule.sigma(self.t)
+        # Not of the gap, which vanishes where a prompt adds nothing.
+        told = score_fn if self.kind != "kappa_gap" else self.model.score_at(self.t, prompt)
+        noise = jax.vmap(lambda x: norm(told(x)))(points) * self.model.schedule.sigma(self.t)
         # At a mode the norm vanishes; below rounding it tells nothing more.
         log_norm = jnp.log(jnp.maximum(noise, jnp.finfo(noise.dtype).eps * math.sqrt(image.size)))
         return units.mean(), standard_error(units), -log_norm[0], log_norm[1:].mean() - log_norm[0]
@@ -75,7 +79,7 @@ class EvidenceAt:
 
 def nfe_at_level(kind: Kind, n_samples: int) -> int:
     """Evaluations of the network for an image at one noise level: the shell, its centre, and the shifted centres."""
-    return COST[kind] * (n_samples + 1 + N_SHIFTS)
+    return COST[kind] * n_samples + 1 + N_SHIFTS
 
 
 def shifted(image: Array) -> Array:
@@ -109,8 +113,8 @@ def times_of(schedule: Schedule, levels: Sequence[float] = NOISE_LEVELS) -> dict
         levels: σ in (0, 1), those of a variance-preserving schedule, which compare across schedules by noise to signal.
 
     Returns:
-        Only the levels that the schedule reaches, in the order given; of two that share a step of a discrete schedule
-        the first.
+        Only the levels that the schedule reaches, in the order given; on a discrete one within 10 % of σ/α, and of two
+        that share a step the first.
 
     Raises:
         ValueError: a level outside (0, 1).
@@ -120,7 +124,8 @@ def times_of(schedule: Schedule, levels: Sequence[float] = NOISE_LEVELS) -> dict
         ratio = noise_to_signal(level)
         if schedule.reaches(ratio):
             t = schedule.time_at_ratio(ratio)
-            if all(float(t) != float(other) for other in found.values()):
+            off = abs(math.log(float(schedule.sigma(t) / schedule.alpha(t)) / ratio))
+            if off <= math.log(NEAR) and all(float(t) != float(other) for other in found.values()):
                 found[level] = t
     return found
 

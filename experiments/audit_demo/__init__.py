@@ -123,21 +123,23 @@ def _files(config: Config, images: Planted, cache: Cache) -> Path:
 def _compare(report: Report, config: Config, found: AuditResult, single: AuditResult) -> None:
     """Power and false discoveries; members that stand once are no nulls, and are told apart."""
     verdict = found.verdict
-    planted = np.asarray([name.startswith("planted") for name in found.audited.names])
+    tested = np.ones(len(found.names), bool) if verdict.tested is None else verdict.tested
+    planted = np.asarray([name.startswith("planted") for name in found.names])
+    heldout, planted = tested & ~planted, tested & planted
     flagged, reference = verdict.flagged, verdict.reference
     report.metric("proof/power", proportion_interval(int(flagged[planted].sum()), int(planted.sum())))
-    false = int(flagged[~planted].sum())
+    false = int(flagged[heldout].sum())
     report.metric("proof/false_discoveries", false)
     report.metric("proof/false_discovery_proportion", false / max(1, int(flagged.sum())))
-    report.metric("proof/auc", float(auc(verdict.score[planted], verdict.score[~planted])))
+    report.metric("proof/auc", float(auc(verdict.score[planted], verdict.score[heldout])))
     report.metric("proof/single_auc", float(auc(single.score, single.reference_score)))
     below = int((single.p_value <= config.fdr).sum())
     report.metric("proof/single_p_below_fdr", proportion_interval(below, int(np.isfinite(single.p_value).sum())))
-    again = resplit(verdict.score[planted], np.concatenate([verdict.score[~planted], reference]), config)
+    again = resplit(verdict.score[planted], np.concatenate([verdict.score[heldout], reference]), config)
     for name, value in again.items():
         report.metric(f"proof/resplit/{name}", value)
-    nulls = int((verdict.p_value[~planted] <= config.fdr).sum())
-    report.metric("proof/heldout_p_below_fdr", proportion_interval(nulls, int((~planted).sum())))
+    nulls = int((verdict.p_value[heldout] <= config.fdr).sum())
+    report.metric("proof/heldout_p_below_fdr", proportion_interval(nulls, int(heldout.sum())))
 
 
 def resplit(planted: np.ndarray, heldout: np.ndarray, config: Config) -> dict[str, float]:

@@ -8,6 +8,7 @@ from plap_jax.audit.verdict import agreement
 
 NEVER_ASKED = "images are ranked, not tested: no reference that is known not to be in the training data"
 NO_LEVEL = "no noise level was given: the score is of all of them, or of a detector at its own"
+NOT_TRIED = "no calibrated score with a reference, or fewer than 20 images of a side"
 PLAIN = "a plain score: difficulty is not taken out"
 
 
@@ -28,6 +29,9 @@ def write_metrics(report: Report, result: AuditResult, n_skipped: int) -> None:
     calibrated = result.calibration is not None
     explained = result.calibration.explained if calibrated else None
     report.metric("audit/explained_by_difficulty", explained, None if calibrated else PLAIN)
+    fit = result.fitness
+    for name, value in (("auc", fit and fit.auc), ("p_value", fit and fit.p_value)):
+        report.metric(f"audit/reference_told_apart/{name}", value, None if fit else NOT_TRIED)
     report.metric("audit/evaluations_per_image", result.nfe_spent)
     report.metric("audit/evaluations", result.nfe_total)
     report.metric("audit/score_median", float(np.median(result.score)))
@@ -63,7 +67,10 @@ def write_arrays(report: Report, result: AuditResult, on_sheet: int) -> None:
     nothing = np.zeros(0)
     if result.calibration is not None:
         more |= {"expected": result.expected, "measured": result.measured, "evidence": result.evidence}
-        more |= {"noise_levels": result.calibration.levels, "difficulty": result.calibration.difficulty}
+        more |= {
+            "noise_levels": result.calibration.levels,
+            "difficulty": result.calibration.difficulty[: len(result.names)],
+        }
         more |= {"envelope": np.asarray(verdict.envelope, float).reshape(-1, 4)}
     report.arrays(
         "audit",

@@ -122,7 +122,7 @@ def _leave(config: Request, result: AuditResult, report: Report) -> None:
         write_arrays(report, result, config.on_sheet)
         with report.page() as page:
             result.save_report(page, max_rows=config.on_page, table="tables/audit.csv")
-    for line in result.verdict.lines:
+    for line in result.lines:
         log.info("  %s", line)
     if skipped:
         log.info("  %d files skipped, the reasons are in tables/skipped.csv", len(skipped))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,16 @@ import jax
 import numpy as np
 
 from plap_jax.audit.arrays import shape_of
-from plap_jax.audit.calibrated import CALIBRATED, Calibration, calibrate, paired
-from plap_jax.audit.evaluator import Evaluator
+from plap_jax.audit.asking import Asked, calibrated, plain
+from plap_jax.audit.calibrated import CALIBRATED, Calibration
 from plap_jax.audit.fitness import fitness
-from plap_jax.audit.gathering import Gatherer
 from plap_jax.audit.images import Pictures, Source, Subset, open_source
 from plap_jax.audit.prompts import is_file, read_prompts
 from plap_jax.audit.result import AuditResult
-from plap_jax.audit.scores import Scorer, takes_level
-from plap_jax.audit.settings import WITH_PROMPT, AuditSettings, Score, number
+from plap_jax.audit.settings import NAMES, WITH_PROMPT, AuditSettings, Score, number
 from plap_jax.audit.store import FolderStore, Surroundings
-from plap_jax.audit.stream import THUMBNAIL, Scored, score_all
-from plap_jax.audit.subject import Held, Model, Subject
+from plap_jax.audit.stream import THUMBNAIL, Scored
+from plap_jax.audit.subject import Held, Model
 from plap_jax.audit.training import Training
 from plap_jax.audit.verdict import judge
 from plap_jax.detectors import Detector
@@ -155,37 +153,6 @@ def _source(key: str, images: Images, held: Held, settings: AuditSettings) -> So
     return open_source(key, images, shape, settings.resize, settings.crop, settings.pixel_range)
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Images, and what is asked of models about them.
-
-    Attributes:
-        audited, reference, training: as opened.
-        key: of all directions.
-        around: of the audit.
-    """
-
-    audited: Pictures
-    reference: Pictures | None
-    training: Training | None
-    key: PRNGKey
-    around: Surroundings
-
-    @property
-    def sides(self) -> dict[str, Pictures]:
-        """By name, the audited images first."""
-        return {"images": self.audited} | ({} if self.reference is None else {"reference": self.reference})
-
-    def of(self, evaluator: Evaluator, *, described: bool = False, prefix: str = "") -> list[Scored]:
-        """What a model says of each side."""
-        how = {"around": self.around, "described": described}
-        training = {"images": None if prefix else self.training}
-        return [
-            score_all(evaluator, pictures, training.get(name), key=f"{prefix}{name}", **how)
-            for name, pictures in self.sides.items()
-        ]
-
-
 def audit(
     held: Held,
     settings: AuditSettings,
@@ -208,22 +175,23 @@ def audit(
     asked = Asked(audited, reference, training, key, around)
     calibration, fit = None, None
     if sigma is None and detector is None:
-        sides, calibration, meaning = _calibrated(held, baseline, settings, score, asked)
-        name = CALIBRATED
+        sides, calibration = calibrated(held, baseline, settings, score, asked)
+        name, meaning = CALIBRATED, NAMES[score]
     else:
         require(baseline is None, "baseline", "given", "needs the calibrated score: give neither sigma nor detector")
-        sides, name, meaning = _scored(held, settings, score, sigma, detector, asked)
+        sides, name, meaning = plain(held, settings, score, sigma, detector, asked)
     scored, compared = sides
     if calibration is not None:
         n, share = len(calibration.levels), 100 * calibration.explained
         log.info("  %d noise levels together; difficulty explains %.0f %% of the evidence's spread", n, share)
     if compared is not None:
         _check_apart(scored, compared, training, calibration, settings.duplicate_distance)
+    for side in sides:
+        if side is not None:
+            side.columns.pop(THUMBNAIL, None)  # 3 kB for each image, not needed any more
     verdict = judge(name, scored, compared, fdr if compared is not None else None)
-    if calibration is not None and compared is not None:
+    if calibration is not None and verdict.fdr is not None:
         fit = fitness(calibration, len(scored))
-        if fit is not None and fit.warning:
-            log.warning("  %s", fit.warning)
     found = in_words(meaning, settings, scored, audited.source, compared, verdict.fdr, calibration)
     found = {"model": held.words} | ({} if baseline is None else {"baseline": baseline.words}) | found
     held.release()
@@ -241,67 +209,6 @@ def audit(
         fitness=fit,
         words=found | dict(words or {}),
     )
-
-
-def _calibrated(
-    held: Held, baseline: Held | None, settings: AuditSettings, kind: Score, asked: Asked
-) -> tuple[tuple[Scored, Scored | None], Calibration, str]:
-    """Both sides with their calibrated scores, how these were made, and what they are of."""
-    gatherer = Gatherer(held.subject, settings, asked.key, kind)
-    levels, meaning = list(gatherer.times), gatherer.words
-    common = levels
-    if baseline is not None:
-        other = _baseline(held.subject, baseline.subject, settings, asked, kind)
-        common = [level for level in levels if level in other.times]
-        allowed = "must have a noise level in common with the model"
-        require(bool(common), "baseline", baseline.words, allowed)
-        del other
-        baseline.release()
-    sides = asked.of(gatherer, described=True)
-    if baseline is not None:
-        del gatherer
-        held.release()
-        other = Gatherer(baseline.subject, settings, asked.key, kind)
-        beside, of_baseline = asked.of(other, prefix="baseline/"), list(other.times)
-        del other
-        baseline.release()
-        sides = [paired(one, two, levels, of_baseline) for one, two in zip(sides, beside, strict=True)]
-    scored, compared, calibration = calibrate(sides[0], (*sides, None)[1], common, settings.duplicate_distance)
-    return (scored, compared), calibration, meaning
-
-
-def _baseline(subject: Subject, baseline: Subject, settings: AuditSettings, asked: Asked, kind: Score) -> Gatherer:
-    """Asks the baseline, which is of the same kind as the model.
-
-    Raises:
-        ValueError: another shape, no prompts where the model is given some, or no noise level.
-    """
-    shape, wanted = baseline.model.image_shape, subject.model.image_shape
-    require(shape == wanted, "baseline", f"a model of images {shape}", f"must be of images {wanted}, as the model is")
-    alike = kind not in WITH_PROMPT or baseline.takes_text == subject.takes_text and baseline.takes_prompts
-    require(alike, "baseline", baseline.words, "must take the prompts that the model is given, or give score=kappa")
-    made = Gatherer(baseline, settings, asked.key, kind)
-    _ = made.times
-    return made
-
-
-def _scored(
-    held: Held, settings: AuditSettings, score: Score, sigma: float | None, detector: Detector | None, asked: Asked
-) -> tuple[tuple[Scored, Scored | None], str, str]:
-    """Both sides with their scores at one noise level; the name of the score, and what it is."""
-    schedule = held.subject.model.diffusion.schedule
-    if detector is not None:
-        check_detector(detector, asked.audited, asked.reference)
-    if sigma is not None:
-        sigma = number("sigma", sigma)
-        if detector is None or takes_level(detector):
-            schedule.time_at(sigma)
-    scorer = Scorer(held.subject, settings, asked.key, sigma, () if detector is not None else (score,), detector)
-    if detector is not None:
-        scorer.detector.check(schedule)
-    log.info("  noise level %s", "of the detector's own" if sigma is None else f"σ = {sigma:g}")
-    found = asked.of(scorer)
-    return (found[0], (*found, None)[1]), "detector" if detector is not None else score, scorer.words
 
 
 def score_of(
@@ -322,23 +229,6 @@ def score_of(
     require(settings.score == "detector" or detector is None, "score", settings.score, allowed)
     require(settings.score != "detector" or detector is not None, "score", settings.score, "needs a detector")
     return settings.score
-
-
-def check_detector(detector: Detector, audited: Pictures, reference: Pictures | None) -> None:
-    """Refuses a detector that needs what an audit does not have, and prompts of one side alone.
-
-    A detector that is told the prompts of the images and not those of the reference would score the two by different
-    rules, and p-values would mean nothing.
-
-    Raises:
-        ValueError: naming it.
-    """
-    sides = [one.prompts is not None for one in (audited, reference) if one is not None]
-    allowed = "must be given for the images and the reference, or for none of them"
-    require(len(set(sides)) == 1, "reference_prompts", None if sides[0] else "given", allowed)
-    needs = detector.needs - {"image"} - ({"prompt"} if sides[0] else set())
-    allowed = f"needs {', '.join(sorted(needs))}, which an audit does not have here"
-    require(not needs, "detector", type(detector).__name__, allowed)
 
 
 def _check_apart(
@@ -403,7 +293,7 @@ def in_words(
         left = f"; left out, not finite: {', '.join(f'{level:g}' for level in calibration.left_out)}"
         words["score"] = f"calibrated, from {meaning} and the contrast with the shifted image, difficulty taken out"
         words["noise levels"] = f"σ = {levels}, all together" + left * bool(calibration.left_out)
-        words["directions"] = f"{settings.n_directions} ({settings.directions}) at each level, the same for all images"
+        words["directions"] = f"{settings.n_directions} at each level, the same for all images"
         others = int((~calibration.stays).sum())
         words["near-duplicates"] = f"{others} set aside, up to {settings.duplicate_distance:g} apart"
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,7 +18,7 @@ log = logging.getLogger(__name__)
 CALIBRATED = "calibrated"
 STATISTICS = ("kappa", "contrast")  # of the evidence, each (n, L)
 MOST_MISSING = 0.1  # of the images; a level at which more of them have no finite evidence is left out
-GONE = "could not be read a second time, for the baseline"
+GONE = "is gone, or changed, since the other model was asked about it"
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,12 @@ class Calibration:
     group: np.ndarray
     left_out: tuple[float, ...] = ()
 
-    @property
+    @cached_property
     def measured(self) -> np.ndarray:
         """``(N,)`` mean κ₁ over the levels, or its difference to the baseline's."""
         return self._difference.mean(axis=1)
 
-    @property
+    @cached_property
     def expected(self) -> np.ndarray:
         """``(N,)`` the same as it is of images as hard as each."""
         n, adjusted = len(self.levels), self.adjusted
@@ -60,7 +62,7 @@ class Calibration:
     @property
     def explained(self) -> float:
         """The share of the evidence's spread that difficulty explains, mean over the columns that are used."""
-        return float(self.adjusted.explained[self.adjusted.used].mean())
+        return max(0.0, float(self.adjusted.explained[self.adjusted.used].mean()))
 
     @property
     def _difference(self) -> np.ndarray:
@@ -74,9 +76,12 @@ def paired(scored: Scored, baseline: Scored, levels: list[float], of_baseline: l
         scored, baseline: of the same source.
         levels, of_baseline: of each model.
     """
-    both = np.isin(scored.columns[INDEX], baseline.columns[INDEX])
-    scored = scored.only(both, GONE)
-    rows = np.searchsorted(baseline.columns[INDEX], scored.columns[INDEX])
+    index = baseline.columns[INDEX]
+    rows = np.minimum(np.searchsorted(index, scored.columns[INDEX]), len(index) - 1)
+    same = index[rows] == scored.columns[INDEX]
+    same &= baseline.columns[DIGEST][rows] == scored.columns[DIGEST]
+    require(bool(same.any()), "images", len(scored), "must be the same images for the model and the baseline")
+    scored, rows = scored.only(same, GONE), rows[same]
     mine, other = ([one.index(level) for level in levels if level in of_baseline] for one in (levels, of_baseline))
     columns = dict(scored.columns)
     for name in (*STATISTICS, "kappa_stderr"):
@@ -88,7 +93,7 @@ def paired(scored: Scored, baseline: Scored, levels: list[float], of_baseline: l
 
 
 def calibrate(
-    audited: Scored, reference: Scored | None, levels: list[float], duplicate_distance: float
+    audited: Scored, reference: Scored | None, levels: list[float], duplicate_distance: float, salt: bytes = b""
 ) -> tuple[Scored, Scored | None, Calibration]:
     """Adds the calibrated score to the columns of both sides, which the rule is not told apart by.
 
@@ -96,6 +101,7 @@ def calibrate(
         audited, reference: with evidence, difficulty and thumbnails.
         levels: of the evidence.
         duplicate_distance: see ``AuditSettings``.
+        salt: of the hashes that choose one of each group, so that nobody can make an image that is preferred.
 
     Returns:
         Both with the columns ``calibrated``, its ``/stderr`` and ``/n_units``, and ``stays``; without images whose
@@ -107,9 +113,11 @@ def calibrate(
     sides = [audited] if reference is None else [audited, reference]
     good = _usable_levels(sides, levels)
     kept = [np.all([np.isfinite(values[:, good]).all(axis=1) for values in _evidence(one)], axis=0) for one in sides]
+    for name, rows in zip(("images", "reference"), kept, strict=False):
+        require(bool(rows.any()), name, len(rows), "must hold an image at which the model's evidence is finite")
     n_kept = sum(int(rows.sum()) for rows in kept)
-    allowed = "must be at least 3 with the reference whose evidence is finite, to take difficulty out; or give sigma"
-    require(n_kept >= 3 and bool(kept[0].any()), "images", n_kept, allowed)
+    allowed = "must be at least 3 with the reference, to take difficulty out; or give sigma"
+    require(n_kept >= 3, "images", n_kept, allowed)
     sides = [one if rows.all() else one.only(rows, NOT_FINITE) for one, rows in zip(sides, kept, strict=True)]
 
     def pooled(name: str) -> np.ndarray:
@@ -119,7 +127,7 @@ def calibrate(
     model = [pooled(name)[:, good] for name in STATISTICS]
     base = [pooled(f"baseline/{name}")[:, good] for name in STATISTICS] if with_baseline else [None, None]
     evidence = np.concatenate([a if b is None else a - b for a, b in zip(model, base, strict=True)], axis=1)
-    digests = pooled(DIGEST)
+    digests = _salted(pooled(DIGEST), salt)
     labels = groups(pooled(THUMBNAIL), duplicate_distance)
     stays = representatives(labels, digests)
     allowed = (
@@ -142,6 +150,12 @@ def calibrate(
     known = np.asarray(levels)[good]
     found = Calibration(known, *model, *base, adjusted, pooled(DIFFICULTY), stays, places[labels], left_out)
     return sides[0], sides[1] if reference is not None else None, found
+
+
+def _salted(digests: np.ndarray, salt: bytes) -> np.ndarray:
+    """``(n,)`` uint64, of the same content the same."""
+    made = [hashlib.blake2b(digest, digest_size=8, key=salt[:64]).digest() for digest in digests.astype("<u8")]
+    return np.frombuffer(b"".join(made), np.uint64)
 
 
 def _evidence(side: Scored) -> list[np.ndarray]:

@@ -221,7 +221,7 @@ def _model(option: str, given: str) -> Subject:
 
 
 def _tell(out: Path, result: AuditResult) -> None:
-    for line in result.verdict.lines:
+    for line in result.lines:
         print(line)
     skipped = result.skipped_rows()
     if skipped:

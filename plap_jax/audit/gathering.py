@@ -12,9 +12,8 @@ import numpy as np
 from plap_jax.audit.evaluator import Columns, Evaluator
 from plap_jax.audit.settings import NAMES
 from plap_jax.diffusion import Diffusion
-from plap_jax.directions import unit_size
 from plap_jax.evidence import EvidenceAt, Kind, nfe_at_level, times_of
-from plap_jax.typing import Array, require
+from plap_jax.typing import Array
 
 
 @dataclass(frozen=True)
@@ -29,23 +28,14 @@ class Gatherer(Evaluator):
 
     @cached_property
     def times(self) -> dict[float, Array]:
-        """Noise level ↦ time, of those that the model's schedule reaches.
-
-        Raises:
-            ValueError: none of them.
-        """
-        schedule, levels = self.subject.model.diffusion.schedule, self.settings.noise_levels
-        found = times_of(schedule, levels)
-        allowed = f"must hold a level that the model's schedule has ({schedule.name}); or give sigma"
-        require(bool(found), "noise_levels", levels, allowed)
-        return found
+        """Noise level ↦ time, of those that the model's schedule reaches."""
+        return times_of(self.subject.model.diffusion.schedule, self.settings.noise_levels)
 
     @property
     def how(self) -> Mapping[str, Any]:
         """All that the evidence depends on beside images, prompts and code; JSON-able."""
         times = [float(t) for t in self.times.values()]
-        chosen = {"n_directions": self.settings.n_directions, "directions": self.settings.directions}
-        return self.identity | chosen | {"times": times, "kind": self.kind}
+        return self.identity | {"n_directions": self.settings.n_directions, "times": times, "kind": self.kind}
 
     @property
     def words(self) -> str:
@@ -60,7 +50,7 @@ class Gatherer(Evaluator):
     def columns(self, model: Diffusion, points: np.ndarray, numbers: np.ndarray | None) -> Columns:
         """``kappa``, ``kappa_stderr``, ``log_norm``, ``contrast`` ``(n, L)``; ``n_units``, ``nfe``, ``spent``."""
         rows = (points,) if numbers is None else (points, numbers)
-        how = (self.key, self.kind, self.settings.n_directions, self.settings.directions)
+        how = (self.key, self.kind, self.settings.n_directions)
         found, computed = [], 0.0
         for t in self.times.values():
             values, share = self.in_batches(EvidenceAt(model, t, *how), *rows)
@@ -69,9 +59,8 @@ class Gatherer(Evaluator):
         names = ("kappa", "kappa_stderr", "log_norm", "contrast")
         columns = dict(zip(names, (np.stack(values, axis=1) for values in zip(*found, strict=True)), strict=True))
         n, cost = len(points), self.cost
-        units = self.settings.n_directions // unit_size(self.settings.directions, how[2], points[0].size)
         spent = {
-            "n_units": np.full(n, units),
+            "n_units": np.full(n, self.settings.n_directions),
             "nfe": np.full(n, cost * len(found)),
             "spent": np.full(n, cost * computed),
         }

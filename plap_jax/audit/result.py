@@ -122,7 +122,8 @@ class AuditResult:
     @property
     def lines(self) -> list[str]:
         """The result in words, the most important first."""
-        return self.verdict.lines
+        warning = None if self.fitness is None else self.fitness.warning
+        return [*self.verdict.lines, *([warning] if warning else [])]
 
     @property
     def claims(self) -> Claims:
@@ -172,7 +173,9 @@ class AuditResult:
             return []
         threshold = self.verdict.threshold
         scores = self.verdict.reference
-        limit = np.median(scores) + EXTREME * stats.median_abs_deviation(scores, scale="normal")
+        spread = stats.median_abs_deviation(scores, scale="normal")
+        limit = np.median(scores) + EXTREME * spread
+        limit = limit if spread > 0 else np.inf
         limit = limit if threshold is None else min(limit, threshold)
         scores = self.reference.columns[self.verdict.name]
         chosen = np.flatnonzero(self.reference.columns.get("stays", np.ones(len(scores), bool)) & (scores >= limit))
@@ -218,12 +221,12 @@ class AuditResult:
         load_writer().write_report(Path(path).expanduser(), self, max_rows, table)
 
     def __repr__(self) -> str:
-        first, *more = self.verdict.lines
+        first, *more = self.lines
         return "\n".join([f"AuditResult: {first}", *more, *(f"  {line}" for line in self._first(5))])
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the result in words, and the highest scores with their pictures."""
-        lines = "".join(f"<p>{html.escape(line)}</p>" for line in self.verdict.lines)
+        lines = "".join(f"<p>{html.escape(line)}</p>" for line in self.lines)
         columns = ("rank", "file", "score", "stderr", "p_value", "flagged", "z")
         rows = []
         for rank, i in enumerate(self.verdict.order[:NOTEBOOK_ROWS].tolist(), 1):

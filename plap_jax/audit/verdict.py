@@ -95,6 +95,8 @@ class Verdict:
             against = "the audited images themselves" if self.reference is None else "the model's own generations"
             return [f"{n} images ranked, z-scores against {against}: {NO_CONTROL}"]
         n_ref, n = len(self.reference), self.n_tested
+        if n == 0:
+            return ["no image is tested: each is a near-duplicate of a reference image, which stays in its place"]
         held = f"false-discovery rate {self.fdr:g}, null: exchangeable with the {n_ref} reference images"
         lines = [f"{int(self.flagged.sum())} of {n} images flagged ({held})"]
         if n < len(self.score):

@@ -146,7 +146,7 @@ def test_without_jinja_all_but_the_report_works(audited, tmp_path, monkeypatch):
         ({"noise_levels": ()}, "noise_levels=(): must be different numbers in (0, 1)"),
         ({"noise_levels": (0.1, 0.1)}, "noise_levels=(0.1, 0.1): must be different numbers in (0, 1)"),
         ({"noise_levels": (0.1, 7.0)}, "noise_levels=(0.1, 7.0): must be different numbers in (0, 1)"),
-        ({"n_directions": 2}, "n_directions=2: must hold at least 4 independent units"),
+        ({"n_directions": 2}, "n_directions=2: must be an integer >= 4"),
         ({"duplicate_distance": -1}, "duplicate_distance=-1.0: must be >= 0"),
         ({"score": "best"}, "score='best': must be one of None, kappa"),
         ({"score": "detector"}, "score='detector': needs a detector"),
