@@ -13,7 +13,7 @@ from experiments.core.cache import Cache
 from experiments.core.report import Report
 from experiments.core.schema import RunConfig, Section, checked_as
 from experiments.core.tracker import Tracker
-from experiments.image_memorization import directions, learning, samples, study, train_images
+from experiments.image_memorization import calibrated, directions, divisions, learning, samples, study, train_images
 from experiments.shared.generation import Labels, check_sampler
 from experiments.shared.networks import Learning
 from experiments.shared.planting import Planting
@@ -38,6 +38,7 @@ class Config(RunConfig):
     samples: samples.Samples
     labels: Labels
     learning: Learning
+    audits: divisions.Audits
     directions: list[Annotated[int, Field(ge=2)]] = Field(min_length=2, max_length=2)
 
     @model_validator(mode="after")
@@ -60,6 +61,9 @@ class Config(RunConfig):
         require(fits, "learning.n_snapshots", snapshots, f"must be <= train.n_steps={steps}")
         require(len(set(self.directions)) == 2, "directions", self.directions, "must be two different numbers")
         require(self.flux.p == 1, "flux.p", self.flux.p, "must be 1 here: the orders are those of scoring.p")
+        for kind in self.audits.kinds:
+            allowed = f"must be one of planting.copies, {self.planting.copies}"
+            require(kind.copies in self.planting.copies, "audits.kinds.copies", kind.copies, allowed)
         check_sampler(self.samples.sampler, schedule)
         return self
 
@@ -68,6 +72,8 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
     """Train, sample, label, score, evaluate."""
     made = study.prepare(config, report=report, cache=cache, tracker=tracker)
     found = train_images.run(config, made, report=report, cache=cache)
+    calibrated.run(config, made, found, report=report)
+    divisions.run(config, made, found, report=report)
     generated = samples.run(config, made, found, report=report, cache=cache)
     directions.run(config, made, found, generated, report=report, cache=cache)
     learning.run(config, made, found, report=report, cache=cache)
