@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 
+from experiments.figures.calibrated import draw_difficulty, draw_ways
 from experiments.figures.style import (
     COLOURS,
     COLUMN,
@@ -33,6 +34,9 @@ CAPTIONS = {
     "levels": "AUC against the noise level, for every order p.",
     "dose_response": "Detection and reproduction against the number of copies.",
     "learning": "Detection and reproduction along the training.",
+    "calibrated": "AUC against the number of copies: at one noise level, and with difficulty, the control, or both "
+    "taken out.",
+    "difficulty": "κ_1 against how hard an image is, before and after difficulty was taken out.",
 }
 
 
@@ -48,6 +52,9 @@ def draw(directory: Path) -> None:
         draw_levels(found["train_images"], found["samples"], figures)
     if {"dose", "train_images"} <= found.keys():
         draw_dose(found["dose"], found["train_images"], figures)
+    if {"calibrated", "train_images"} <= found.keys():
+        draw_ways(found["calibrated"], figures)
+        draw_difficulty(found["calibrated"], found["train_images"], figures)
     if "learning" in found:
         draw_learning(found["learning"], figures)
 
