@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 from sklearn.linear_model import HuberRegressor, Ridge
+from threadpoolctl import threadpool_limits
 
 from plap_jax.typing import require
 
@@ -89,8 +90,9 @@ def adjust(
     z, features = _standardized(difficulty, rows)
     residuals, spread = np.full(evidence.shape, np.nan), np.full(evidence.shape, np.nan)
     explained = np.full(evidence.shape[1], np.nan)
-    for column in np.flatnonzero(used):
-        residuals[:, column], spread[:, column], explained[column] = _residuals(evidence[:, column], z, rows)
+    with threadpool_limits(1):  # sums of few columns: threads would mostly wait for each other
+        for column in np.flatnonzero(used):
+            residuals[:, column], spread[:, column], explained[column] = _residuals(evidence[:, column], z, rows)
     used &= np.isfinite(residuals).all(axis=0)
     require(bool(used.any()), "evidence", evidence.shape, "must hold a column that difficulty does not explain wholly")
     score = tempered(residuals[:, used]).mean(axis=1)

@@ -12,10 +12,10 @@ seen all that the network saw but the planted images, so that single ones tell n
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from experiments.core.report import Report
 from experiments.core.schema import RunConfig
@@ -32,20 +32,19 @@ from plap_jax.metrics import Interval, auc
 WAYS = ("raw", "calibrated", "baseline", "both")
 COLUMNS = ("kappa", "norm", "combined")
 SEEN = "the control, which serves as the baseline, has seen the single images too"
-UNUSED = "no noise level at which the evidence is finite and varies"
 
 
 def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report) -> None:
     """Metrics ``train_images/…auc_{calibrated,baseline,both}`` with ``_norm`` and ``_combined``; table and arrays."""
     images, mine = study.images, found.scores[MAIN]
     test = np.flatnonzero(~images.validation)
-    # Many small regressions: threads of the linear algebra would only wait for each other.
-    with report.stage("evaluate/calibrated"), threadpool_limits(1):
+    with report.stage("evaluate/calibrated"):
         z = difficulty(images.points)
         evidence = {name: columns(scores)[test] for name, scores in found.scores.items()}
         ways = adjusted(evidence[MAIN], evidence[CONTROL], z[test], digests(images.points[test]))
         raw = {"kappa": found.kappa_1[test], "norm": found.norm.of(mine.norm[None])[test]}
-        curves, rows = _measured(config, study, images.copies[test], raw, ways, report)
+        scores = {"raw": raw} | {name: way.scores for name, way in ways.items()}
+        curves, rows = _measured(config, study, images.copies[test], scores, report)
     report.table("train_images_calibrated", rows)
     report.arrays(
         "calibrated",
@@ -58,8 +57,7 @@ def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report) 
         auc=curves,
         sigma=mine.sigma,
         **{f"evidence_{name}": values for name, values in evidence.items()},
-        **{f"residuals_{way}": of_way.residuals for way, of_way in ways.items()},
-        **{f"used_{way}": of_way.used for way, of_way in ways.items()},
+        **{f"residuals_{name}": way.residuals for name, way in ways.items()},
     )
 
 
@@ -75,7 +73,27 @@ def digests(points: np.ndarray) -> np.ndarray:
     return np.asarray([fingerprint(point) for point in points])
 
 
-def adjusted(network: np.ndarray, control: np.ndarray, z: np.ndarray, digest: np.ndarray) -> dict[str, Adjusted]:
+@dataclass(frozen=True)
+class Way:
+    """Adjusted evidence of one way: κ_1 and −log|ε̂|, each at L levels."""
+
+    kappa: Adjusted
+    norm: Adjusted
+
+    @property
+    def scores(self) -> dict[str, np.ndarray]:
+        """``(n,)`` by name: of κ_1, of the norm, and of both, the mean over all columns that are used."""
+        kappa, norm = self.kappa, self.norm
+        combined = np.average([kappa.score, norm.score], axis=0, weights=[kappa.used.sum(), norm.used.sum()])
+        return dict(zip(COLUMNS, (kappa.score, norm.score, combined), strict=True))
+
+    @property
+    def residuals(self) -> np.ndarray:
+        """``(n, 2L)``."""
+        return np.concatenate([self.kappa.residuals, self.norm.residuals], axis=1)
+
+
+def adjusted(network: np.ndarray, control: np.ndarray, z: np.ndarray, digest: np.ndarray) -> dict[str, Way]:
     """The ways that adjust.
 
     Args:
@@ -83,45 +101,33 @@ def adjusted(network: np.ndarray, control: np.ndarray, z: np.ndarray, digest: np
         z: difficulty ``(n, k)``.
         digest: ``(n,)``.
     """
-    gain = network - control
+    nothing = np.zeros((len(z), 1))  # evidence is standardized alone
+    given = {"calibrated": (network, z), "baseline": (network - control, nothing), "both": (network - control, z)}
+    n_levels = network.shape[1] // 2
     return {
-        "calibrated": adjust(network, z, digest),
-        "baseline": adjust(gain, np.zeros((len(z), 1)), digest),  # standardized alone
-        "both": adjust(gain, z, digest),
+        way: Way(*(adjust(half, known, digest) for half in (evidence[:, :n_levels], evidence[:, n_levels:])))
+        for way, (evidence, known) in given.items()
     }
-
-
-def mean_over_levels(of_way: Adjusted, which: str) -> np.ndarray | None:
-    """The score ``(n,)`` from columns of κ_1 ("kappa"), of the norm ("norm") or of both ("combined").
-
-    None where none of them was used.
-    """
-    n_levels = of_way.residuals.shape[1] // 2
-    of_kind = np.arange(2 * n_levels) < n_levels
-    chosen = of_way.used & {"kappa": of_kind, "norm": ~of_kind, "combined": np.ones_like(of_kind)}[which]
-    return of_way.residuals[:, chosen].mean(axis=1) if chosen.any() else None
 
 
 def _measured(
     config: RunConfig,
     study: Study,
     copies: np.ndarray,
-    raw: Mapping[str, np.ndarray],
-    ways: Mapping[str, Adjusted],
+    scores: Mapping[str, Mapping[str, np.ndarray]],
     report: Report,
 ) -> tuple[np.ndarray, list[dict]]:
     """AUCs ``(ways, columns, doses, 3)``, NaN where there is none, and a row for each.
 
     Args:
         copies: ``(m,)`` of the test half.
-        raw: its scores at one level, by columns.
-        ways: its adjusted evidence.
+        scores: ``(m,)`` by way and by columns; "raw" has none that combine, for its units differ.
     """
     curves, rows = np.full((len(WAYS), len(COLUMNS), len(study.doses), 3), np.nan), []
     for (i, way), (j, which) in product(enumerate(WAYS), enumerate(COLUMNS)):
-        if way == "raw" and which == "combined":  # of different units
+        if which not in scores[way]:
             continue
-        values = raw[which] if way == "raw" else mean_over_levels(ways[way], which)
+        values = scores[way][which]
         if way != "raw":
             found = _auc(config, way, values, copies, copies >= 2)
             report.metric(metric_name("train_images", way, which), *found)
@@ -137,13 +143,11 @@ def _measured(
 
 
 def _auc(
-    config: RunConfig, way: str, values: np.ndarray | None, copies: np.ndarray, positive: np.ndarray
+    config: RunConfig, way: str, values: np.ndarray, copies: np.ndarray, positive: np.ndarray
 ) -> tuple[Interval | None, str | None]:
     """Against held-out images, with its interval; or None and why."""
     if way in ("baseline", "both") and (copies[positive] == 1).all():
         return None, SEEN
-    if values is None:
-        return None, UNUSED
     return interval_of(auc, values[positive], values[copies == 0], config.seed)
 
 

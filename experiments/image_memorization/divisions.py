@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
-from threadpoolctl import threadpool_limits
 
 from experiments.core.report import Report
 from experiments.core.schema import RunConfig, Section
@@ -61,7 +60,7 @@ def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report) 
     z, digest = difficulty(images.points), digests(images.points)
     heldout = np.flatnonzero(~images.validation & images.is_heldout)
     rows = []
-    with report.stage("evaluate/audits"), threadpool_limits(1):
+    with report.stage("evaluate/audits"):
         for kind in audits.kinds:
             planted = np.flatnonzero(images.copies == kind.copies)
             needed = audits.heldout + kind.reference
