@@ -95,10 +95,11 @@ figures: $(DEV) ## every figure, into figures/ with a page; runs what is not the
 
 SEEDS ?= 1,2,3,4,5
 OVER_SEEDS = $(PY) -m experiments.run -m tracking=disabled seed=$(SEEDS)
-results: $(DEV) ## the experiments on images over five seeds, and the tables of docs/results.md (two to three hours)
+results: $(DEV) ## the experiments on images over five seeds, and the tables of docs/results.md (three to four hours)
 	$(PY) -m experiments.core.revision
 	$(OVER_SEEDS) +exp=image_memorization hydra.sweep.dir=outputs/results/digits $(ARGS)
 	$(OVER_SEEDS) +exp=image_memorization_patches hydra.sweep.dir=outputs/results/patches $(ARGS)
+	$(OVER_SEEDS) +exp=image_memorization_fashion hydra.sweep.dir=outputs/results/fashion $(ARGS)
 	$(OVER_SEEDS) +exp=detection_benchmark hydra.sweep.dir=outputs/results/detection $(ARGS)
 	$(OVER_SEEDS) +exp=memorization_trajectory hydra.sweep.dir=outputs/results/trajectory $(ARGS)
 	$(PY) -m experiments.publish.pooled outputs/results/detection

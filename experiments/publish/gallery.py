@@ -72,6 +72,12 @@ ENTRIES = (
     ),
     Entry("image_memorization_patches", "Patches of photographs, with a U-Net", "The same questions, in colour."),
     Entry(
+        "image_memorization_fashion",
+        "Photographs of clothes",
+        "The same questions where images differ much in difficulty, and κ_1 at one noise level does not answer them.",
+        ("audits",),
+    ),
+    Entry(
         "detection_benchmark",
         "Every detector on one footing",
         "With and without the prompt; the protocol of the published comparison with 500 prompts, on "

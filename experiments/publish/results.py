@@ -1,8 +1,8 @@
 """The tables of docs/results.md from the runs behind them: ``python -m experiments.publish.results DIRECTORY``.
 
-DIRECTORY holds a sweep over seeds per name: ``digits``, ``patches``, ``detection``, ``trajectory``, as ``make results``
-leaves them. A table stands in the document between ``<!-- table NAME -->`` and ``<!-- end -->``; those whose sweep is
-not there stay as they are.
+DIRECTORY holds a sweep over seeds per name: ``digits``, ``patches``, ``fashion``, ``detection``, ``trajectory``, as
+``make results`` leaves them. A table stands in the document between ``<!-- table NAME -->`` and ``<!-- end -->``; those
+whose sweep is not there stay as they are.
 """
 
 import json
@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -53,6 +54,15 @@ HEADLINE = {
     "8 directions instead of 128, training images: AUC": "directions/train_images/difference",
     "8 directions instead of 128, samples: AUC": "directions/samples/difference",
 }
+IMAGES = ("digits", "patches", "fashion")  # sweeps of the image experiment
+WAYS = {
+    "": "one noise level",
+    "_calibrated": "difficulty taken out",
+    "_baseline": "control subtracted",
+    "_both": "both",
+}
+EVIDENCE = {"": "κ_1", "_norm": "score norm", "_combined": "κ_1 and norm"}
+AUDITED = {"": "difficulty taken out", "baseline": "difficulty and control taken out", "raw": "κ_1 at one noise level"}
 COLUMNS = {"auc": "AUC", "tpr_at_1pct_fpr": "TPR at 1 % FPR"}  # of a detector, over seeds
 RIVALS = 4  # of which the differences are shown
 
@@ -103,6 +113,31 @@ def doses(sweep: Path) -> str:
     for label, metric in OF_TRAINING.items():
         rows.append([label, *(over_seeds(runs, f"train_images/k{k}/{metric}") for k in copies)])
     return table(["copies", *copies], rows)
+
+
+def ways(sweep: Path) -> str:
+    """AUC of the image experiment by copies: at one level, with difficulty, the control or both taken out."""
+    runs = runs_of(sweep)
+    copies = sorted({int(key.split("/")[1]) for key in metrics_of(runs[0]) if key.startswith("dose/")})
+    rows = []
+    for (end, evidence), (way, label) in product(EVIDENCE.items(), WAYS.items()):
+        cells = [over_seeds(runs, f"train_images/k{k}/auc{way}{end}") for k in copies]
+        if any(cells):
+            rows.append([evidence, label, *cells])
+    return table(["evidence", "way", *copies], rows)
+
+
+def audits(sweep: Path) -> str:
+    """What audits flag of planted images among held-out ones, means over divisions and seeds."""
+    runs = runs_of(sweep)
+    names = [key.split("/")[1] for key in metrics_of(runs[0]) if key.startswith("audit/") and key.endswith("/power")]
+    rows = []
+    for name in names:
+        copies, reference, *score = name.split("_")
+        numbers = [over_seeds(runs, f"audit/{name}/{metric}") for metric in ("power", "false_share")]
+        rows.append([copies[1:], reference[3:], AUDITED["_".join(score)], *numbers])
+    rows.sort(key=lambda row: -int(row[0]))
+    return table(["copies", "reference", "score", "power", "false share"], rows)
 
 
 def ranking(task: str, prompt: str) -> Callable[[Path], str]:
@@ -166,9 +201,11 @@ def trajectories(sweep: Path) -> str:
 
 
 TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
-    **{f"{name}/source": (name, source) for name in ("digits", "patches", "detection", "trajectory")},
-    **{f"{name}/headline": (name, headline) for name in ("digits", "patches")},
-    **{f"{name}/doses": (name, doses) for name in ("digits", "patches")},
+    **{f"{name}/source": (name, source) for name in (*IMAGES, "detection", "trajectory")},
+    **{f"{name}/headline": (name, headline) for name in IMAGES},
+    **{f"{name}/doses": (name, doses) for name in IMAGES},
+    **{f"{name}/ways": (name, ways) for name in IMAGES},
+    "fashion/audits": ("fashion", audits),
     **{
         f"detection/{task}/{prompt}": ("detection", ranking(task, prompt))
         for task in ("image", "prompt")

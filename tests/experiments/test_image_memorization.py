@@ -41,7 +41,7 @@ REQUIRED = [
     *(f"samples/auc/p{p}" for p in ("1", "1.5", "2", "3")),
     *(f"dose/{k}/{name}" for k in DOSES for name in ("reproduced", "detected")),
 ]
-FIGURES = {"contact_sheet", "samples", "histograms", "levels", "dose_response", "learning"}
+FIGURES = {"contact_sheet", "samples", "histograms", "levels", "dose_response", "learning", "calibrated", "difficulty"}
 
 EXP, WORDS = "image_memorization", (*FIXED, "train.chunk_steps=50", "train.checkpoint_every=50")
 

@@ -49,6 +49,36 @@ def test_tables_whose_runs_are_there_are_made_anew_and_the_rest_stays(directory)
     assert filled(made, directory) == made
 
 
+def test_scores_of_each_way_stand_by_copies_and_audits_by_dose(tmp_path):
+    for seed in range(2):
+        run = tmp_path / "fashion" / str(seed)
+        run.mkdir(parents=True)
+        metrics = {f"dose/{k}/visits": 10.0 for k in (16, 2)} | {
+            "train_images/k2/auc": {"value": 0.5},
+            "train_images/k16/auc_calibrated_norm": {"value": 0.9},
+            "train_images/k2/auc_both_combined": None,
+            "audit/k8_ref20_baseline/power": 0.75,
+            "audit/k8_ref20_baseline/false_share": 0.04,
+            "audit/k40_ref3/power": 1.0,
+            "audit/k40_ref3/false_share": 0.0,
+        }
+        (run / "metrics.json").write_text(json.dumps(metrics))
+        (run / "manifest.json").write_text(json.dumps({"seed": seed, "git": {"commit": None, "dirty": None}}))
+    blocks = "".join(f"<!-- table fashion/{name} -->\n<!-- end -->\n" for name in ("ways", "audits"))
+    lines = [line.split("|")[1:-1] for line in filled(blocks, tmp_path).splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    assert cells[0] == ["evidence", "way", "2", "16"]
+    assert cells[2:4] == [
+        ["κ_1", "one noise level", "0.500", ""],
+        ["score norm", "difficulty taken out", "", "0.900"],
+    ]
+    assert cells[4] == ["copies", "reference", "score", "power", "false share"]
+    assert cells[6:] == [
+        ["40", "3", "difficulty taken out", "1.000", "0.000"],
+        ["8", "20", "difficulty and control taken out", "0.750", "0.040"],
+    ]
+
+
 def test_the_source_is_the_command_without_what_is_local(directory):
     made = filled("<!-- table patches/source -->\n<!-- end -->", directory)
     command = "python -m experiments.run -m +exp=image_memorization_patches train.n_steps=9 seed=1,2,3"
