@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -63,13 +63,10 @@ class EvidenceAt:
             score_fn = self.model.score_at(self.t, prompt if self.kind == "kappa_given" else None)
         how = {"p": 1.0, "n_samples": self.n_samples, "directions": self.directions}
         units, _ = flux_units(score_fn, centre, radius=radius, key=self.key, **how)
-        points = jnp.concatenate([centre[None], shifted(centre)])
         # Not of the gap, which vanishes where a prompt adds nothing.
         told = score_fn if self.kind != "kappa_gap" else self.model.score_at(self.t, prompt)
-        noise = jax.vmap(lambda x: norm(told(x)))(points) * self.model.schedule.sigma(self.t)
-        # At a mode the norm vanishes; below rounding it tells nothing more.
-        log_norm = jnp.log(jnp.maximum(noise, jnp.finfo(noise.dtype).eps * math.sqrt(image.size)))
-        return units.mean(), standard_error(units), -log_norm[0], log_norm[1:].mean() - log_norm[0]
+        noise = norms_at_shifts(told, centre) * self.model.schedule.sigma(self.t)
+        return units.mean(), standard_error(units), -_log(noise[0]), contrast_of(noise)
 
     @property
     def nfe(self) -> int:
@@ -80,6 +77,22 @@ class EvidenceAt:
 def nfe_at_level(kind: Kind, n_samples: int) -> int:
     """Evaluations of the network for an image at one noise level: the shell, its centre, and the shifted centres."""
     return COST[kind] * n_samples + 1 + N_SHIFTS
+
+
+def norms_at_shifts(score_fn: Callable[[Array], Array], centre: Array) -> Array:
+    """|s| at an image and at its four shifts: ``(5,)``."""
+    points = jnp.concatenate([centre[None], shifted(centre)])
+    return jax.vmap(lambda x: norm(score_fn(x)))(points)
+
+
+def contrast_of(norms: Array) -> Array:
+    """Mean log of the norms at the shifts, minus that at the image; ``(5,)``, the image first."""
+    return _log(norms[1:]).mean() - _log(norms[0])
+
+
+def _log(norms: Array) -> Array:
+    """At a mode the norm vanishes; below rounding it tells nothing more."""
+    return jnp.log(jnp.maximum(norms, jnp.finfo(norms.dtype).eps))
 
 
 def shifted(image: Array) -> Array:

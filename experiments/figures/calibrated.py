@@ -14,7 +14,7 @@ LABELS = {
     "baseline": "control subtracted",
     "both": "both",
 }
-TITLES = {"kappa": "κ$_1$", "norm": "score norm", "combined": "κ$_1$ and score norm"}
+TITLES = {"kappa": "κ$_1$", "norm": "score norm", "contrast": "contrast", "combined": "κ$_1$ and contrast"}
 FEATURE = "log_png_size"
 
 

@@ -30,12 +30,14 @@ from plap_jax.difficulty import NAMES, difficulty
 from plap_jax.metrics import Interval, auc
 
 WAYS = ("raw", "calibrated", "baseline", "both")
-COLUMNS = ("kappa", "norm", "combined")
+EVIDENCE = ("kappa", "norm", "contrast")  # of columns
+COLUMNS = (*EVIDENCE, "combined")
+AUDITED = ("kappa", "contrast")  # what an audit's score is made of
 SEEN = "the control, which serves as the baseline, has seen the single images too"
 
 
 def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report) -> None:
-    """Metrics ``train_images/…auc_{calibrated,baseline,both}`` with ``_norm`` and ``_combined``; table and arrays."""
+    """Metrics ``train_images/…auc_{calibrated,baseline,both}`` with ``_norm`` …; table and arrays."""
     images, mine = study.images, found.scores[MAIN]
     test = np.flatnonzero(~images.validation)
     with report.stage("evaluate/calibrated"):
@@ -62,10 +64,17 @@ def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report) 
 
 
 def columns(scores: Scores) -> np.ndarray:
-    """The evidence ``(n, 2L)``: κ_1 at every noise level, then −log|ε̂| at the centre, |ε̂| = σ|s|."""
+    """The evidence ``(n, 3L)``: κ_1 at every noise level, −log|ε̂| at the centre, |ε̂| = σ|s|, and the contrast."""
     noise = scores.sigma[:, None] * -scores.norm
     smallest = np.finfo(np.float32).tiny  # where the network answers with exactly 0
-    return np.concatenate([scores.kappa[scores.plain], -np.log(np.maximum(noise, smallest))]).T
+    norm = -np.log(np.maximum(noise, smallest))
+    return np.concatenate([scores.kappa[scores.plain], norm, scores.contrast]).T
+
+
+def of_audits(evidence: np.ndarray) -> np.ndarray:
+    """Those of ``columns`` ``(n, 3L)`` that an audit's score is made of: κ_1 and the contrast, ``(n, 2L)``."""
+    parts = dict(zip(EVIDENCE, np.split(evidence, len(EVIDENCE), axis=1), strict=True))
+    return np.concatenate([parts[name] for name in AUDITED], axis=1)
 
 
 def digests(points: np.ndarray) -> np.ndarray:
@@ -75,37 +84,37 @@ def digests(points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Way:
-    """Adjusted evidence of one way: κ_1 and −log|ε̂|, each at L levels."""
+    """Adjusted evidence of one way, each at L levels."""
 
     kappa: Adjusted
     norm: Adjusted
+    contrast: Adjusted
 
     @property
     def scores(self) -> dict[str, np.ndarray]:
-        """``(n,)`` by name: of κ_1, of the norm, and of both, the mean over all columns that are used."""
-        kappa, norm = self.kappa, self.norm
-        combined = np.average([kappa.score, norm.score], axis=0, weights=[kappa.used.sum(), norm.used.sum()])
-        return dict(zip(COLUMNS, (kappa.score, norm.score, combined), strict=True))
+        """``(n,)`` by name: of each, and combined as in an audit, the mean over the columns that are used."""
+        alone = {name: getattr(self, name).score for name in EVIDENCE}
+        weights = [getattr(self, name).used.sum() for name in AUDITED]
+        return alone | {"combined": np.average([alone[name] for name in AUDITED], axis=0, weights=weights)}
 
     @property
     def residuals(self) -> np.ndarray:
-        """``(n, 2L)``."""
-        return np.concatenate([self.kappa.residuals, self.norm.residuals], axis=1)
+        """``(n, 3L)``."""
+        return np.concatenate([getattr(self, name).residuals for name in EVIDENCE], axis=1)
 
 
 def adjusted(network: np.ndarray, control: np.ndarray, z: np.ndarray, digest: np.ndarray) -> dict[str, Way]:
     """The ways that adjust.
 
     Args:
-        network, control: evidence ``(n, 2L)``.
+        network, control: evidence ``(n, 3L)``.
         z: difficulty ``(n, k)``.
         digest: ``(n,)``.
     """
     nothing = np.zeros((len(z), 1))  # evidence is standardized alone
     given = {"calibrated": (network, z), "baseline": (network - control, nothing), "both": (network - control, z)}
-    n_levels = network.shape[1] // 2
     return {
-        way: Way(*(adjust(half, known, digest) for half in (evidence[:, :n_levels], evidence[:, n_levels:])))
+        way: Way(*(adjust(part, known, digest) for part in np.split(evidence, len(EVIDENCE), axis=1)))
         for way, (evidence, known) in given.items()
     }
 
@@ -121,7 +130,7 @@ def _measured(
 
     Args:
         copies: ``(m,)`` of the test half.
-        scores: ``(m,)`` by way and by columns; "raw" has none that combine, for its units differ.
+        scores: ``(m,)`` by way and by columns; "raw" has κ_1 and the norm alone.
     """
     curves, rows = np.full((len(WAYS), len(COLUMNS), len(study.doses), 3), np.nan), []
     for (i, way), (j, which) in product(enumerate(WAYS), enumerate(COLUMNS)):

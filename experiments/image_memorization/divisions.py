@@ -11,7 +11,7 @@ from pydantic import Field
 
 from experiments.core.report import Report
 from experiments.core.schema import RunConfig, Section
-from experiments.image_memorization.calibrated import columns, digests
+from experiments.image_memorization.calibrated import columns, digests, of_audits
 from experiments.image_memorization.study import CONTROL, Study
 from experiments.image_memorization.train_images import TrainImages
 from experiments.shared.networks import MAIN
@@ -54,8 +54,8 @@ def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report) 
     if not audits.kinds:
         return
     images = study.images
-    network, control = (columns(found.scores[name]) for name in (MAIN, CONTROL))
-    # κ_1 and the norm for an audit by default; differences to the control, with it as the baseline
+    network, control = (of_audits(columns(found.scores[name])) for name in (MAIN, CONTROL))
+    # As in an audit; differences to the control, with it as the baseline
     evidence = {"calibrated": network, "baseline": network - control, "raw": found.kappa_1[:, None]}
     z, digest = difficulty(images.points), digests(images.points)
     heldout = np.flatnonzero(~images.validation & images.is_heldout)

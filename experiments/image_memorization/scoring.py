@@ -17,6 +17,7 @@ from experiments.shared.networks import Trained, named_key
 from plap_jax._flux import FluxEstimator
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import Directions
+from plap_jax.evidence import contrast_of, norms_at_shifts
 from plap_jax.memory import points_at_once
 from plap_jax.parallel import map_points
 from plap_jax.typing import Array, Estimate
@@ -24,12 +25,13 @@ from plap_jax.typing import Array, Estimate
 
 @dataclass(frozen=True)
 class Scores:
-    """What one network says about images; higher = more memorized, for both statistics.
+    """What one network says about images; higher = more memorized, for all statistics.
 
     Attributes:
         kappa: ``(n orders, n levels, n images)``, κ_p on the noise shell: centre α x₀, radius σ√d.
         stderr: its standard error, same shape.
         norm: ``(n levels, n images)``, −|s(α x₀)|: the norm falls towards a mode, so it is negated, for everyone alike.
+        contrast: ``(n levels, n images)``, log|s| at the images shifted by a pixel, mean, minus log|s(α x₀)|.
         sigma: ``(n levels,)``, the levels that the schedule has.
         p: ``(n orders,)``.
     """
@@ -37,6 +39,7 @@ class Scores:
     kappa: np.ndarray
     stderr: np.ndarray
     norm: np.ndarray
+    contrast: np.ndarray
     sigma: np.ndarray
     p: np.ndarray
 
@@ -101,17 +104,18 @@ def score_images(
 def _at_level(
     network: Diffusion, t: Array, images: np.ndarray, key: Array, orders: Array, n: int, directions: Directions
 ) -> dict[str, np.ndarray]:
-    """``kappa``, ``stderr`` ``(n orders, n images)`` and ``norm`` ``(n images,)`` at time t."""
+    """``kappa``, ``stderr`` ``(n orders, n images)``, ``norm`` and ``contrast`` ``(n images,)`` at time t."""
     alpha, sigma = network.schedule.alpha(t), network.schedule.sigma(t)
     radius = sigma * np.sqrt(images[0].size)
     estimator = FluxEstimator(network.score_at(t), radius, key, orders, n, directions)
     batch = points_at_once(images[0].size, n)
-    estimate, norm = map_points(Partial(_scores, estimator), np.asarray(alpha) * images, batch_size=batch)
-    return {"kappa": estimate.value.T, "stderr": estimate.stderr.T, "norm": norm}
+    estimate, norm, contrast = map_points(Partial(_scores, estimator), np.asarray(alpha) * images, batch_size=batch)
+    return {"kappa": estimate.value.T, "stderr": estimate.stderr.T, "norm": norm, "contrast": contrast}
 
 
-def _scores(estimator: FluxEstimator, centre: Array) -> tuple[Estimate, Array]:
-    """κ_p for every order, from the same evaluations of the network, and −|s| at the centre."""
+def _scores(estimator: FluxEstimator, centre: Array) -> tuple[Estimate, Array, Array]:
+    """κ_p for every order, from the same evaluations of the network, −|s| at the centre, and its contrast."""
     # Only what depends on p is mapped over p: vmap leaves the network as it is.
     kappa = jax.vmap(lambda p: replace(estimator, p=p)(centre))(jnp.asarray(estimator.p))
-    return kappa, -jnp.linalg.norm(estimator.score_fn(centre).ravel())
+    norms = norms_at_shifts(estimator.score_fn, centre)
+    return kappa, -norms[0], contrast_of(norms)

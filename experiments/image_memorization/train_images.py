@@ -62,7 +62,11 @@ def run(config: RunConfig, study: Study, *, report: Report, cache: Cache) -> Tra
         chosen_plain=[found.plain.order, found.plain.level],
         chosen_norm=found.norm.level,
         kappa_1=found.kappa_1,
-        **{f"{key}_{name}": getattr(s, key) for name, s in scores.items() for key in ("kappa", "stderr", "norm")},
+        **{
+            f"{key}_{name}": getattr(s, key)
+            for name, s in scores.items()
+            for key in ("kappa", "stderr", "norm", "contrast")
+        },
         **curves,
     )
     return found

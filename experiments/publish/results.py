@@ -61,7 +61,7 @@ WAYS = {
     "_baseline": "control subtracted",
     "_both": "both",
 }
-EVIDENCE = {"": "κ_1", "_norm": "score norm", "_combined": "κ_1 and norm"}
+EVIDENCE = {"": "κ_1", "_norm": "score norm", "_contrast": "contrast", "_combined": "κ_1 and contrast"}
 AUDITED = {"": "difficulty taken out", "baseline": "difficulty and control taken out", "raw": "κ_1 at one noise level"}
 COLUMNS = {"auc": "AUC", "tpr_at_1pct_fpr": "TPR at 1 % FPR"}  # of a detector, over seeds
 RIVALS = 4  # of which the differences are shown
