@@ -14,6 +14,8 @@ from experiments.shared.measuring import measure, measure_gain
 from experiments.shared.networks import MAIN
 from plap_jax.metrics import auc, tpr_at_fpr
 
+KEPT = ("kappa", "stderr", "norm", "contrast")  # of the scores, in the arrays
+
 
 @dataclass(frozen=True)
 class TrainImages:
@@ -62,11 +64,7 @@ def run(config: RunConfig, study: Study, *, report: Report, cache: Cache) -> Tra
         chosen_plain=[found.plain.order, found.plain.level],
         chosen_norm=found.norm.level,
         kappa_1=found.kappa_1,
-        **{
-            f"{key}_{name}": getattr(s, key)
-            for name, s in scores.items()
-            for key in ("kappa", "stderr", "norm", "contrast")
-        },
+        **{f"{key}_{name}": getattr(s, key) for name, s in scores.items() for key in KEPT},
         **curves,
     )
     return found

@@ -15,7 +15,7 @@ from experiments.core.errors import UserError
 from experiments.core.report import Report
 from experiments.core.schema import Flux, check
 from experiments.image_memorization import divisions
-from experiments.image_memorization.calibrated import SEEN, adjusted, columns, digests
+from experiments.image_memorization.calibrated import SEEN, adjusted, columns, digests, of_audits
 from experiments.image_memorization.evaluation import Choice
 from experiments.image_memorization.scoring import Scores, score_images
 from experiments.image_memorization.study import CONTROL
