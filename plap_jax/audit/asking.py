@@ -77,7 +77,8 @@ class Facts:
         """Of a loaded model."""
         model, levels = subject.model, tuple(Gatherer(subject, settings, jax.random.key(0)).times)
         space, prompts = (model.kind, tuple(model.shape)), (subject.takes_text, model.n_conditions)
-        return Facts(subject.key, subject.words, tuple(model.image_shape), space, prompts, levels)
+        key = replace(subject, words="").key  # the same model may be told in other words
+        return Facts(key, subject.words, tuple(model.image_shape), space, prompts, levels)
 
 
 def calibrated(

@@ -112,7 +112,7 @@ def test_a_baseline_is_asked_in_the_same_directions_and_taken_off():
     assert found.flagged[20:].all()
     apart = found.calibration.kappa - found.calibration.baseline_kappa
     np.testing.assert_allclose(found.calibration.measured, apart.mean(axis=1))
-    assert found.words["baseline"] == "a function for images (4, 4, 1)"
+    assert found.words["baseline"] == "images (4, 4, 1) scored as pixels"
     alone = audit_images(UNAWARE, everything, **QUICK)
     np.testing.assert_allclose(found.calibration.baseline_kappa[:32], alone.kappa, atol=1e-5)  # the same directions
 
@@ -229,7 +229,7 @@ def test_prompts_of_one_side_or_a_baseline_without_text_cost_nothing():
     model = memorizing_model.prompted()
     found = audit_images(model, MEMORIZED, prompts=3, score="kappa", baseline=UNAWARE, reference=images(30, 2), **QUICK)
     assert np.isfinite(found.score).all()
-    with pytest.raises(ValueError, match="^baseline='a function.*must take the prompts that the model is given"):
+    with pytest.raises(ValueError, match="^baseline='images.*must take the prompts that the model is given"):
         how = {"prompts": 3, "reference_prompts": 3, "reference": images(30, 2)}
         audit_images(model, MEMORIZED, baseline=UNAWARE, **how, **QUICK)
 
