@@ -44,7 +44,7 @@ def drawing(histogram: Histogram) -> dict[str, Any] | None:
     totals = {"other": audited.size, "flagged": audited.size, "reference": max(reference.size, 1)}
     shares = {name: 100 * count / totals[name] for name, count in counts.items()}
     top = 1.05 * max((shares["other"] + shares["flagged"]).max(), shares["reference"].max())
-    x, y = _axis(low, high, LEFT, WIDTH - RIGHT), _axis(0, top, HEIGHT - BOTTOM, TOP)
+    x, y = axis(low, high, LEFT, WIDTH - RIGHT), axis(0, top, HEIGHT - BOTTOM, TOP)
     threshold = histogram.threshold
     inside = threshold is not None and low <= threshold <= high
     return {
@@ -95,7 +95,8 @@ def _counts(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
 
 
-def _axis(low: float, high: float, start: float, end: float):
+def axis(low: float, high: float, start: float, end: float):
+    """Values in [low, high] → places from ``start`` to ``end``."""
     return lambda value: round(float(start + (value - low) / (high - low) * (end - start)), 2)
 
 
