@@ -30,6 +30,7 @@ def claims(
     n_reference: int = 0,
     *,
     own_generations: bool = False,
+    calibrated: bool = False,
     training_set: bool = False,
     max_ratio: float = 1 / 3,
 ) -> Claims:
@@ -40,17 +41,55 @@ def claims(
             training data; None where they are not known to be, or there are none.
         n_reference: number of reference images.
         own_generations: the reference is what the model itself generated.
+        calibrated: difficulty was taken out of the evidence of all noise levels.
         training_set: the training set was searched for the nearest image.
         max_ratio: below it, d₁/d₂ says copy.
     """
-    found = _with_error_control(fdr, n_reference) if fdr is not None else _without(n_reference, own_generations)
+    if fdr is None:
+        found = _without(n_reference, own_generations)
+    else:
+        found = _with_error_control(fdr, n_reference, calibrated)
     if not training_set:
         return found
     proves, does_not = _of_the_training_set(max_ratio)
     return Claims(found.control, found.proves + proves, found.does_not + does_not, found.is_controlled)
 
 
-def _with_error_control(fdr: float, n_reference: int) -> Claims:
+def difficulty_in_words(explained: float, *, with_baseline: bool) -> tuple[str, ...]:
+    """How difficulty was taken out, for a reader.
+
+    Args:
+        explained: the share of the evidence's spread that difficulty explains.
+        with_baseline: a baseline's evidence was subtracted first.
+    """
+    simple = "A model finds simple images familiar, whether its training saw them or not, so that they score high anyway."
+    share = f"{100 * max(explained, 0):.0f}\N{NO-BREAK SPACE}%"
+    statistics = "statistics of its pixels alone: contrast, edges, fine and coarse detail, size as a PNG file"
+    rule = (
+        "The rule is fitted to all images together, audited and reference alike, and never learns which is which. The "
+        "score says how far an image lies above what is expected of it, in standard deviations, mean over all noise "
+        "levels."
+    )
+    if not with_baseline:
+        return (
+            f"{simple} Each image is therefore compared with images as hard as itself, judged by {statistics}. That "
+            f"explains {share} of the spread of what the model says.",
+            rule,
+        )
+    return (
+        f"{simple} What a baseline model says of the same image is therefore subtracted, asked in the same directions: "
+        "it has not seen these images, so what it finds familiar too is no memory.",
+        f"The difference is then compared with that of images as hard as this one, judged by {statistics}; that "
+        f"explains {share} of the spread that is left. {rule}",
+    )
+
+
+def _with_error_control(fdr: float, n_reference: int, calibrated: bool) -> Claims:
+    one_rule = (
+        "These p-values rest on one thing: every image is scored by one rule, which does not know which images are the "
+        "reference. Where difficulty is misjudged, fewer memorized images are found, and no more false ones."
+    )
+    at = "these noise levels" if calibrated else "this noise level"
     return Claims(
         control=f"False-discovery rate held at {fdr:.2g}",
         proves=(
@@ -58,13 +97,16 @@ def _with_error_control(fdr: float, n_reference: int) -> Claims:
             f"this high? With {n_reference:,} reference images it cannot fall below {1 / (n_reference + 1):.2g}.",
             f"If every image that was not memorized is {NULL}, then on average over audits like this one at most "
             f"{100 * fdr:.3g}\N{NO-BREAK SPACE}% of the flagged images are false discoveries (Benjamini–Hochberg).",
+            "With 95\N{NO-BREAK SPACE}% confidence, for all thresholds at once: wherever the threshold is put, no more of "
+            "the flagged images are false than the page says there. It may be moved after a look at the result.",
+            *((one_rule,) if calibrated else ()),
         ),
         does_not=(
             "A flag is not a proof of training. An image from another source, of another quality or of an unusual kind "
             "also differs from the reference, and may be flagged for that alone.",
             f"I{OWN_IMAGES[1:]}.",
-            "The bound holds on average over audits. In this one the share of false discoveries may be higher.",
-            "An image without a flag is not cleared: training may have seen it and left no trace at this noise level.",
+            "The false-discovery rate holds on average over audits. In this one the share of false ones may be higher.",
+            f"An image without a flag is not cleared: training may have seen it and left no trace at {at}.",
             "The interval of a score covers the random directions it was measured with, not another training run.",
         ),
         is_controlled=True,

@@ -44,16 +44,13 @@ class Scatter:
 def scatter_drawing(scatter: Scatter) -> dict[str, Any]:
     """Everything that the template places; of more than 1,000 points some, spread evenly over the ranks of the score."""
     x_values, y_values = scatter.expected, scatter.measured
-    both = np.concatenate([x_values, y_values, scatter.reference_expected, scatter.reference_measured])
-    low, high = float(both.min()), float(both.max())
-    margin = 0.03 * (high - low) or 0.5
-    low, high = low - margin, high + margin
-    x, y = axis(low, high, LEFT, SIDE - RIGHT), axis(low, high, SIDE - BOTTOM, TOP)
+    (left, right), (low, high) = _range(x_values, scatter.reference_expected), _range(y_values, scatter.reference_measured)
+    x, y = axis(left, right, LEFT, SIDE - RIGHT), axis(low, high, SIDE - BOTTOM, TOP)
+    ends = max(left, low), min(right, high)  # of the part of the line y = x that is in sight
     ranked = np.argsort(-scatter.score, kind="stable")
     flagged, others = ranked[scatter.flagged[ranked]], ranked[~scatter.flagged[ranked]]
     drawn = [*_some(others, MOST["audited"]), *_some(flagged, MOST["flagged"])]
     compared = _some(np.argsort(scatter.reference_measured), MOST["reference"])
-    ticks = nice_ticks(low, high, 5)
     return {
         "side": SIDE,
         "left": LEFT,
@@ -74,13 +71,21 @@ def scatter_drawing(scatter: Scatter) -> dict[str, Any]:
             f"M{x(a)} {y(b)}h0"
             for a, b in zip(scatter.reference_expected[compared], scatter.reference_measured[compared], strict=True)
         ),
-        "ticks": [(x(tick), y(tick), f"{tick:g}".replace("-", "−")) for tick in ticks],
+        "x_ticks": [(x(tick), f"{tick:g}".replace("-", "−")) for tick in nice_ticks(left, right, 4)],
+        "y_ticks": [(y(tick), f"{tick:g}".replace("-", "−")) for tick in nice_ticks(low, high, 5)],
+        "equal": [(x(end), y(end)) for end in ends] if ends[0] < ends[1] else None,
         "n_audited": len(x_values),
         "n_flagged": len(flagged),
         "n_reference": len(scatter.reference_measured),
         "n_above": int((y_values[flagged] > x_values[flagged]).sum()),
         "is_part": len(drawn) < len(x_values) or len(compared) < len(scatter.reference_measured),
     }
+
+
+def _range(*values: np.ndarray) -> tuple[float, float]:
+    both = np.concatenate(values)
+    margin = 0.04 * float(np.ptp(both)) or 0.5
+    return float(both.min()) - margin, float(both.max()) + margin
 
 
 def _some(rows: np.ndarray, most: int) -> list[int]:

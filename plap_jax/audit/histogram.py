@@ -36,17 +36,11 @@ def drawing(histogram: Histogram) -> dict[str, Any] | None:
     low, high, clipped = _range(np.concatenate([audited, reference]))
     edges = np.linspace(low, high, BINS + 1)
     flagged = audited >= (np.inf if histogram.threshold is None else histogram.threshold)
-    counts = {
-        "other": _counts(audited[~flagged], edges),
-        "flagged": _counts(audited[flagged], edges),
-        "reference": _counts(reference, edges),
-    }
-    totals = {"other": audited.size, "flagged": audited.size, "reference": max(reference.size, 1)}
-    shares = {name: 100 * count / totals[name] for name, count in counts.items()}
-    top = 1.05 * max((shares["other"] + shares["flagged"]).max(), shares["reference"].max())
+    counts = {"audited": _counts(audited, edges), "reference": _counts(reference, edges)}
+    shares = {name: 100 * count / max(count.sum(), 1) for name, count in counts.items()}
+    top = 1.05 * max(share.max() for share in shares.values())
     x, y = axis(low, high, LEFT, WIDTH - RIGHT), axis(0, top, HEIGHT - BOTTOM, TOP)
     threshold = histogram.threshold
-    inside = threshold is not None and low <= threshold <= high
     return {
         "width": WIDTH,
         "height": HEIGHT,
@@ -54,11 +48,12 @@ def drawing(histogram: Histogram) -> dict[str, Any] | None:
         "right": WIDTH - RIGHT,
         "top": TOP,
         "bottom": HEIGHT - BOTTOM,
-        "bars": _bars(shares, edges, x, y),
+        "bars": _bars(shares["audited"], edges, x, y),
         "outline": _outline(shares["reference"], edges, x, y) if reference.size else None,
         "x_ticks": [(x(tick), f"{tick:g}".replace("-", "−")) for tick in nice_ticks(low, high, 6)],
         "y_ticks": [(y(tick), f"{tick:g}") for tick in nice_ticks(0, top, 4)],
-        "threshold": x(threshold) if inside else None,
+        "place": lambda score: x(min(max(score, low), high)),
+        "threshold": x(min(max(threshold, low), high)) if threshold is not None else None,
         "n_audited": audited.size,
         "n_flagged": int(flagged.sum()),
         "n_reference": reference.size,
@@ -100,17 +95,15 @@ def axis(low: float, high: float, start: float, end: float):
     return lambda value: round(float(start + (value - low) / (high - low) * (end - start)), 2)
 
 
-def _bars(shares: dict[str, np.ndarray], edges: np.ndarray, x, y) -> list[dict[str, Any]]:
-    """Flagged images stand on top of the others of their bin."""
-    bars, foot = [], HEIGHT - BOTTOM
-    for left, right, other, flagged in zip(edges[:-1], edges[1:], shares["other"], shares["flagged"], strict=True):
-        below = 0.0
-        for kind, share in (("other", other), ("flagged", flagged)):
-            if share > 0:
-                height = max(foot - y(share), HAIR)
-                place = {"x": x(left) + 0.5, "width": round(x(right) - x(left) - 1, 2)}
-                bars.append(place | {"y": round(foot - below - height, 2), "height": round(height, 2), "kind": kind})
-                below += height
+def _bars(shares: np.ndarray, edges: np.ndarray, x, y) -> list[dict[str, float]]:
+    """A bar for each bin that is not empty."""
+    foot = HEIGHT - BOTTOM
+    bars = []
+    for left, right, share in zip(edges[:-1], edges[1:], shares, strict=True):
+        if share > 0:
+            height = round(max(foot - y(share), HAIR), 2)
+            place = {"x": round(x(left) + 0.5, 2), "width": round(x(right) - x(left) - 1, 2)}
+            bars.append(place | {"y": round(foot - height, 2), "height": height})
     return bars
 
 
@@ -122,9 +115,8 @@ def _outline(shares: np.ndarray, edges: np.ndarray, x, y) -> str:
 
 def _table(counts: dict[str, np.ndarray], edges: np.ndarray) -> list[tuple[str, int, int]]:
     """The bins that are not empty: (from–to, audited, reference)."""
-    audited = counts["other"] + counts["flagged"]
     return [
         (f"{a:.3g} to {b:.3g}".replace("-", "−"), int(n), int(m))
-        for a, b, n, m in zip(edges[:-1], edges[1:], audited, counts["reference"], strict=True)
+        for a, b, n, m in zip(edges[:-1], edges[1:], counts["audited"], counts["reference"], strict=True)
         if n or m
     ]

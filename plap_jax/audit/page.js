@@ -12,6 +12,9 @@
     element,
     text: [...element.querySelectorAll("bdi, q, .group")].map((part) => part.textContent).join("\n").toLowerCase(),
     isFlagged: element.classList.contains("flagged"),
+    isTested: element.dataset.p !== undefined,
+    flag: element.querySelector(".flag"),
+    cut: element.querySelector(".whisker .threshold"),
   }));
   let key = "score";
   let descending = true;
@@ -63,6 +66,64 @@
   [filter, flagged, size].forEach((control) => control?.addEventListener("input", select));
   previous.addEventListener("click", () => turn(-1));
   next.addEventListener("click", () => turn(1));
+
+  // The threshold: what scores at least as high and was tested is flagged, in the table and in both pictures.
+  const position = byId("position");
+  if (position) {
+    const positions = JSON.parse(position.dataset.positions);
+    const origin = position.getAttribute("value"); // a browser may bring back where it was left
+    const [back, cut] = [byId("back"), byId("cut")];
+    const points = [...document.querySelectorAll("#points use")];
+    const isAbove = (at, score) => at.score !== null && score !== undefined && Number(score) >= at.score;
+    const place = (line, x) => ["x1", "x2"].forEach((end) => line?.setAttribute(end, x));
+
+    const cutAt = (at) => {
+      cut.setAttribute("visibility", at.score === null ? "hidden" : "visible");
+      byId("above-from").setAttribute("x", at.score === null ? cut.ownerSVGElement.viewBox.baseVal.width : at.x);
+      if (at.score === null) return;
+      place(cut.querySelector("line"), at.x);
+      const text = cut.querySelector("text");
+      text.setAttribute("x", at.x);
+      text.setAttribute("text-anchor", at.x > 0.7 * cut.ownerSVGElement.viewBox.baseVal.width ? "end" : "middle");
+      text.querySelector("tspan").textContent = at.number;
+    };
+
+    const mark = (at) => {
+      for (const row of all) {
+        row.isFlagged = row.isTested && isAbove(at, row.element.dataset.score);
+        row.element.classList.toggle("flagged", row.isFlagged);
+        if (row.flag) row.flag.hidden = !row.isFlagged;
+        row.cut?.setAttribute("visibility", at.score === null ? "hidden" : "visible");
+        if (at.score !== null) place(row.cut, at.whisker);
+      }
+      for (const point of points) {
+        const flagged = isAbove(at, point.dataset.score);
+        point.classList.toggle("flagged", flagged);
+        point.setAttribute("href", flagged ? "#diamond" : "#dot");
+      }
+    };
+
+    const move = () => {
+      const at = positions[position.value];
+      position.setAttribute("aria-valuetext", (byId("told").textContent = at.words));
+      document.querySelectorAll("[data-told]").forEach((one) => (one.textContent = at.n.toLocaleString("en")));
+      if (cut) cutAt(at);
+      mark(at);
+      byId("n-flagged").textContent = all.filter((row) => row.isFlagged).length.toLocaleString("en");
+      back.disabled = position.value === origin;
+      if (flagged.checked) select();
+    };
+
+    position.addEventListener("input", move);
+    back.addEventListener("click", () => {
+      position.value = origin;
+      position.focus();
+      move();
+    });
+    byId("slide").hidden = false;
+    position.value = origin;
+    move();
+  }
 
   byId("tools").hidden = byId("pager").hidden = false;
   select();

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -16,7 +17,9 @@ from markupsafe import Markup
 from PIL import Image
 
 from plap_jax.audit.claims import Claims
+from plap_jax.audit.drawings import Scatter, scatter_drawing, strip
 from plap_jax.audit.histogram import Histogram, drawing
+from plap_jax.audit.slider import WHEREVER, Slider
 from plap_jax.typing import require
 
 MAX_ROWS = 2000  # with thumbnails, some 10 MB; the rest stands in the table of the run
@@ -29,6 +32,7 @@ SCORE_MEANING = (
 )
 # Control characters but tab and line break, which HTML does not allow; a file name may hold them.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+COLUMNS = ("p_value", "z", "nearest", "evidence", "kappa", "baseline")  # that some rows may have
 HERE = Path(__file__).parent
 
 
@@ -43,7 +47,11 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Row:
-    """An audited image; thumbnails are uint8, ``(h, w, 1 or 3)``. A score that is not finite is shown as such."""
+    """An image; thumbnails are uint8, ``(h, w, 1 or 3)``. A score that is not finite is shown as such.
+
+    ``evidence`` is ``(2L,)`` in standard deviations, κ₁ at all levels, then the norm's; ``kappa`` and ``baseline`` are
+    mean κ₁ of the model and of its baseline; ``same_as`` the name of the near-duplicate that is tested in its place.
+    """
 
     name: str
     score: float
@@ -56,6 +64,10 @@ class Row:
     nearest: Nearest | None = None
     prompt: str | None = None
     group: str | None = None
+    evidence: np.ndarray | None = None
+    kappa: float | None = None
+    baseline: float | None = None
+    same_as: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,12 @@ class Page:
         n_images: how many were audited; the number of rows where it is not given.
         score_name, score_meaning: the column's title, and a sentence on what the score is.
         table: the file in which all images stand, named where the page leaves some out; None: it is not known.
+        notices: warnings, shown first.
+        slider: the threshold that a reader may move, or None.
+        difficulty: sentences on how difficulty was taken out; none: it was not.
+        scatter: κ₁ as measured against expected, or None.
+        levels: noise levels of the rows' evidence.
+        extreme, n_extreme: reference images with high scores, and how many there are in all.
     """
 
     title: str
@@ -86,6 +104,13 @@ class Page:
     score_name: str = "κ₁"
     score_meaning: str = SCORE_MEANING
     table: str | None = None
+    notices: Sequence[str] = ()
+    slider: Slider | None = None
+    difficulty: Sequence[str] = ()
+    scatter: Scatter | None = None
+    levels: Sequence[float] = ()
+    extreme: Sequence[Row] = ()
+    n_extreme: int = 0
 
 
 def write_page(path: Path, page: Page) -> None:
@@ -102,13 +127,19 @@ def write_page(path: Path, page: Page) -> None:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": number, "chance": chance, "picture": _picture}
+    histogram = drawing(page.histogram)
     html = environment.get_template("page.html.jinja").render(
         page=page,
         rows=best,
         n_images=len(page.rows) if page.n_images is None else page.n_images,
-        shown={name: any(getattr(row, name) is not None for row in best) for name in ("p_value", "z", "nearest")},
+        shown={name: any(getattr(row, name) is not None for row in best) for name in COLUMNS},
         n_flagged=sum(row.flagged is True for row in best) if any(row.flagged is not None for row in best) else None,
-        histogram=drawing(page.histogram),
+        histogram=histogram,
+        scatter=None if page.scatter is None else scatter_drawing(page.scatter),
+        positions=_positions(page.slider, histogram, scale, number),
+        wherever=WHEREVER,
+        levels=", ".join(f"{level:g}" for level in page.levels),
+        strip=lambda evidence: strip(evidence, page.levels),
         scale=scale,
         isfinite=lambda value: value is not None and math.isfinite(value),
         style=Markup(style),
@@ -119,6 +150,23 @@ def write_page(path: Path, page: Page) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     temporary.replace(path)
+
+
+def _positions(slider: Slider | None, histogram: dict | None, scale: "_Scale", number) -> list[dict[str, Any]]:
+    """What the script needs at each position: the score, its places in both kinds of pictures, and words."""
+    if slider is None:
+        return []
+    return [
+        {
+            "score": one.score,
+            "n": one.flagged,
+            "words": one.words,
+            "number": None if one.score is None else number(one.score),
+            "x": None if one.score is None or histogram is None else histogram["place"](one.score),
+            "whisker": None if one.score is None else scale(one.score),
+        }
+        for one in slider.positions
+    ]
 
 
 def _policy(style: str, script: str) -> str:
@@ -155,6 +203,7 @@ class _Scale:
 
     def __call__(self, value: float) -> float:
         share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
+        share = min(max(share, 0.0), 1.0)
         return round(MARGIN + share * (WIDTH - 2 * MARGIN), 1)
 
 

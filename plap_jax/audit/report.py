@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from plap_jax.audit.claims import difficulty_in_words
+from plap_jax.audit.drawings import Scatter
 from plap_jax.audit.histogram import Histogram
+from plap_jax.audit.images import Source
 from plap_jax.audit.page import Nearest, Page, Row, write_page
 from plap_jax.audit.result import AuditResult, pixels
+from plap_jax.audit.slider import Slider, slider
 from plap_jax.data.images import UnusableImage
+
+MOST_EXTREME = 24  # reference images that the page shows
+CALIBRATED = (
+    "How far the evidence of an image lies above that of images as hard as it is, in robust standard deviations, mean "
+    "over all noise levels. Higher = more memorized."
+)
 
 
 def write_report(path: Path, result: AuditResult, max_rows: int, table: str | None = None) -> None:
@@ -19,19 +30,20 @@ def write_report(path: Path, result: AuditResult, max_rows: int, table: str | No
 
 def page_of(result: AuditResult, max_rows: int, table: str | None = None) -> Page:
     """All that the page says, with the ``max_rows`` highest scores."""
-    verdict = result.verdict
+    verdict, tested = result.verdict, _tested(result)
     n_reference = 0 if verdict.reference is None else len(verdict.reference)
     generations = verdict.fdr is None and n_reference > 0
     highest = verdict.order[:max_rows].tolist()
     # In their own order: to go back in a compressed file is to begin again.
-    pictures = {i: _picture(result, i) for i in sorted(highest)}
+    pictures = {i: _picture(result.pictures.source, result.audited.columns["index"][i]) for i in sorted(highest)}
+    same_as = result.same_as
     return Page(
         title=f"Audit: {result.words.get('model', 'a model')}",
         headline=". ".join(line[0].upper() + line[1:] for line in result.lines) + ".",
-        rows=[_row(result, i, pictures[i]) for i in highest],
+        rows=[_row(result, i, pictures[i], same_as[i]) for i in highest],
         settings=dict(result.words),
         histogram=Histogram(
-            verdict.score,
+            verdict.score[tested],
             verdict.reference,
             verdict.threshold,
             "model's own generations" if generations else "reference",
@@ -41,14 +53,12 @@ def page_of(result: AuditResult, max_rows: int, table: str | None = None) -> Pag
         n_images=len(result.audited),
         table=table,
         score_name=result.score_name,
+        notices=_notices(result),
+        slider=_slider(result),
+        **_extreme(result),
         **_meaning(result),
+        **_difficulty(result),
     )
-
-
-CALIBRATED = (
-    "How far the evidence of an image lies above that of images as hard as it is, in robust standard deviations, mean "
-    "over all noise levels. Higher = more memorized."
-)
 
 
 def _meaning(result: AuditResult) -> dict[str, str]:
@@ -58,27 +68,103 @@ def _meaning(result: AuditResult) -> dict[str, str]:
     return {} if result.verdict.name == "kappa" else {"score_meaning": "Higher = more memorized."}
 
 
-def _row(result: AuditResult, i: int, picture: np.ndarray | None) -> Row:
+def _tested(result: AuditResult) -> np.ndarray:
+    """``(n,)`` booleans; all where nothing is tested."""
+    tested = result.verdict.tested
+    return np.ones(len(result.names), bool) if tested is None else tested
+
+
+def _notices(result: AuditResult) -> list[str]:
+    """What a reader has to know first."""
+    told = []
+    if result.fitness is not None and result.fitness.warning:
+        warning = result.fitness.warning
+        told.append(f"{warning[0].upper()}{warning[1:]}.")
+    if result.calibration is not None and result.calibration.left_out:
+        levels = ", ".join(f"{level:g}" for level in result.calibration.left_out)
+        told.append(f"What the model says is not finite at σ = {levels}, which is left out.")
+    return told
+
+
+def _slider(result: AuditResult) -> Slider | None:
+    verdict = result.verdict
+    if not verdict.envelope:
+        return None
+    return slider(verdict.envelope, verdict.p_value, verdict.score, verdict.flagged, verdict.fdr)
+
+
+def _difficulty(result: AuditResult) -> dict[str, Any]:
+    """How it was taken out, in words and as a picture."""
+    found = result.calibration
+    if found is None:
+        return {}
+    n, stays = len(result.names), found.stays
+    with_baseline = found.baseline_kappa is not None
+    flagged = result.flagged
+    scatter = Scatter(
+        measured=result.measured,
+        expected=result.expected,
+        score=result.score,
+        tested=_tested(result),
+        flagged=np.zeros(n, bool) if flagged is None else flagged,
+        names=result.names,
+        reference_measured=found.measured[n:][stays[n:]],
+        reference_expected=found.expected[n:][stays[n:]],
+        of_difference=with_baseline,
+    )
+    words = difficulty_in_words(found.explained, with_baseline=with_baseline)
+    return {"difficulty": words, "scatter": scatter, "levels": found.levels.tolist()}
+
+
+def _extreme(result: AuditResult) -> dict[str, Any]:
+    """The reference images that score highest, with their pictures."""
+    found = result.extreme_reference
+    if not found:
+        return {}
+    reference, source = result.reference, result.reference_pictures.source
+    places = {name: i for i, name in enumerate(reference.names)}
+    indices = {name: reference.columns["index"][places[name]] for name, _ in found[:MOST_EXTREME]}
+    pictures = {name: _picture(source, index) for name, index in sorted(indices.items(), key=lambda one: one[1])}
+    rows = [Row(name, score, thumbnail=pictures[name]) for name, score in found[:MOST_EXTREME]]
+    return {"extreme": rows, "n_extreme": len(found)}
+
+
+def _row(result: AuditResult, i: int, picture: np.ndarray | None, same_as: str | None) -> Row:
     verdict, index = result.verdict, int(result.audited.columns["index"][i])
-    tested, prompt = verdict.flagged is not None, result.pictures.prompt(index)
+    has_flags, prompt = verdict.flagged is not None, result.pictures.prompt(index)
+    is_tested = has_flags and np.isfinite(verdict.p_value[i])
+    in_deviations = has_flags and result.calibration is not None  # the score is, already
     return Row(
         result.names[i],
         float(verdict.score[i]),
         float(verdict.low[i]),
         float(verdict.high[i]),
         picture,
-        p_value=float(verdict.p_value[i]) if tested and np.isfinite(verdict.p_value[i]) else None,
-        flagged=bool(verdict.flagged[i]) if tested else None,
-        z=float(verdict.z[i]) if np.isfinite(verdict.z[i]) else None,
+        p_value=float(verdict.p_value[i]) if is_tested else None,
+        flagged=bool(verdict.flagged[i]) if has_flags else None,
+        z=float(verdict.z[i]) if np.isfinite(verdict.z[i]) and not in_deviations else None,
         nearest=_nearest(result, i),
         prompt=None if prompt is None else str(prompt),
+        same_as=same_as,
+        **_evidence(result, i),
     )
 
 
-def _picture(result: AuditResult, i: int) -> np.ndarray | None:
+def _evidence(result: AuditResult, i: int) -> dict[str, Any]:
+    """Of one image at all levels, and both models' κ₁ where there is a baseline."""
+    found = result.calibration
+    if found is None:
+        return {}
+    shown = {"evidence": found.adjusted.residuals[i]}
+    if found.baseline_kappa is None:
+        return shown
+    return shown | {"kappa": float(found.kappa[i].mean()), "baseline": float(found.baseline_kappa[i].mean())}
+
+
+def _picture(source: Source, index: int) -> np.ndarray | None:
     """None where the image is gone since it was scored, which costs no report."""
     try:
-        return pixels(result.pictures.source.read(int(result.audited.columns["index"][i])))
+        return pixels(source.read(int(index)))
     except UnusableImage:
         return None
 
@@ -98,9 +184,12 @@ def _tiles(result: AuditResult) -> dict[str, str]:
     tiles = {"images": f"{len(verdict.score):,}"}
     if verdict.flagged is not None:
         tiles |= {"flagged": f"{int(verdict.flagged.sum()):,}", "false-discovery rate": f"{verdict.fdr:g}"}
+    if verdict.flagged is not None and verdict.flagged.any():
+        at = next(row for row in verdict.envelope if row.flagged == verdict.flagged.sum())
+        tiles |= {"memorized, at least": f"{at.at_least_true:,}"}
     tiles |= {"reference": f"{n_reference:,}" if n_reference else "none"}
     if result.calibration is None:
         tiles |= {"noise level σ": "its own" if result.sigma is None else f"{result.sigma:g}"}
     else:
-        tiles |= {"explained by difficulty": f"{100 * result.calibration.explained:.0f} %"}
+        tiles |= {"explained by difficulty": f"{100 * max(result.calibration.explained, 0):.0f} %"}
     return tiles | {"evaluations": f"{result.nfe_total:,.0f}"}

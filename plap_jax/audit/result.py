@@ -130,8 +130,9 @@ class AuditResult:
         """What the numbers prove and what they do not."""
         n_reference = 0 if self.reference_score is None else len(self.reference_score)
         own = self.verdict.fdr is None and n_reference > 0
+        kind = {"own_generations": own, "calibrated": self.calibration is not None}
         of_training = {"training_set": self.training is not None, "max_ratio": self.settings.max_ratio}
-        return claims(self.verdict.fdr, n_reference, own_generations=own, **of_training)
+        return claims(self.verdict.fdr, n_reference, **kind, **of_training)
 
     @property
     def kappa(self) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from plap_jax.envelope import ThresholdRow
 
 MOST_POSITIONS = 200
 MOST_LINES = 9  # of the small table
+LENIENT = 0.25  # p-value above which there is no position, but the start: a quarter of all nulls would be flagged
 CONFIDENCE = "95\N{NO-BREAK SPACE}%"
 WHEREVER = (
     "This holds wherever you stop: the bound is for all positions at once, so you may look at the result first, and "
@@ -78,10 +79,12 @@ def slider(
     """
     if not rows:
         return None
+    n_flagged = int(flagged.sum())
     lowest = np.minimum.accumulate(score[np.argsort(p_value)])  # NaN is last
+    useful = [row for row in rows if row.p <= LENIENT or row.flagged <= max(n_flagged, rows[0].flagged)]
     positions = [Position(0.0, None, 0, 0, 0)]
-    positions += [Position(row.p, float(lowest[row.flagged - 1]), *row[1:]) for row in rows]
-    start = [position.flagged for position in positions].index(int(flagged.sum()))
+    positions += [Position(row.p, float(lowest[row.flagged - 1]), *row[1:]) for row in useful]
+    start = [position.flagged for position in positions].index(n_flagged)
     kept = _spread(len(positions), MOST_POSITIONS, start)
     return Slider([positions[i] for i in kept], kept.index(start), fdr, rows[-1].flagged)
 
