@@ -62,7 +62,9 @@ def difficulty_in_words(explained: float, *, with_baseline: bool) -> tuple[str, 
         explained: the share of the evidence's spread that difficulty explains.
         with_baseline: a baseline's evidence was subtracted first.
     """
-    simple = "A model finds simple images familiar, whether its training saw them or not, so that they score high anyway."
+    simple = (
+        "A model finds simple images familiar, whether its training saw them or not, so that they score high anyway."
+    )
     share = f"{100 * max(explained, 0):.0f}\N{NO-BREAK SPACE}%"
     statistics = "statistics of its pixels alone: contrast, edges, fine and coarse detail, size as a PNG file"
     rule = (
@@ -97,8 +99,8 @@ def _with_error_control(fdr: float, n_reference: int, calibrated: bool) -> Claim
             f"this high? With {n_reference:,} reference images it cannot fall below {1 / (n_reference + 1):.2g}.",
             f"If every image that was not memorized is {NULL}, then on average over audits like this one at most "
             f"{100 * fdr:.3g}\N{NO-BREAK SPACE}% of the flagged images are false discoveries (Benjamini–Hochberg).",
-            "With 95\N{NO-BREAK SPACE}% confidence, for all thresholds at once: wherever the threshold is put, no more of "
-            "the flagged images are false than the page says there. It may be moved after a look at the result.",
+            "With 95\N{NO-BREAK SPACE}% confidence, for all thresholds at once: wherever the threshold is put, no more "
+            "of the flagged images are false than the page says there. It may be moved after a look at the result.",
             *((one_rule,) if calibrated else ()),
         ),
         does_not=(

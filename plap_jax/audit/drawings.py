@@ -42,9 +42,12 @@ class Scatter:
 
 
 def scatter_drawing(scatter: Scatter) -> dict[str, Any]:
-    """Everything that the template places; of more than 1,000 points some, spread evenly over the ranks of the score."""
+    """Everything that the template places; of more than 1,000 points some, spread evenly over the ranks."""
     x_values, y_values = scatter.expected, scatter.measured
-    (left, right), (low, high) = _range(x_values, scatter.reference_expected), _range(y_values, scatter.reference_measured)
+    (left, right), (low, high) = (
+        _range(x_values, scatter.reference_expected),
+        _range(y_values, scatter.reference_measured),
+    )
     x, y = axis(left, right, LEFT, SIDE - RIGHT), axis(low, high, SIDE - BOTTOM, TOP)
     ends = max(left, low), min(right, high)  # of the part of the line y = x that is in sight
     ranked = np.argsort(-scatter.score, kind="stable")

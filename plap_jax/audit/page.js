@@ -4,7 +4,7 @@
   const [table, filter, flagged, size, status] = ["table", "filter", "flagged", "size", "status"].map(byId);
   const [previous, next] = [byId("previous"), byId("next")];
   const body = table.tBodies[0];
-  const headers = [...table.tHead.rows[0].cells];
+  const headers = [...table.tHead.querySelectorAll("[aria-sort]")];
   const collator = new Intl.Collator(undefined, { numeric: true });
 
   // Rows leave the document and come back a page at a time: thousands of them stay quick.
