@@ -45,10 +45,8 @@ def claims(
         training_set: the training set was searched for the nearest image.
         max_ratio: below it, d₁/d₂ says copy.
     """
-    if fdr is None:
-        found = _without(n_reference, own_generations)
-    else:
-        found = _with_error_control(fdr, n_reference, calibrated)
+    controlled = fdr is not None
+    found = _with_error_control(fdr, n_reference, calibrated) if controlled else _without(n_reference, own_generations)
     if not training_set:
         return found
     proves, does_not = _of_the_training_set(max_ratio)

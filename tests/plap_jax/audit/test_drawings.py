@@ -62,7 +62,7 @@ def test_bars_are_as_high_as_the_evidence_cut_at_four_and_none_where_it_was_left
         (2, lower): 0,
     }
     assert lower - upper >= 2 * HALF  # they cannot touch
-    assert drawn["words"] == "σ = 0.05, 0.2, 0.6. κ₁: +2.0, −1.0, left out; norm: +40.0, −40.0, +0.0"
+    assert drawn["words"] == "σ = 0.05, 0.2, 0.6. κ₁: +2.0, −1.0, left out; contrast: +40.0, −40.0, +0.0"
     assert "v-" in drawn["up"] and drawn["up"].count("M") == 3 and drawn["down"].count("M") == 2
 
 

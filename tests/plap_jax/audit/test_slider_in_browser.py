@@ -115,7 +115,8 @@ def test_without_scripts_the_sentence_and_a_small_table_remain(opened):
 
 
 def test_a_full_page_follows_quickly(opened):
-    it = opened(a_page(rows=[replace(row, name=f"{k} {row.name}") for k in range(15) for row in a_page().rows]))
+    page = a_page()
+    it = opened(replace(page, rows=[replace(row, name=f"{k} {row.name}") for k in range(15) for row in page.rows]))
     took = it.page.evaluate(
         """() => {
             const [start, position] = [performance.now(), document.getElementById("position")];
