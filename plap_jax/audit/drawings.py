@@ -97,7 +97,7 @@ def _some(rows: np.ndarray, most: int) -> list[int]:
 
 
 def strip(evidence: np.ndarray, levels: Sequence[float]) -> dict[str, Any]:
-    """A picture of evidence ``(2L,)`` in standard deviations: bars up or down from two zero lines, κ₁ over the contrast.
+    """A picture of evidence ``(2L,)`` in standard deviations: bars up or down from two lines, κ₁ over the contrast.
 
     Bars are cut at ±4; NaN, a level that was left out, has none. ``words`` holds the numbers.
     """
@@ -110,7 +110,8 @@ def strip(evidence: np.ndarray, levels: Sequence[float]) -> dict[str, Any]:
                 height = round(float(np.clip(value / MOST_SD, -1, 1) * HALF), 1)
                 bars["up" if value >= 0 else "down"] += f"M{column * CELL + CELL / 2:g} {zero}v{-height:g}"
     words = "; ".join(
-        f"{name}: {', '.join(_signed(value) for value in row)}" for name, row in zip(("κ₁", "contrast"), rows, strict=True)
+        f"{name}: {', '.join(_signed(value) for value in row)}"
+        for name, row in zip(("κ₁", "contrast"), rows, strict=True)
     )
     return {
         **bars,
