@@ -101,7 +101,8 @@ class Verdict:
         lines = [f"{int(self.flagged.sum())} of {n} images flagged ({held})"]
         if n < len(self.score):
             others = len(self.score) - n
-            lines.append(f"{others} audited images are near-duplicates of one that is tested, and are not tested again")
+            are = "image is a near-duplicate" if others == 1 else "images are near-duplicates"
+            lines.append(f"{others} audited {are} of one that is tested, and not tested again")
         if self.fewest > n:
             at_all = smallest_reference(max(1, n), max(1, n), self.fdr)
             lines.append(
