@@ -45,7 +45,7 @@ def config(*overrides):
 
 
 def test_memorized_prompts_are_told_from_others(listed, tmp_path, monkeypatch):
-    monkeypatch.setattr(text_to_image, "load", lambda model: text_model.subject())
+    monkeypatch.setattr(text_to_image, "load", lambda key, model: text_model.subject())
     report = Report(tmp_path / "run", {})
     common = {"report": report, "cache": Cache(tmp_path / "cache"), "tracker": Tracker()}
     settings = ("generation.guidance=1.0", "per_prompt=2", "chunk=10", "sigma=0.5")
