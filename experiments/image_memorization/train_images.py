@@ -12,6 +12,7 @@ from experiments.image_memorization.scoring import Scores, score_images
 from experiments.image_memorization.study import CONTROL, Study
 from experiments.shared.measuring import measure, measure_gain
 from experiments.shared.networks import MAIN
+from plap_jax.evidence import nfe_at_level
 from plap_jax.metrics import auc, tpr_at_fpr
 
 KEPT = ("kappa", "stderr", "norm", "contrast")  # of the scores, in the arrays
@@ -94,7 +95,7 @@ def _headline(config: RunConfig, study: Study, found: TrainImages, report: Repor
     measure_choice(report, "train_images", found.headline, mine)
     report.metric("train_images/copies", study.headline)
     report.metric("scoring/network_evaluations_per_image", n_samples)
-    report.metric("scoring/network_evaluations_per_image_all_levels", n_levels * (n_samples + 1))
+    report.metric("scoring/network_evaluations_per_image_all_levels", n_levels * nfe_at_level("kappa", n_samples))
     kappa, control = found.kappa, found.headline.of(found.scores[CONTROL].kappa)
     for name, statistic in (("auc", auc), ("tpr_at_1pct_fpr", tpr_at_fpr)):
         measure(report, f"train_images/{name}", statistic, kappa[planted], kappa[heldout], config.seed)

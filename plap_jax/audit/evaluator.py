@@ -112,8 +112,8 @@ class Evaluator(ABC):
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
                 whole = self._units[0]
-                allowed = "not enough memory for one image at a time; give evaluations= and n_samples= below that"
-                require(whole > 1, "evaluations", self.settings.evaluations or self.settings.n_samples, allowed)
+                allowed = "not enough memory for one image at a time; give evaluations= below that, or fewer directions"
+                require(whole > 1, "evaluations", self.settings.evaluations or self.cost, allowed)
                 self._units[:] = [whole // 2, max(1, min(self._units[1], whole // 4))]
                 log.warning("not enough memory for %d images at a time: going on with %d", whole, whole // 2)
 

@@ -48,7 +48,7 @@ class Gatherer(Evaluator):
         return nfe_at_level(self.kind, self.settings.n_directions)
 
     def columns(self, model: Diffusion, points: np.ndarray, numbers: np.ndarray | None) -> Columns:
-        """``kappa``, ``kappa_stderr``, ``log_norm``, ``contrast`` ``(n, L)``; ``n_units``, ``nfe``, ``spent``."""
+        """``kappa``, ``kappa_stderr``, ``contrast`` ``(n, L)``; ``n_units``, ``nfe``, ``spent``."""
         rows = (points,) if numbers is None else (points, numbers)
         how = (self.key, self.kind, self.settings.n_directions)
         found, computed = [], 0.0
@@ -56,8 +56,8 @@ class Gatherer(Evaluator):
             values, share = self.in_batches(EvidenceAt(model, t, *how), *rows)
             found.append(values)
             computed += share
-        names = ("kappa", "kappa_stderr", "log_norm", "contrast")
-        columns = dict(zip(names, (np.stack(values, axis=1) for values in zip(*found, strict=True)), strict=True))
+        kappa, stderr, _, contrast = (np.stack(values, axis=1) for values in zip(*found, strict=True))
+        columns = {"kappa": kappa, "kappa_stderr": stderr, "contrast": contrast}
         n, cost = len(points), self.cost
         spent = {
             "n_units": np.full(n, self.settings.n_directions),
