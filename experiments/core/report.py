@@ -53,6 +53,7 @@ class Report:
         self._missing: dict[str, str] = {}
         self._data: dict[str, str] = {}
         self._shapes: dict[str, list[list[int]]] = {}
+        self._files: dict[str, dict[str, str]] = {}
         self._started = datetime.now(UTC)
         self._git = _git()
 
@@ -130,6 +131,11 @@ class Report:
         self._shapes[name] = [list(np.shape(array)) for array in arrays]
         return self._data[name]
 
+    def files(self, name: str, sources: Mapping[str, str]) -> None:
+        """File → SHA-256 of what something of this name was read from, noted in the manifest."""
+        if sources:
+            self._files[name] = dict(sources)
+
     def write_metrics(self) -> None:
         """``metrics.json``, flat and sorted."""
         write_json(self.directory / METRICS, self.metrics)
@@ -148,6 +154,7 @@ class Report:
             "x64": jax.config.jax_enable_x64,
             "data_sha256": self._data,
             "data_shapes": self._shapes,
+            "files_sha256": self._files,
             "missing_metrics": self._missing,
             "wall_times_s": {name: round(seconds, 4) for name, seconds in self.wall_times.items()},
             "rates_per_s": {name: round(rate, 2) for name, rate in self._rates.items()},

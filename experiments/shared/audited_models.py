@@ -83,14 +83,17 @@ def user_function(target: str | None) -> Subject:
 
 def diffusers(
     folder: str | None,
+    base: str | None = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     variant: str | None = None,
-    image_size: int | None = None,
+    ema: bool = False,
+    image_size: int | list[int] | None = None,
     allow_pickle: bool = False,
 ) -> Subject:
     """A diffusers folder, see ``plap_jax.pretrained.load_diffusers``."""
     require(folder is not None, "model.folder", folder, "must be a folder of diffusers")
-    return of_folder(folder, dtype=dtype, variant=variant, image_size=image_size, allow_pickle=allow_pickle)
+    how = {"base": base, "variant": variant, "ema": ema, "image_size": image_size, "allow_pickle": allow_pickle}
+    return of_folder(folder, dtype=dtype, **how)
 
 
 def _section(config: Mapping, name: str, path: str) -> Target:

@@ -80,6 +80,9 @@ def audit(
         around=surroundings(config, report, cache),
         words=where_from(config.images or GENERATED, config.reference, config.prompts, config.training),
     )
+    for name, one in {"model": held, "baseline": baseline}.items():
+        if one is not None:
+            report.files(name, one.sources)
     report.fingerprint("images", result.audited.digests)
     if result.reference is not None:
         report.fingerprint("reference", result.reference.digests)

@@ -193,7 +193,7 @@ def audit(
     if calibration is not None and verdict.fdr is not None:
         fit = fitness(calibration, len(scored))
     found = in_words(meaning, settings, scored, audited.source, compared, verdict.fdr, calibration)
-    found = {"model": held.words} | ({} if baseline is None else {"baseline": baseline.words}) | found
+    found = held.in_words("model") | ({} if baseline is None else baseline.in_words("baseline")) | found
     held.release()
     return AuditResult(
         verdict=verdict,

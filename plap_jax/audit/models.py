@@ -24,7 +24,7 @@ def load_model(given: str) -> Subject:
     place = Path(os.path.expanduser(given))
     if place.is_dir() and ((place / CHECKPOINTS).is_dir() or (place / "about.json").is_file()):
         return of_checkpoint(place)
-    if place.is_file() or (place / INDEX).is_file() or (place / "unet").is_dir():
+    if place.is_file() or any((place / name).exists() for name in (INDEX, "config.json", "unet", "transformer")):
         return of_folder(place)  # which says what to do with a single file of weights
     allowed = "must be a diffusers folder, a checkpoint (RUN/checkpoints/NAME), or module:factory"
     require(":" in given and not place.exists(), "model", given, allowed)

@@ -45,6 +45,11 @@ class Subject:
         """Whether there are prompts at all."""
         return self.takes_text or self.model.n_conditions is not None
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """File → SHA-256 of what the model was read from."""
+        return dict(self.model.sources)
+
     @cached_property
     def key(self) -> str:
         """A hash of the arrays that the model computes with, and of what it answers to a few fixed questions.
@@ -101,10 +106,29 @@ class Held:
         """What it is, without loading it again."""
         return self.subject.words
 
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """As of ``Subject``, without loading it again."""
+        return self.subject.sources
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """As of ``Pretrained``, without loading it again."""
+        return self.subject.model.notes
+
+    def in_words(self, name: str) -> dict[str, str]:
+        """What it is, for a report, in which it is called ``name``: the model, its files, what has to be known of them.
+
+        The hashes are those of whole files, as ``sha256sum`` prints them.
+        """
+        files = "; ".join(f"{file} {digest}" for file, digest in self.sources.items())
+        more = {f"notes on the {name}": "; ".join(self.notes), f"files of the {name}, with their SHA-256": files}
+        return {name: self.words} | {key: text for key, text in more.items() if text}
+
     def release(self) -> None:
         """Forgets a model that can be loaded again, and what was compiled with its weights."""
         if self._load is not None and self._subject is not None:
-            _ = self.words
+            _ = self.words, self.sources, self.notes
             self._subject = None
             jax.clear_caches()
             gc.collect()

@@ -21,6 +21,7 @@ import torchax
 import transformers
 
 from plap_jax.pretrained.folder import Model
+from plap_jax.pretrained.weights import check_numbers
 from plap_jax.typing import Array, shown
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -129,21 +130,18 @@ def _apply(weights: dict[str, Array], inputs: Sequence[Array], *, skeleton: Skel
         return env.t2j_iso(output)
 
 
-def load_model(
-    model: Model, *, methods: Sequence[str], dtype: str, variant: str | None
-) -> tuple[list[TorchModule], Any]:
+def load_model(model: Model, *, methods: Sequence[str], dtype: str) -> tuple[list[TorchModule], Any]:
     """Load one network of a folder: its methods as JAX functions, and its complete config.
 
     Args:
         model: the network's files; safetensors unless pickle was allowed.
         methods: of ``METHODS``; each keeps the weights it reads.
         dtype: "float32", "float16" or "bfloat16".
-        variant: of the files.
 
     Raises:
         ValueError: weights that cannot be read, do not fit the config, are missing, or are not finite.
     """
-    module = _from_folder(model, dtype, variant).eval().requires_grad_(False)
+    module = _from_folder(model, dtype).eval().requires_grad_(False)
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
@@ -191,9 +189,15 @@ class Tokenizer:
         return self.tokenizer(list(prompts), **how)["input_ids"].astype(np.int32)
 
 
-def _from_folder(model: Model, dtype: str, variant: str | None) -> torch.nn.Module:
+def _from_folder(model: Model, dtype: str) -> torch.nn.Module:
     """By the libraries' own loaders, which handle the weight names of older folders."""
-    how = dict(local_files_only=True, use_safetensors=model.safe, variant=variant, output_loading_info=True)
+    check_numbers(model.name, model.weights, model.config)
+    how = dict(
+        local_files_only=True,
+        use_safetensors=model.weights.safe,
+        variant=model.weights.variant,
+        output_loading_info=True,
+    )
     try:
         with _quiet():
             module, info = _CLASSES[model.class_name].from_pretrained(model.path, torch_dtype=DTYPES[dtype], **how)

@@ -5,36 +5,19 @@ Reads JSON and file names only; needs neither weights nor PyTorch.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from plap_jax.pretrained.kinds import ALONE, PIPELINES, Pipeline
+from plap_jax.pretrained.weights import PICKLES, WHY_NOT, Weights, find_weights, read_object
 from plap_jax.typing import require, shown
 
-Kind = Literal["pixels", "latents"]
 INDEX = "model_index.json"
-# Which classes each kind of pipeline is made of.
-PIPELINES: dict[str, Kind] = {
-    "DDIMPipeline": "pixels",
-    "DDPMPipeline": "pixels",
-    "StableDiffusionPipeline": "latents",
-    "StableDiffusionImg2ImgPipeline": "latents",
-}
-MODELS: dict[Kind, dict[str, str]] = {
-    "pixels": {"unet": "UNet2DModel"},
-    "latents": {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"},
-}
-TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
-# Stems of the files with weights: of transformers for text encoders, of diffusers for all others.
-_STEMS = {"text_encoder": ("model", "pytorch_model")}
-_DIFFUSERS_STEMS = ("diffusion_pytorch_model", "diffusion_pytorch_model")
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-WHY_NOT = (
-    "pickle is code, which runs when it is loaded, and weights are data: save the model as safetensors, "
-    "or set allow_pickle=True if you trust whoever made the file"
-)
+SCHEDULER = "scheduler_config.json"
+EMA = "_ema"  # unet_ema/ beside unet/, as trainers write it
+_TOKENIZER_FILES = (("vocab.json", "merges.txt"), ("tokenizer.json",), ("spiece.model",))
 
 
 @dataclass(frozen=True)
@@ -42,18 +25,18 @@ class Model:
     """One network of a folder, its weights not read yet.
 
     Attributes:
-        name: "unet", "vae" or "text_encoder".
+        name: "unet", "vae", "text_encoder" …
         path: its folder.
         class_name: of diffusers or transformers.
         config: its ``config.json``.
-        safe: the weights are safetensors; if not, pickle, which was allowed.
+        weights: its files with weights.
     """
 
     name: str
     path: Path
     class_name: str
     config: Mapping[str, Any]
-    safe: bool
+    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -61,92 +44,199 @@ class Folder:
     """The pieces of a pipeline.
 
     Attributes:
-        kind: "pixels", or "latents" with VAE, text encoder and tokenizer.
+        pipeline: what kinds of pieces it has.
+        index: content of ``model_index.json``, {} where there is none.
         models: by name.
         scheduler: content of ``scheduler_config.json``.
-        tokenizer: its folder, where there is one.
+        tokenizers: their folders, by name.
+        files: (as named in a report, path) of all files that are read.
+        notes: what a reader of a report has to know of the folder, in words.
     """
 
-    kind: Kind
+    pipeline: Pipeline
+    index: Mapping[str, Any]
     models: Mapping[str, Model]
     scheduler: Mapping[str, Any]
-    tokenizer: Path | None
+    tokenizers: Mapping[str, Path]
+    files: tuple[tuple[str, Path], ...]
+    notes: tuple[str, ...]
 
 
-def read_folder(folder: str | Path, *, variant: str | None = None, allow_pickle: bool = False) -> Folder:
-    """Find the pieces named in a folder's ``model_index.json`` and check that each is there.
+def read_folder(
+    folder: str | Path,
+    *,
+    base: str | Path | None = None,
+    variant: str | None = None,
+    ema: bool = False,
+    allow_pickle: bool = False,
+) -> Folder:
+    """Find the pieces of a pipeline, in a folder and in that of its base, and check that each is there.
 
     Args:
-        folder: as written by ``save_pretrained`` of a diffusers pipeline.
-        variant: "fp16" for files such as ``diffusion_pytorch_model.fp16.safetensors``.
+        folder: as written by ``save_pretrained`` of a diffusers pipeline; or flat, with config and weights of the only
+            network at its root; or a trainer's ``checkpoint-500`` with ``unet/``, which needs a base.
+        base: a folder with the pieces that ``folder`` lacks.
+        variant: "fp16" for files such as ``diffusion_pytorch_model.fp16.safetensors``; a piece that has none of it is
+            taken as it is.
+        ema: take ``unet_ema/`` (``transformer_ema/``) in place of ``unet/``.
         allow_pickle: accept pickled weights if there are no safetensors.
 
     Raises:
         ValueError: no such folder, a pipeline or a class that is not supported, a piece without config or weights,
             or pickled weights that were not allowed.
     """
-    path = Path(folder)
+    places = [_place("folder", folder)] + ([] if base is None else [_place("base", base)])
+    index, pipeline = _pipeline(places, folder)
+    found: dict[str, Model] = {}
+    for name, classes in pipeline.models.items():
+        if name in pipeline.optional and index.get(name, [None, None])[1] is None:
+            continue
+        found[name] = _model(places, index, name, classes, ema and name == pipeline.network, variant, allow_pickle)
+    require(
+        not variant or any(model.weights.variant == variant for model in found.values()),
+        "variant",
+        variant,
+        f"must be of some file, and no piece has {shown(variant)} in the name of its weights",
+    )
+    tokenizers = {
+        name: _tokenizer(places, index, name, classes)
+        for name, classes in pipeline.tokenizers.items()
+        if name not in pipeline.optional or index.get(name, [None, None])[1] is not None
+    }
+    scheduler = _scheduler(places)
+    files = tuple(_files(places, found, tokenizers, scheduler))
+    notes = (*_beside(places, pipeline, found), *_links(places, files))
+    return Folder(pipeline, index, found, read_object(scheduler, "scheduler"), tokenizers, files, notes)
+
+
+def _place(key: str, folder: str | Path) -> Path:
+    path = Path(folder).expanduser()
     if path.suffix in (*PICKLES, ".safetensors") and path.is_file():
         allowed = "must be a folder of diffusers; its scripts convert a single file into one"
-        require(False, "folder", str(folder), allowed if path.suffix == ".safetensors" else f"{allowed}; {WHY_NOT}")
-    require(path.is_dir(), "folder", str(folder), "must be a folder on this machine; nothing is downloaded")
-    index = _json(path / INDEX, f"folder={str(folder)!r}")
-    pipeline = index.get("_class_name")
-    supported = isinstance(pipeline, str) and pipeline in PIPELINES
-    require(supported, f"{INDEX}: _class_name", pipeline, f"must be one of {', '.join(PIPELINES)}")
-    kind = PIPELINES[pipeline]
-    models = {}
-    for name, class_name in MODELS[kind].items():
-        _check_class(index, name, (class_name,))
-        config = _json(path / name / "config.json", name)
-        safe = _has_safe_weights(path / name, name, variant, allow_pickle)
-        models[name] = Model(name, path / name, class_name, config, safe)
-    tokenizer = None
-    if kind == "latents":
-        _check_class(index, "tokenizer", TOKENIZERS)
-        tokenizer = path / "tokenizer"
-        alternatives = (("vocab.json", "merges.txt"), ("tokenizer.json",))
-        complete = any(all((tokenizer / file).is_file() for file in files) for files in alternatives)
-        require(complete, "tokenizer", str(tokenizer), "must hold vocab.json and merges.txt, or tokenizer.json")
-    return Folder(kind, models, _json(path / "scheduler" / "scheduler_config.json", "scheduler"), tokenizer)
+        require(False, key, str(folder), allowed if path.suffix == ".safetensors" else f"{allowed}; {WHY_NOT}")
+    require(path.is_dir(), key, str(folder), "must be a folder on this machine; nothing is downloaded")
+    return path
 
 
-def _check_class(index: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> None:
+def _pipeline(places: list[Path], folder: str | Path) -> tuple[Mapping[str, Any], Pipeline]:
+    """The first index of the places, and what kind of pipeline it names; of a flat folder by the class of its network.
+
+    Raises:
+        ValueError: no index and no network, or a pipeline that is not supported.
+    """
+    what = f"folder={str(folder)!r}"
+    for place in places:
+        if (place / INDEX).is_file():
+            index = read_object(place / INDEX, what)
+            name = index.get("_class_name")
+            known = isinstance(name, str) and name in PIPELINES
+            require(known, f"{INDEX}: _class_name", name, f"must be one of {', '.join(PIPELINES)}")
+            return index, PIPELINES[name]
+    alone = _class_at(places[0])
+    if alone in ALONE:
+        return {}, PIPELINES[ALONE[alone]]
+    hint = ""
+    if alone is not None or any((places[0] / f"{name}{end}").is_dir() for name in _NETWORKS for end in ("", EMA)):
+        hint = "; a network alone needs base=, the folder of the pipeline it was trained from"
+    elif inside := sorted(path.name for path in places[0].glob("checkpoint-*") if path.is_dir()):
+        hint = f"; give one of its checkpoints, such as {inside[-1]}, with base=, the folder it was trained from"
+    raise ValueError(f"{what}: {INDEX} is missing{hint}")
+
+
+_NETWORKS = ("unet", "transformer")
+
+
+def _class_at(place: Path) -> str | None:
+    """The class of a network that lies at the root of a folder, None where none does."""
+    if not (place / "config.json").is_file():
+        return None
+    name = read_object(place / "config.json", "config.json").get("_class_name")
+    return name if isinstance(name, str) else None
+
+
+def _model(
+    places: list[Path],
+    index: Mapping[str, Any],
+    name: str,
+    classes: tuple[str, ...],
+    ema: bool,
+    variant: str | None,
+    allow_pickle: bool,
+) -> Model:
+    """The first place that has the piece; a folder may also be the piece itself."""
+    class_name = _class_of(index, name, classes)
+    for place in places:
+        wanted = place / f"{name}{EMA * ema}"
+        if not wanted.is_dir() and not ema and _class_at(place) in classes:
+            wanted = place
+        if wanted.is_dir():
+            config = read_object(wanted / "config.json", name)
+            own = config.get("_class_name", class_name)
+            require(own in classes, f"{name}: _class_name", own, f"must be {' or '.join(classes)}")
+            return Model(name, wanted, own, config, find_weights(wanted, name, variant, allow_pickle))
+    if ema:
+        raise ValueError(f"ema=True: there is no {name}{EMA}/ in {places[0].name}")
+    raise ValueError(f"{name}: config.json is missing")
+
+
+def _class_of(index: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> str:
+    """The class that the index names, or the first one where there is no index."""
+    if not index:
+        return allowed[0]
     entry = index.get(name)
     found = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
     require(found in allowed, f"{INDEX}: {name}", found, f"must be {' or '.join(allowed)}")
+    return found
 
 
-def _json(path: Path, what: str) -> dict[str, Any]:
-    """A JSON object from a file, or an error that names the piece that lacks it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {shown(error)}"
-        raise ValueError(f"{what}: {path.name} {reason}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{what}: {path.name} must hold an object")
-    return content
+def _tokenizer(places: list[Path], index: Mapping[str, Any], name: str, classes: tuple[str, ...]) -> Path:
+    _class_of(index, name, classes)
+    path = next((place / name for place in places if (place / name).is_dir()), places[0] / name)
+    complete = any(all((path / file).is_file() for file in files) for files in _TOKENIZER_FILES)
+    require(complete, name, str(path), "must hold vocab.json and merges.txt, or tokenizer.json")
+    return path
 
 
-def _has_safe_weights(path: Path, name: str, variant: str | None, allow_pickle: bool) -> bool:
-    """True for safetensors, False for pickle that was allowed."""
-    safe_stem, pickle_stem = _STEMS.get(name, _DIFFUSERS_STEMS)
-    found = sorted(file.name for file in path.iterdir() if file.is_file())
-    expected = _weight_files(safe_stem, "safetensors", variant)
-    if set(expected) & set(found):
-        return True
-    if set(_weight_files(pickle_stem, "bin", variant)) & set(found) and allow_pickle:
-        return False
-    pickles = [file for file in found if file.endswith(PICKLES)]
-    if pickles and not allow_pickle:
-        raise ValueError(f"{name}: no safetensors, only {shown(pickles[0])}; {WHY_NOT}")
-    there = [file for file in found if file.endswith((".safetensors", *PICKLES))]
-    hint = f"; there is {shown(', '.join(there))}, see the argument variant" if there else ""
-    raise ValueError(f"{name}: no weights, {expected[0]} is missing{hint}")
+def _scheduler(places: list[Path]) -> Path:
+    """The first in a folder of its own, or at the root."""
+    candidates = [path for place in places for path in (place / "scheduler" / SCHEDULER, place / SCHEDULER)]
+    return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-def _weight_files(stem: str, suffix: str, variant: str | None) -> tuple[str, str]:
-    """The file with all weights, and the index of several files."""
-    infix = f".{variant}" if variant else ""
-    return f"{stem}{infix}.{suffix}", f"{stem}.{suffix}.index{infix}.json"
+def _files(
+    places: list[Path], models: Mapping[str, Model], tokenizers: Mapping[str, Path], scheduler: Path
+) -> Iterator[tuple[str, Path]]:
+    """All files that are read, as a report names them: relative to their place."""
+    indices = [place / INDEX for place in places if (place / INDEX).is_file()]
+    read = [*indices[:1], scheduler]
+    for model in models.values():
+        read += [model.path / "config.json", *model.weights.files]
+    for path in tokenizers.values():
+        read += sorted(file for file in path.iterdir() if file.is_file())
+    for file in read:
+        place = next(place for place in places if file.is_relative_to(place))
+        of_base = "" if place == places[0] else f"{place.name}/"
+        yield f"{of_base}{file.relative_to(place).as_posix()}", file
+
+
+def _beside(places: list[Path], pipeline: Pipeline, models: Mapping[str, Model]) -> Iterator[str]:
+    """What lies there and is not taken, or is taken from elsewhere than usual."""
+    network = models[pipeline.network]
+    if network.path.name == f"{pipeline.network}{EMA}":
+        yield f"{network.name}: averaged weights, of {network.path.name}/"
+    elif (network.path.parent / f"{pipeline.network}{EMA}").is_dir():
+        yield f"{network.name}: not the averaged weights of {pipeline.network}{EMA}/, which ema=True takes"
+    for model in models.values():
+        if model.weights.variant:
+            yield f"{model.name}: variant {model.weights.variant}"
+    if len(places) > 1:
+        own = [name for name, model in models.items() if model.path.is_relative_to(places[0])]
+        require(bool(own), "folder", str(places[0]), "must hold a piece; all come from base")
+        yield f"{', '.join(own)} of {places[0].name}, all else of its base {places[1].name}"
+
+
+def _links(places: list[Path], files: tuple[tuple[str, Path], ...]) -> Iterator[str]:
+    roots = [place.resolve() for place in places]
+    outside = [name for name, file in files if not any(file.resolve().is_relative_to(root) for root in roots)]
+    if outside:
+        yield f"{len(outside)} file(s) are links to outside of the folder, the first is {shown(outside[0])}"

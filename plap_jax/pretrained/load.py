@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,10 +13,14 @@ import jax.numpy as jnp
 from plap_jax.diffusion import Diffusion
 from plap_jax.pretrained.extra import bridge
 from plap_jax.pretrained.folder import Folder, read_folder
+from plap_jax.pretrained.kinds import PIXELS
+from plap_jax.pretrained.lora import refuse_forgotten
 from plap_jax.pretrained.model import LatentDecoder, LatentEncoder, PixelNetwork, Pretrained, TextEncoder, TextNetwork
 from plap_jax.pretrained.schedules import read_scheduler
+from plap_jax.pretrained.weights import sha256
 from plap_jax.typing import require
 
+log = logging.getLogger(__name__)
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 
@@ -25,7 +31,9 @@ def load_diffusers(
     n_prompts: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     dtype: Dtype = "float32",
+    base: str | Path | None = None,
     variant: str | None = None,
+    ema: bool = False,
     allow_pickle: bool = False,
 ) -> Pretrained:
     """Load a diffusers pipeline from disk as a pure JAX model.
@@ -35,13 +43,17 @@ def load_diffusers(
     sample, v_prediction) are those of the folder. Nothing is downloaded, and no code of the folder is run.
 
     Args:
-        folder: as written by a pipeline's ``save_pretrained``.
+        folder: as written by a pipeline's ``save_pretrained``; or with config and weights of the only network at its
+            root; or a trainer's ``checkpoint-500`` with ``unet/``, which needs a base.
         prompts: the texts of conditions 0, 1, …; see ``Pretrained.with_prompts``.
         n_prompts: capacity of the table of prompts; None: the number given.
         image_size: height and width of images in pixels; None: the size the model was trained on.
         dtype: of the U-Net. VAE and text encoder, which run once for each image or prompt, stay in float32, and so does
             everything outside of the networks.
-        variant: "fp16" for files such as ``diffusion_pytorch_model.fp16.safetensors``.
+        base: the folder of a pipeline, for the pieces that ``folder`` does not hold.
+        variant: "fp16" for files such as ``diffusion_pytorch_model.fp16.safetensors``; pieces that have no such file
+            are taken as they are.
+        ema: take the averaged weights of ``unet_ema/``, as trainers write them beside ``unet/``.
         allow_pickle: load pickled weights if there are no safetensors. Loading a pickle runs its code.
 
     Returns:
@@ -59,19 +71,23 @@ def load_diffusers(
     require(dtype in get_args(Dtype), "dtype", dtype, f"must be one of {', '.join(get_args(Dtype))}")
     enough = n_prompts is None or n_prompts >= len(prompts)
     require(enough, "n_prompts", n_prompts, f"must be at least {len(prompts)}, the number of prompts")
-    content = read_folder(folder, variant=variant, allow_pickle=allow_pickle)
+    content = read_folder(folder, base=base, variant=variant, ema=ema, allow_pickle=allow_pickle)
+    places = [Path(place).expanduser() for place in (folder, base) if place is not None]
+    refuse_forgotten(places, tuple(content.models), None)
+    for note in content.notes:
+        log.info("  %s", note)
     schedule, prediction = read_scheduler(content.scheduler)
-    if content.kind == "pixels":
+    if content.pipeline is PIXELS:
         require(not prompts, "prompts", tuple(prompts), "must be empty: this model has no prompts")
-        return _pixels(content, schedule, prediction, image_size, dtype, variant)
-    loaded = _latents(content, schedule, prediction, image_size, dtype, variant)
-    return loaded.with_prompts(prompts, size=n_prompts)
+        loaded = _pixels(content, schedule, prediction, image_size, dtype)
+    else:
+        loaded = _latents(content, schedule, prediction, image_size, dtype).with_prompts(prompts, size=n_prompts)
+    sources = tuple((name, sha256(path)) for name, path in content.files)
+    return dataclasses.replace(loaded, sources=sources, notes=content.notes)
 
 
-def _pixels(
-    folder: Folder, schedule: Any, prediction: Any, image_size: Any, dtype: str, variant: str | None
-) -> Pretrained:
-    (unet,), config = bridge().load_model(folder.models["unet"], methods=["noise"], dtype=dtype, variant=variant)
+def _pixels(folder: Folder, schedule: Any, prediction: Any, image_size: Any, dtype: str) -> Pretrained:
+    (unet,), config = bridge().load_model(folder.models["unet"], methods=["noise"], dtype=dtype)
     classes = config.get("num_class_embeds") or config.get("class_embed_type")
     require(classes is None, "unet: class embedding", classes, "must be null: models of classes are not supported")
     channels, predicted = config["in_channels"], config["out_channels"]
@@ -82,12 +98,10 @@ def _pixels(
     return Pretrained(Diffusion(PixelNetwork(unet), schedule, prediction), "pixels", shape, shape)
 
 
-def _latents(
-    folder: Folder, schedule: Any, prediction: Any, image_size: Any, dtype: str, variant: str | None
-) -> Pretrained:
+def _latents(folder: Folder, schedule: Any, prediction: Any, image_size: Any, dtype: str) -> Pretrained:
     load, models = bridge().load_model, folder.models
-    (unet,), config = load(models["unet"], methods=["noise_given_text"], dtype=dtype, variant=variant)
-    float32 = {"dtype": "float32", "variant": variant}
+    (unet,), config = load(models["unet"], methods=["noise_given_text"], dtype=dtype)
+    float32 = {"dtype": "float32"}
     (encode, decode), vae = load(models["vae"], methods=["mean_latent", "image"], **float32)
     (clip,), text = load(models["text_encoder"], methods=["hidden_states"], **float32)
     for key in ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim", "time_cond_proj_dim"):
@@ -106,7 +120,7 @@ def _latents(
     )
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     height, width = _size(image_size, config, factor)
-    tokenizer = bridge().load_tokenizer(folder.tokenizer, text["max_position_embeddings"])
+    tokenizer = bridge().load_tokenizer(folder.tokenizers["tokenizer"], text["max_position_embeddings"])
     nothing = jnp.zeros((1, 1, states), dtype)  # until prompts are set
     scaling = float(vae["scaling_factor"])
     return Pretrained(

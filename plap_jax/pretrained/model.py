@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 
 from plap_jax.diffusion import Diffusion
 from plap_jax.parallel import map_points
-from plap_jax.pretrained.folder import Kind
+from plap_jax.pretrained.kinds import Kind
 from plap_jax.typing import Array, ArrayLike, require
 
 Module = Callable[..., Array]  # a PyTorch module as a pytree: arrays with a batch axis, channels first
@@ -154,6 +154,8 @@ class Pretrained:
         encoder, decoder: one image → one latent and back, as pytrees; None for pixels.
         text: the text encoder; None for pixels.
         n_conditions: number of prompts the network knows by number; None: it has none, or takes texts.
+        sources: (file, SHA-256) of what was read, for models of files.
+        notes: what a reader of a report has to know of these files, in words.
     """
 
     diffusion: Diffusion
@@ -165,6 +167,8 @@ class Pretrained:
     decoder: LatentDecoder | None = None
     text: TextEncoder | None = None
     n_conditions: int | None = None
+    sources: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def encode(self, images: ArrayLike, *, batch_size: int = 8, progress: Progress = False) -> np.ndarray:
         """The points that detectors score: latents scaling · E[z | image], or the images themselves for pixels.

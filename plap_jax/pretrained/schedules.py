@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from plap_jax.diffusion import DiscreteVP, Prediction
 from plap_jax.typing import require
 
@@ -33,7 +35,9 @@ def read_scheduler(config: Mapping[str, Any]) -> tuple[DiscreteVP, Prediction]:
 
     α_t² = Π_{i≤t} (1 − β_i) with the β of the config.
 
-    diffusers counts its timesteps from 0, as ``DiscreteVP`` does: timestep t is step t.
+    diffusers counts its timesteps from 0, as ``DiscreteVP`` does: timestep t is step t. With
+    ``rescale_betas_zero_snr`` the last step has no signal at all, α = 0, and is left out of the table. How a scheduler
+    spaces timesteps when it generates (``timestep_spacing``) changes no noise level.
 
     Args:
         config: the content of ``scheduler_config.json``. Without ``prediction_type``, as in old folders, the
@@ -48,13 +52,22 @@ def read_scheduler(config: Mapping[str, Any]) -> tuple[DiscreteVP, Prediction]:
     _require_one_of(config, "_class_name", SCHEDULERS)
     if "prediction_type" in config:
         _require_one_of(config, "prediction_type", PREDICTION_TYPES)
-    # Both change the table or the meaning of a timestep; neither occurs in supported pipelines.
-    allowed = "must be false: a last step without any signal is not supported"
-    require(not config.get("rescale_betas_zero_snr"), _key("rescale_betas_zero_snr"), True, allowed)
-    time = config.get("timestep_type", "discrete")
+    time = config.get("timestep_type", "discrete")  # changes the meaning of a timestep
     require(time == "discrete", _key("timestep_type"), time, "must be 'discrete'")
     prediction = PREDICTION_TYPES[config.get("prediction_type", "epsilon")]
-    return _table(config), prediction
+    table = _table(config)
+    return _without_last_signal(table) if config.get("rescale_betas_zero_snr") else table, prediction
+
+
+def _without_last_signal(table: DiscreteVP) -> DiscreteVP:
+    """The table of zero terminal SNR, but for its last step, which has no signal and hence no σ/α.
+
+    a_t ← (a_t − a_T) a_1/(a_1 − a_T) of a_t = α_t (Lin et al. 2024, algorithm 1).
+    """
+    alpha = np.sqrt(np.cumprod(1 - np.asarray(table.betas)))
+    require(len(alpha) > 1, _key("num_train_timesteps"), len(alpha), "must be >= 2 with rescale_betas_zero_snr")
+    signal = ((alpha[:-1] - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
+    return DiscreteVP(1 - signal / np.concatenate([[1.0], signal[:-1]]))
 
 
 def _table(config: Mapping[str, Any]) -> DiscreteVP:

@@ -74,18 +74,20 @@ def refused(match, call, *args, **kwargs):
 class TestFolder:
     def test_pixels(self, pixels):
         folder = read_folder(pixels)
-        assert folder.kind == "pixels" and folder.tokenizer is None and folder.scheduler == SCHEDULER
+        assert folder.pipeline.kind == "pixels" and not folder.tokenizers and folder.scheduler == SCHEDULER
         (unet,) = folder.models.values()
-        assert (unet.class_name, unet.config, unet.safe) == ("UNet2DModel", {"sample_size": 8}, True)
+        assert (unet.class_name, unet.config, unet.weights.safe) == ("UNet2DModel", {"sample_size": 8}, True)
+        names = ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json", f"unet/{WEIGHTS}"]
+        assert [name for name, _ in folder.files] == names and not folder.notes
 
     def test_latents(self, latents):
         folder = read_folder(str(latents))
-        assert folder.kind == "latents" and folder.tokenizer == latents / "tokenizer"
+        assert folder.pipeline.kind == "latents" and folder.tokenizers == {"tokenizer": latents / "tokenizer"}
         assert set(folder.models) == {"unet", "vae", "text_encoder"}
 
     def test_a_tokenizer_in_one_file(self, latents):
         (latents / "tokenizer/vocab.json").rename(latents / "tokenizer/tokenizer.json")
-        assert read_folder(latents).tokenizer
+        assert read_folder(latents).tokenizers["tokenizer"]
 
     def test_no_folder(self, tmp_path):
         refused("folder='.*nowhere': must be a folder on this machine", read_folder, tmp_path / "nowhere")
@@ -143,21 +145,11 @@ class TestFolder:
 
     def test_pickle_that_is_allowed(self, pixels):
         (pixels / "unet" / WEIGHTS).rename(pixels / "unet/diffusion_pytorch_model.bin")
-        assert not read_folder(pixels, allow_pickle=True).models["unet"].safe
+        assert not read_folder(pixels, allow_pickle=True).models["unet"].weights.safe
 
     def test_safetensors_come_first(self, pixels):
         write(pixels / "unet/diffusion_pytorch_model.bin")
-        assert read_folder(pixels, allow_pickle=True).models["unet"].safe
-
-    def test_a_variant(self, pixels):
-        refused("^unet: no weights, .*fp16.safetensors is missing; there is", read_folder, pixels, variant="fp16")
-        (pixels / "unet" / WEIGHTS).rename(pixels / "unet/diffusion_pytorch_model.fp16.safetensors")
-        assert read_folder(pixels, variant="fp16").models["unet"].safe
-        refused("there is diffusion_pytorch_model.fp16.safetensors, see the argument variant", read_folder, pixels)
-
-    def test_weights_in_several_files(self, pixels):
-        (pixels / "unet" / WEIGHTS).rename(pixels / "unet" / f"{WEIGHTS}.index.json")
-        assert read_folder(pixels).models["unet"].safe
+        assert read_folder(pixels, allow_pickle=True).models["unet"].weights.safe
 
 
 class TestSchedule:
@@ -173,6 +165,23 @@ class TestSchedule:
         ratio = np.cos(times[1:-1]) / np.cos(times[0])  # before the last step, where the cap is
         np.testing.assert_allclose(schedule.alpha(jnp.arange(39)), ratio, rtol=1e-10)
         assert schedule.betas[-1] == 0.999
+
+    def test_no_signal_at_the_last_step(self, x64):
+        """The step is left out; the others are rescaled so that it would have had none."""
+        plain, _ = read_scheduler(SCHEDULER | {"num_train_timesteps": 50})
+        ours, _ = read_scheduler(SCHEDULER | {"num_train_timesteps": 50, "rescale_betas_zero_snr": True})
+        a = np.asarray(plain.alpha(jnp.arange(50)))
+        assert ours.t_max == 48
+        np.testing.assert_allclose(ours.alpha(jnp.arange(49)), ((a - a[-1]) * a[0] / (a[0] - a[-1]))[:-1], rtol=1e-9)
+        refused(
+            "num_train_timesteps=1: ",
+            read_scheduler,
+            SCHEDULER | {"num_train_timesteps": 1} | {"rescale_betas_zero_snr": True},
+        )
+
+    @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+    def test_spacing_of_timesteps_changes_no_level(self, spacing):
+        assert read_scheduler(SCHEDULER | {"timestep_spacing": spacing}) == read_scheduler(SCHEDULER)
 
     def test_a_table_comes_before_everything(self):
         schedule, _ = read_scheduler({"_class_name": "DDIMScheduler", "trained_betas": [0.1, 0.2]})
@@ -199,7 +208,6 @@ class TestSchedule:
             ({"beta_end": 2.0}, r"betas=.*every beta must lie in \(0, 1\)"),
             ({"num_train_timesteps": 10.5}, "num_train_timesteps=10.5: must be a whole number"),
             ({"num_train_timesteps": 0}, "n_steps=0: must be >= 1"),
-            ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr=True: must be false"),
             ({"timestep_type": "continuous"}, "timestep_type='continuous': must be 'discrete'"),
         ],
     )
