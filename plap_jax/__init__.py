@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from plap_jax._flux import FluxEstimator, flux
 from plap_jax._volume import volume
 from plap_jax.adaptive import adaptive_flux
-from plap_jax.diffusion import EDM, VE, Diffusion, DiscreteVP, VPCosine, VPLinear
+from plap_jax.diffusion import EDM, VE, Diffusion, DiscreteVP, RectifiedFlow, VPCosine, VPLinear
 from plap_jax.mixtures import GaussianMixture
 from plap_jax.operators import p_laplacian, p_laplacian_estimate
 from plap_jax.typing import Estimate, ScoreFn
@@ -32,6 +32,7 @@ __all__ = [
     "Estimate",
     "FluxEstimator",
     "GaussianMixture",
+    "RectifiedFlow",
     "ScoreFn",
     "UserModel",
     "VPCosine",

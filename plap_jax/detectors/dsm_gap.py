@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from plap_jax.detectors.base import Detector, Need, Query
-from plap_jax.diffusion import Diffusion, convert
+from plap_jax.diffusion import Diffusion
 from plap_jax.sampling import DDIM
 from plap_jax.typing import Array, PRNGKey, at_least_float32, require, require_point
 
@@ -48,9 +48,7 @@ class DSMGap(Detector):
         x = at_least_float32(query.noise)
         times = DDIM(self.n_steps).times(schedule)[:2]
         start, end = jnp.asarray(times, jnp.int32 if schedule.discrete else x.dtype)
-        alpha, sigma = (level(start).astype(x.dtype) for level in (schedule.alpha, schedule.sigma))
-        output = model.output(x, start, query.prompt)
-        x0, first = (convert(output, x, alpha, sigma, model.prediction, kind) for kind in ("x0", "eps"))
+        x0, first = model.denoise_and_eps(x, start, query.prompt)
         second = model.eps(model.noised(x0, end, first), end, query.prompt)
         return jnp.sum((second - first) ** 2)
 

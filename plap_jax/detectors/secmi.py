@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from plap_jax.detectors.base import Detector, Need, Query
-from plap_jax.diffusion import Diffusion, Schedule, convert
+from plap_jax.diffusion import Diffusion, Schedule
 from plap_jax.typing import Array, ArrayLike, PRNGKey, at_least_float32, require, require_point
 
 
@@ -47,9 +47,7 @@ class SecMI(Detector):
         times, above = self.times(model.schedule)
 
         def step(x: Array, start: Array, end: Array) -> Array:
-            output = model.output(x, start, query.prompt)
-            alpha, sigma = (level(start).astype(x.dtype) for level in (model.schedule.alpha, model.schedule.sigma))
-            x0, eps = (convert(output, x, alpha, sigma, model.prediction, kind) for kind in ("x0", "eps"))
+            x0, eps = model.denoise_and_eps(x, start, query.prompt)
             alpha, sigma = (level(end).astype(x.dtype) for level in (model.schedule.alpha, model.schedule.sigma))
             return alpha * x0 + sigma * eps
 

@@ -1,7 +1,8 @@
-"""Noise schedules, conversions between ε, x₀, v and score, and networks paired with their schedule."""
+"""Noise schedules, conversions between ε, x₀, v, flow and score, and networks paired with their schedule."""
 
 from plap_jax.diffusion.conversion import PREDICTIONS, Prediction, convert, training_target
 from plap_jax.diffusion.exploding import EDM, VE
+from plap_jax.diffusion.flow import RectifiedFlow
 from plap_jax.diffusion.model import Conditioning, Diffusion
 from plap_jax.diffusion.preserving import DiscreteVP, VPCosine, VPLinear
 from plap_jax.diffusion.schedules import Schedule
@@ -14,6 +15,7 @@ __all__ = [
     "Diffusion",
     "DiscreteVP",
     "Prediction",
+    "RectifiedFlow",
     "Schedule",
     "VPCosine",
     "VPLinear",

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from plap_jax.diffusion.conversion import PREDICTIONS, Prediction, convert, training_target
+from plap_jax.diffusion.conversion import PREDICTIONS, Prediction, convert, require_data_std, training_target
 from plap_jax.diffusion.schedules import Schedule
 from plap_jax.typing import Array, ArrayLike, at_least_float32, require
 
-Conditioning = Literal["time", "log_snr"]
+Conditioning = Literal["time", "log_snr", "edm"]
 
 
 @jax.tree_util.register_dataclass
@@ -22,7 +22,7 @@ Conditioning = Literal["time", "log_snr"]
 class Diffusion:
     """A network paired with its noise schedule: predicted noise, score and denoised point at any noise level.
 
-    x_t = α(t) x₀ + σ(t) ε, and the network predicts ε, x₀, v = α ε − σ x₀ or the score from x_t.
+    x_t = α(t) x₀ + σ(t) ε, and the network predicts ε, x₀, v = α ε − σ x₀, the flow ε − x₀, EDM's F or the score.
 
     A pytree: the network and ``data_std`` are data, the rest is static. All methods take one point; use ``vmap`` or
     ``plap_jax.map_points`` for many.
@@ -35,19 +35,21 @@ class Diffusion:
         network: a callable pytree ``(x, level, condition=None) -> prediction``; x and prediction
             ``(*shape)``, level a scalar, condition whatever the network takes (ours: an integer, or None).
         schedule: the noise schedule.
-        prediction: what the network returns: "eps", "x0", "v" or "score".
+        prediction: what the network returns: "eps", "x0", "v", "flow", "edm" or "score" (``convert``).
         data_std: standard deviation of one coordinate of the data, or None. When given, the network sees
-            x_t / √(α² data_std² + σ²), which has unit variance at every level.
-        conditioning: how the network receives the noise level: "time", t itself, or "log_snr", log(α²/σ²), which
-            means the same under every schedule.
+            x_t / √(α² data_std² + σ²), which has unit variance at every level: the c_in of EDM.
+        conditioning: how the network receives the noise level: "time", t itself; "log_snr", log(α²/σ²), which
+            means the same under every schedule; "edm", c_noise = log(σ/α)/4, as EDM's networks do.
 
     Raises:
-        ValueError: an unknown prediction or conditioning, or data_std not > 0.
+        ValueError: an unknown prediction or conditioning, data_std not > 0, or "edm" predicted without data_std.
 
     Example:
         >>> model = Diffusion(lambda x, t, condition=None: x, VPLinear(), prediction="eps")
         >>> model.score(jnp.ones(2), 0.5)  # −ε̂/σ
         >>> flux(model.score_at(0.5), jnp.ones(2), radius=0.1, key=jax.random.key(0))
+        >>> rectified = Diffusion(network, RectifiedFlow(), prediction="flow")
+        >>> preconditioned = Diffusion(network, EDM(), "edm", data_std=0.5, conditioning="edm")  # Karras et al. 2022
     """
 
     network: Any
@@ -63,6 +65,7 @@ class Diffusion:
         if isinstance(self.data_std, (int, float)):  # JAX puts placeholders here when it rebuilds the pytree
             good = 0 < self.data_std < math.inf
             require(good, "data_std", self.data_std, "must be finite and > 0, or None")
+        require_data_std(self.prediction, self.data_std)
 
     def output(self, x: Array, t: ArrayLike, condition: Any = None) -> Array:
         """The network's raw prediction at x_t = ``x``, given scaled input and level as it expects them.
@@ -81,7 +84,7 @@ class Diffusion:
         """
         self.schedule.check_time(t)
         x = at_least_float32(x)
-        level = self.schedule.log_snr(t) if self.conditioning == "log_snr" else jnp.asarray(t)
+        level = self._told(t)
         if jnp.issubdtype(level.dtype, jnp.floating):
             level = level.astype(x.dtype)
         value = self.network(self._scaled(x, t), level, condition)
@@ -89,14 +92,11 @@ class Diffusion:
         return value.astype(x.dtype) * jnp.asarray(self.schedule.one_or_nan(t), x.dtype)
 
     def predict(self, x: Array, t: ArrayLike, condition: Any = None, target: Prediction = "eps") -> Array:
-        """The ``target`` ("eps", "x0", "v" or "score") at x_t = ``x``, whatever the network itself predicts.
+        """The ``target``, any kind of ``convert``, at x_t = ``x``, whatever the network itself predicts.
 
         Arguments, dtypes and errors as in ``output``; units and signs as in ``convert``.
         """
-        x = at_least_float32(x)
-        value = self.output(x, t, condition)
-        alpha, sigma = self._level(t, x.dtype)
-        return convert(value, x, alpha, sigma, self.prediction, target)
+        return self._predictions(x, t, condition, (target,))[0]
 
     def eps(self, x: Array, t: ArrayLike, condition: Any = None) -> Array:
         """The predicted noise ε̂(x, t) = E[ε | x_t = x], ``(*shape)``, no unit."""
@@ -109,6 +109,10 @@ class Diffusion:
     def denoise(self, x: Array, t: ArrayLike, condition: Any = None) -> Array:
         """The denoised point x̂₀(x, t) = E[x₀ | x_t = x] = (x − σ ε̂)/α, ``(*shape)``."""
         return self.predict(x, t, condition, "x0")
+
+    def denoise_and_eps(self, x: Array, t: ArrayLike, condition: Any = None) -> tuple[Array, Array]:
+        """The denoised point and the noise, (x̂₀, ε̂), ``(*shape)`` each, from one evaluation of the network."""
+        return self._predictions(x, t, condition, ("x0", "eps"))
 
     def score_at(self, t: ArrayLike, condition: Any = None) -> Partial:
         """The score at time t as a function of the point, x ↦ s(x, t): a pytree for the estimators, t included as data.
@@ -153,8 +157,22 @@ class Diffusion:
         """What the network should predict at x_t = α x₀ + σ ε, ``(*shape)``; otherwise as ``noised``."""
         x0, noise = at_least_float32(x0), at_least_float32(noise)
         alpha, sigma = self._checked_level(t, x0.dtype)
-        wanted = training_target(x0, noise, alpha, sigma, self.prediction)
+        wanted = training_target(x0, noise, alpha, sigma, self.prediction, self.data_std)
         return wanted * jnp.asarray(self.schedule.one_or_nan(t), wanted.dtype)
+
+    def _predictions(self, x: Array, t: ArrayLike, condition: Any, kinds: tuple[Prediction, ...]) -> tuple[Array, ...]:
+        x = at_least_float32(x)
+        value = self.output(x, t, condition)
+        levels = self._level(t, x.dtype)
+        found = (convert(value, x, *levels, self.prediction, kind, self.data_std) for kind in kinds)
+        return tuple(one.astype(x.dtype) for one in found)
+
+    def _told(self, t: ArrayLike) -> Array:
+        """The noise level as the network receives it."""
+        if self.conditioning == "time":
+            return jnp.asarray(t)
+        log_snr = self.schedule.log_snr(t)
+        return log_snr if self.conditioning == "log_snr" else -log_snr / 8
 
     def _level(self, t: ArrayLike, dtype: jnp.dtype) -> tuple[Array, Array]:
         return self.schedule.alpha(t).astype(dtype), self.schedule.sigma(t).astype(dtype)

@@ -26,7 +26,7 @@ class UserModel:
             callable pytree, such as a Flax module, keeps its weights as data.
         schedule: x_t = α(t) x₀ + σ(t) ε, of ``plap_jax.diffusion``.
         shape: of one image, ``(h, w, c)``, values in [−1, 1].
-        prediction: what the function returns: "eps", "x0", "v" or "score".
+        prediction: what the function returns: "eps", "x0", "v", "flow" or "score".
         n_conditions: how many prompts, numbered from 0; None: no prompts.
 
     Example:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plap_jax.diffusion import EDM, Diffusion, Schedule, convert
+from plap_jax.diffusion import EDM, Diffusion, Schedule
 from plap_jax.sampling.clock import ends, time_at_log_snr
 from plap_jax.typing import Array, PRNGKey, at_least_float32, require, require_point
 
@@ -126,9 +126,8 @@ def _generate(sampler: DDIM, diffusion: Diffusion, key: PRNGKey, start: Array, c
     )
 
     def step(x: Array, at: tuple) -> tuple[Array, tuple[Array, Array]]:
-        i, t, (alpha, sigma, log_snr), (next_alpha, next_sigma, next_log_snr) = at
-        output = diffusion.output(x, t, condition)
-        x0, eps = (convert(output, x, alpha, sigma, diffusion.prediction, kind) for kind in ("x0", "eps"))
+        i, t, log_snr, (next_alpha, next_sigma, next_log_snr) = at
+        x0, eps = diffusion.denoise_and_eps(x, t, condition)
         gained = -jnp.expm1(log_snr - next_log_snr)  # 1 − SNR_t/SNR_s
         kept = next_sigma * jnp.sqrt(1 - sampler.eta**2 * gained)
         moved = next_alpha * x0 + kept * eps
@@ -137,6 +136,6 @@ def _generate(sampler: DDIM, diffusion: Diffusion, key: PRNGKey, start: Array, c
             moved += fresh * jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
         return moved, (x, x0)
 
-    steps = (jnp.arange(sampler.n_steps), times, (alphas, sigmas, log_snrs), following)
+    steps = (jnp.arange(sampler.n_steps), times, log_snrs, following)
     x0, (states, denoised) = jax.lax.scan(step, start, steps)
     return Trajectory(times, alphas, sigmas, jnp.concatenate([states, x0[None]]), denoised)

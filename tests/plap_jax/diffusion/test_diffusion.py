@@ -16,13 +16,14 @@ from plap_jax.diffusion import (
     VE,
     Diffusion,
     DiscreteVP,
+    RectifiedFlow,
     VPCosine,
     VPLinear,
     convert,
     training_target,
 )
 
-CONTINUOUS = [VPLinear(), VPLinear(1.0, 1.0), VPCosine(), VPCosine(s=0.0), VE(), EDM()]
+CONTINUOUS = [VPLinear(), VPLinear(1.0, 1.0), VPCosine(), VPCosine(s=0.0), VE(), EDM(), RectifiedFlow()]
 DISCRETE = [DiscreteVP.linear(), DiscreteVP.scaled_linear()]
 SCHEDULES = CONTINUOUS + DISCRETE
 
@@ -44,8 +45,11 @@ def name(schedule):
 def test_alpha_sigma_and_log_snr_agree(schedule, x64):
     t = times(schedule)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    expected = 1.0 if not isinstance(schedule, (VE, EDM)) else 1 + sigma**2
-    np.testing.assert_allclose(alpha**2 + sigma**2, expected, rtol=1e-13)
+    if isinstance(schedule, RectifiedFlow):
+        np.testing.assert_allclose(alpha + sigma, 1.0, rtol=1e-15)
+    else:
+        expected = 1.0 if not isinstance(schedule, (VE, EDM)) else 1 + sigma**2
+        np.testing.assert_allclose(alpha**2 + sigma**2, expected, rtol=1e-13)
     np.testing.assert_allclose(schedule.log_snr(t), 2 * np.log(alpha / sigma), rtol=1e-10, atol=1e-10)
     assert np.all(np.diff(sigma) > 0)
     assert np.all(alpha > 0)
@@ -122,6 +126,30 @@ def test_sample_times_fill_every_stratum(schedule):
         assert np.all(np.abs(share * n - np.arange(n) - 0.5) <= 0.5 + 1e-3)
 
 
+def test_training_times_of_a_flow_are_uniform_or_logit_normal():
+    n = 4000
+    drawn = RectifiedFlow(training_times="logit_normal", logit_mean=0.5, logit_std=0.8)
+    t = np.asarray(drawn.sample_times(jax.random.key(0), n), np.float64)
+    logit = np.log(t / (1 - t))
+    assert abs(logit.mean() - 0.5) < 0.01 and abs(logit.std() - 0.8) < 0.01 and np.all(np.diff(t) >= 0)
+    wild = RectifiedFlow(training_times="logit_normal", logit_std=50.0)
+    t = np.asarray(wild.sample_times(jax.random.key(0), n))
+    assert t.min() == np.float32(wild.t_min) and t.max() == np.float32(wild.t_max)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
+def test_levels_of_all_schedules_compare_by_noise_to_signal(schedule):
+    for ratio in (0.1, 0.7, 1.2):
+        t = schedule.time_at_ratio(ratio)
+        assert schedule.reaches(ratio)
+        found = float(schedule.sigma(t)) / float(schedule.alpha(t))
+        np.testing.assert_allclose(found, ratio, rtol=0.1 if schedule.discrete else 1e-5)
+    np.testing.assert_allclose(RectifiedFlow().time_at_ratio(0.25), 0.2, rtol=1e-6)
+    assert not RectifiedFlow().reaches(1e-4) and not RectifiedFlow().reaches(1e4)
+    with pytest.raises(ValueError, match=r"noise_to_signal=10000.0: must lie in \[0.001001, 99\d"):
+        RectifiedFlow().time_at_ratio(1e4)
+
+
 def test_schedules_are_static_and_hashable():
     assert jax.tree.leaves(DiscreteVP.linear()) == []
     assert DiscreteVP.linear() == DiscreteVP([float(b) for b in np.linspace(1e-4, 0.02, 100)])
@@ -139,6 +167,11 @@ def test_schedules_are_static_and_hashable():
         (lambda: VE(sigma_min=0.0), "sigma_min=0.0: must be > 0"),
         (lambda: EDM(sigma_max=0.001), "sigma_max=0.001: must be finite and > sigma_min"),
         (lambda: EDM(p_std=0.0), "p_std=0.0: must be finite and > 0"),
+        (lambda: RectifiedFlow(t_min=0.0), r"t_min=0.0: must lie in \(0, 1\)"),
+        (lambda: RectifiedFlow(t_max=1.0), r"t_max=1.0: must lie in \(t_min=0.001, 1\)"),
+        (lambda: RectifiedFlow(training_times="cosine"), "training_times='cosine': must be one of uniform, logit"),
+        (lambda: RectifiedFlow(logit_mean=float("nan")), "logit_mean=nan: must be finite"),
+        (lambda: RectifiedFlow(logit_std=0.0), "logit_std=0.0: must be finite and > 0"),
         (lambda: DiscreteVP(()), "betas=.*: must be a non-empty list"),
         (lambda: DiscreteVP((0.1, 1.0)), "betas=.*1.*: every beta must lie in"),
         (lambda: DiscreteVP.linear(n_steps=0), "n_steps=0: must be >= 1"),
@@ -152,35 +185,93 @@ def test_bad_schedules_are_refused(make, message):
 # --- conversions
 
 
-@given(alpha=st.floats(0.05, 3.0), sigma=st.floats(0.05, 3.0), seed=st.integers(0, 10_000), vp=st.booleans())
-def test_conversions_there_and_back(alpha, sigma, seed, vp, x64):
-    if vp:
-        alpha, sigma = np.array([alpha, sigma]) / np.hypot(alpha, sigma)
+def everything(x0, noise, alpha, sigma, std):
+    """All kinds of prediction, of F by table 1 of Karras et al. 2022, in the units where α = 1."""
+    ratio = sigma / alpha
+    skip, out = std**2 / (ratio**2 + std**2), ratio * std / (ratio**2 + std**2) ** 0.5
+    return {
+        "eps": noise,
+        "x0": x0,
+        "v": alpha * noise - sigma * x0,
+        "flow": noise - x0,
+        "edm": (x0 - skip * (x0 + ratio * noise)) / out,
+        "score": -noise / sigma,
+    }
+
+
+@given(
+    alpha=st.floats(0.05, 3.0),
+    sigma=st.floats(0.05, 3.0),
+    seed=st.integers(0, 10_000),
+    path=st.sampled_from(["any", "preserving", "straight"]),
+)
+def test_conversions_there_and_back(alpha, sigma, seed, path, x64):
+    if path != "any":
+        alpha, sigma = np.array([alpha, sigma]) / (np.hypot(alpha, sigma) if path == "preserving" else alpha + sigma)
     x0, noise = np.random.default_rng(seed).normal(size=(2, 5))
     x_t = alpha * x0 + sigma * noise
-    truth = {"eps": noise, "x0": x0, "v": alpha * noise - sigma * x0, "score": -noise / sigma}
+    truth = everything(x0, noise, alpha, sigma, STD)
     for source, target in itertools.product(PREDICTIONS, PREDICTIONS):
-        got = convert(truth[source], x_t, alpha, sigma, source, target)
+        got = convert(truth[source], x_t, alpha, sigma, source, target, STD)
         np.testing.assert_allclose(got, truth[target], rtol=1e-9, atol=1e-9, err_msg=f"{source} -> {target}")
-        back = convert(got, x_t, alpha, sigma, target, source)
+        back = convert(got, x_t, alpha, sigma, target, source, STD)
         np.testing.assert_allclose(back, truth[source], rtol=1e-9, atol=1e-9)
     for kind in PREDICTIONS:
-        np.testing.assert_allclose(training_target(x0, noise, alpha, sigma, kind), truth[kind], rtol=1e-12)
+        wanted = training_target(x0, noise, alpha, sigma, kind, STD)
+        np.testing.assert_allclose(wanted, truth[kind], rtol=1e-11, atol=1e-12)
 
 
-def test_conversion_from_v_survives_vanishing_alpha_and_sigma():
+@pytest.mark.parametrize("kind", ["v", "flow", "edm"])
+def test_conversion_survives_vanishing_alpha_and_sigma(kind):
     x0, noise = jnp.array([0.3, -1.2]), jnp.array([0.8, 0.1])
     for alpha, sigma in ((1e-12, 1.0), (1.0, 1e-12)):
-        x_t, v = alpha * x0 + sigma * noise, alpha * noise - sigma * x0
-        np.testing.assert_allclose(convert(v, x_t, alpha, sigma, "v", "x0"), x0, rtol=1e-6)
-        np.testing.assert_allclose(convert(v, x_t, alpha, sigma, "v", "eps"), noise, rtol=1e-6)
+        x_t = alpha * x0 + sigma * noise
+        value = training_target(x0, noise, alpha, sigma, kind, STD)
+        np.testing.assert_allclose(convert(value, x_t, alpha, sigma, kind, "x0", STD), x0, rtol=1e-6)
+        np.testing.assert_allclose(convert(value, x_t, alpha, sigma, kind, "eps", STD), noise, rtol=1e-6)
+
+
+def test_the_flow_is_the_direction_of_the_path():
+    """d x_t/dt = ε − x₀, and x̂₀ = x_t − t u, ε̂ = x_t + (1 − t) u."""
+    diffusion = Diffusion(Echo(), RectifiedFlow(), "flow")
+    x0, noise, t = jnp.array([0.3, -1.2]), jnp.array([0.8, 0.1]), jnp.float32(0.3)
+    slope = jax.jvp(lambda t: diffusion.noised(x0, t, noise), (t,), (jnp.ones_like(t),))[1]
+    np.testing.assert_allclose(diffusion.target(x0, t, noise), slope, rtol=1e-6)
+    x = diffusion.noised(x0, t, noise)
+    u = x + t  # the network's
+    np.testing.assert_allclose(diffusion.denoise(x, t), x - t * u, rtol=1e-6)
+    np.testing.assert_allclose(diffusion.eps(x, t), x + (1 - t) * u, rtol=1e-6)
+    np.testing.assert_allclose(diffusion.denoise_and_eps(x, t), (x - t * u, x + (1 - t) * u), rtol=1e-6)
+
+
+def test_preconditioning_is_that_of_the_paper():
+    """D = c_skip x + c_out F(c_in x; ln(σ)/4), table 1 of Karras et al. 2022; to the ends of the noise levels."""
+    std, x = 0.5, jnp.array([3.0, -0.2, 40.0])
+    diffusion = Diffusion(Echo(), EDM(), "edm", data_std=std, conditioning="edm")
+    for sigma in (0.002, 0.1, 1.0, 80.0):
+        c_in = 1 / np.sqrt(sigma**2 + std**2)
+        skip, out = std**2 / (sigma**2 + std**2), sigma * std / np.sqrt(sigma**2 + std**2)
+        expected = skip * x + out * (c_in * x + np.log(sigma) / 4)
+        np.testing.assert_allclose(diffusion.denoise(x, sigma), expected, rtol=2e-6, atol=1e-7)
+    # Where there is no noise the denoised point is the point, where there is nothing else it is F: whatever F says.
+    wide = Diffusion(Echo(), EDM(1e-8, 1e8), "edm", data_std=std, conditioning="edm")
+    np.testing.assert_allclose(wide.denoise(x, 1e-8), x, rtol=1e-6)
+    np.testing.assert_allclose(wide.denoise(x, 1e8), std * (np.log(1e8) / 4) * np.ones(3), rtol=1e-5)
+    # The target has unit variance at every level: no level dominates the loss.
+    x0, noise = std * jax.random.normal(jax.random.key(0), (20_000,)), jax.random.normal(jax.random.key(1), (20_000,))
+    for sigma in (0.002, 0.5, 80.0):
+        assert abs(float(jnp.std(wide.target(x0, sigma, noise))) - 1) < 0.02
+    for schedule, t in ((VPLinear(), 0.4), (RectifiedFlow(), 0.4)):  # and the same F whatever the scale of x_t
+        other = Diffusion(Echo(), schedule, "edm", data_std=std, conditioning="edm")
+        ratio, alpha = float(schedule.sigma(t) / schedule.alpha(t)), schedule.alpha(t)
+        np.testing.assert_allclose(other.denoise(alpha * x, t), diffusion.denoise(x, ratio), rtol=1e-5)
 
 
 def test_unknown_kinds_are_refused():
     x = jnp.ones(2)
-    with pytest.raises(ValueError, match="source='noise': must be one of eps, x0, v, score"):
+    with pytest.raises(ValueError, match="source='noise': must be one of eps, x0, v, flow, edm, score"):
         convert(x, x, 1.0, 1.0, "noise", "eps")
-    with pytest.raises(ValueError, match="target='data': must be one of eps, x0, v, score"):
+    with pytest.raises(ValueError, match="target='data': must be one of eps, x0, v, flow, edm, score"):
         convert(x, x, 1.0, 1.0, "eps", "data")
     with pytest.raises(ValueError, match="prediction='noise': must be one of"):
         training_target(x, x, 1.0, 1.0, "noise")
@@ -202,21 +293,23 @@ class GaussianPredictor:
     def __call__(self, x, level, condition=None):
         alpha, sigma = self.schedule.alpha(level), self.schedule.sigma(level)
         variance = (alpha * self.std) ** 2 + sigma**2
+        if self.prediction == "edm":  # which sees x scaled
+            x = x * jnp.sqrt((alpha * STD) ** 2 + sigma**2)
         eps = sigma * (x - alpha * self.mean) / variance
         x0 = self.mean + alpha * self.std**2 * (x - alpha * self.mean) / variance
-        known = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0, "score": -eps / sigma}
-        return known[self.prediction]
+        return everything(x0, eps, alpha, sigma, STD)[self.prediction]
 
 
 MEAN, STD = jnp.array([[0.5, -1.0, 2.0]]), 0.7
 
 
-@pytest.mark.parametrize("schedule", [VPLinear(), DiscreteVP.linear(), EDM()], ids=name)
+@pytest.mark.parametrize("schedule", [VPLinear(), DiscreteVP.linear(), EDM(), RectifiedFlow()], ids=name)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_exact_predictor_of_a_gaussian(schedule, prediction, x64):
     mean = jnp.asarray(MEAN, jnp.float64)
     x = jnp.array([[0.1, 0.4, -0.3]])
-    diffusion = Diffusion(GaussianPredictor(mean, STD, schedule, prediction), schedule, prediction)
+    std = STD if prediction == "edm" else None
+    diffusion = Diffusion(GaussianPredictor(mean, STD, schedule, prediction), schedule, prediction, std)
     for t in times(schedule)[1 :: len(times(schedule)) // 3]:
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         score = -(x - alpha * mean) / ((alpha * STD) ** 2 + sigma**2)
@@ -310,6 +403,8 @@ def test_what_the_network_is_told():
     told = Diffusion(Echo(), schedule, conditioning="log_snr").output(x, 0.25)
     np.testing.assert_allclose(told, x + schedule.log_snr(0.25), rtol=1e-6)
     alpha, sigma = schedule.alpha(0.25), schedule.sigma(0.25)
+    told = Diffusion(Echo(), schedule, conditioning="edm").output(x, 0.25)
+    np.testing.assert_allclose(told, x + jnp.log(sigma / alpha) / 4, rtol=1e-6)
     scaled = Diffusion(Echo(), schedule, data_std=3.0).output(x, 0.25)
     np.testing.assert_allclose(scaled, x / jnp.sqrt(9 * alpha**2 + sigma**2) + 0.25, rtol=1e-6)
     np.testing.assert_allclose(Diffusion(Echo(), schedule).eps(x, 0.25, 7), x + 7)
@@ -331,8 +426,11 @@ def test_results_have_the_dtype_of_the_point_and_float32_at_least(dtype):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: exact(prediction="noise"), "prediction='noise': must be one of eps, x0, v, score"),
-        (lambda: exact(conditioning="sigma"), "conditioning='sigma': must be one of time, log_snr"),
+        (lambda: exact(prediction="noise"), "prediction='noise': must be one of eps, x0, v, flow, edm, score"),
+        (lambda: exact(conditioning="sigma"), "conditioning='sigma': must be one of time, log_snr, edm"),
+        (lambda: exact(prediction="edm"), "data_std=None: must be the σ_data of the network's training where"),
+        (lambda: convert(MEAN, MEAN, 1.0, 1.0, "edm", "x0"), "data_std=None: must be the σ_data"),
+        (lambda: training_target(MEAN, MEAN, 1.0, 1.0, "edm"), "data_std=None: must be the σ_data"),
         (lambda: exact(data_std=0.0), "data_std=0.0: must be finite and > 0, or None"),
         (lambda: exact().score_at(0.0), r"t=0.0: must lie in \[0.001, 1\] \(VPLinear\)"),
         (lambda: exact().ball(MEAN, float("nan")), "t=nan: must lie in"),

@@ -31,7 +31,7 @@ def scores(prediction="score", guidance=1.0):
     return score_of(diffusion, x, CAPTION), *known
 
 
-@pytest.mark.parametrize("prediction", ["eps", "x0", "v", "score"])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v", "flow", "score"])
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.5])
 def test_guidance_is_that_of_the_score_whatever_is_predicted(prediction, guidance, x64):
     found, conditional, unconditional = scores(prediction, guidance)

@@ -122,7 +122,7 @@ def test_ddim_converges_to_the_flow_at_first_order(schedule, spacing, x64):
     assert 0.9 < order < 1.15, (order, errors)
 
 
-@pytest.mark.parametrize("prediction", ["x0", "v"])
+@pytest.mark.parametrize("prediction", ["x0", "v", "flow"])
 def test_what_the_network_predicts_does_not_matter(prediction, x64):
     mixture, start = GaussianMixture(*TWO), jnp.array(START)
     by_score = DDIM(5)(exact_diffusion(mixture, VPLinear()), KEY, start)

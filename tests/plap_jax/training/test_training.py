@@ -78,11 +78,12 @@ class Nothing:
         return jnp.zeros_like(x)
 
 
-@pytest.mark.parametrize("prediction", ["eps", "x0", "v", "score"])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v", "flow", "score"])
 def test_loss_is_the_mean_square_of_the_predictions_own_error(prediction, x64):
     x0, noise, t = jnp.array([1.0, -2.0]), jnp.array([0.5, 0.25]), 0.4
     alpha, sigma = VPLinear().alpha(t), VPLinear().sigma(t)
-    targets = {"eps": noise, "x0": x0, "v": alpha * noise - sigma * x0, "score": -noise / sigma}
+    targets = {"eps": noise, "x0": x0, "v": alpha * noise - sigma * x0, "flow": noise - x0}
+    targets["score"] = -noise / sigma
     loss = denoising_loss(Diffusion(Nothing(), VPLinear(), prediction), x0, t, noise)
     np.testing.assert_allclose(loss, np.mean(np.square(targets[prediction])), rtol=1e-12)
 
