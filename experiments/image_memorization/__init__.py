@@ -13,8 +13,18 @@ from experiments.core.cache import Cache
 from experiments.core.report import Report
 from experiments.core.schema import RunConfig, Section, checked_as
 from experiments.core.tracker import Tracker
-from experiments.image_memorization import calibrated, directions, divisions, learning, samples, study, train_images
+from experiments.image_memorization import (
+    attacks,
+    calibrated,
+    directions,
+    divisions,
+    learning,
+    samples,
+    study,
+    train_images,
+)
 from experiments.shared.generation import Labels, check_sampler
+from experiments.shared.methods import Method
 from experiments.shared.networks import Learning
 from experiments.shared.planting import Planting
 from plap_jax.directions import unit_size
@@ -39,6 +49,8 @@ class Config(RunConfig):
     labels: Labels
     learning: Learning
     audits: divisions.Audits
+    noise_levels: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="that attacks try")
+    attacks: dict[str, Method] = Field(description="on membership, each with what it tries on the validation half")
     directions: list[Annotated[int, Field(ge=2)]] = Field(min_length=2, max_length=2)
 
     @model_validator(mode="after")
@@ -64,6 +76,10 @@ class Config(RunConfig):
         for kind in self.audits.kinds:
             allowed = f"must be one of planting.copies, {self.planting.copies}"
             require(kind.copies in self.planting.copies, "audits.kinds.copies", kind.copies, allowed)
+        for name, method in self.attacks.items():
+            method.check(f"attacks.{name}", schedule)
+            allowed = "must look at the image alone"
+            require(method.kind.needs == {"image"}, f"attacks.{name}", method.kind.__name__, allowed)
         check_sampler(self.samples.sampler, schedule)
         return self
 
@@ -74,6 +90,7 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
     found = train_images.run(config, made, report=report, cache=cache)
     calibrated.run(config, made, found, report=report)
     divisions.run(config, made, found, report=report)
+    attacks.run(config, made, report=report, cache=cache)
     generated = samples.run(config, made, found, report=report, cache=cache)
     directions.run(config, made, found, generated, report=report, cache=cache)
     learning.run(config, made, found, report=report, cache=cache)

@@ -4,7 +4,7 @@ Held-out images of the test half are divided at random into audited ones and the
 halves, for nothing about a calibrated score was chosen on either.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -28,6 +28,7 @@ class Audit(Section):
     copies: int = Field(ge=2, description="of the planted images, one of planting.copies")
     reference: int = Field(ge=1, description="held-out images that are the reference")
     score: Literal["calibrated", "baseline", "raw"] = Field(description="raw: κ_1 at the validated level")
+    divisions: int = Field(ge=2, description="of the held-out images into audited and reference")
 
     @property
     def name(self) -> str:
@@ -40,7 +41,6 @@ class Audits(Section):
 
     heldout: int = Field(ge=1, description="held-out images among the audited ones")
     fdr: float = Field(gt=0, lt=1)
-    divisions: Annotated[int, Field(ge=2)] = Field(description="of the held-out images into audited and reference")
     kinds: list[Audit]
 
 
@@ -73,14 +73,14 @@ def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report) 
                 continue
             shares = []
             rng = np.random.default_rng(config.seed)
-            for _ in range(audits.divisions):
+            for _ in range(kind.divisions):
                 chosen = np.concatenate([planted, rng.permutation(heldout)[:needed]])
                 score = evidence[kind.score][chosen]
                 score = score[:, 0] if kind.score == "raw" else adjust(score, z[chosen], digest[chosen]).score
                 shares.append(flagged_shares(score, len(planted), kind.reference, audits.fdr))
             mean, spread = np.mean(shares, axis=0), np.std(shares, axis=0, ddof=1)
             row = {"audit": kind.name, "copies": kind.copies, "planted": len(planted), "heldout": audits.heldout}
-            row |= {"reference": kind.reference, "score": kind.score, "divisions": audits.divisions}
+            row |= {"reference": kind.reference, "score": kind.score, "divisions": kind.divisions}
             for i, name in enumerate(("power", "false_share")):
                 report.metric(f"audit/{kind.name}/{name}", float(mean[i]))
                 row |= {name: float(mean[i]), f"{name}_spread": float(spread[i])}

@@ -127,6 +127,17 @@ def ways(sweep: Path) -> str:
     return table(["evidence", "way", *copies], rows)
 
 
+def membership(sweep: Path) -> str:
+    """Single images against held-out ones: published attacks, and the scores of an audit."""
+    runs = runs_of(sweep)
+    names = [key.split("/")[1] for key in metrics_of(runs[0]) if key.startswith("attacks/") and key.endswith("/auc")]
+    found = {f"{name} (attack)": f"attacks/{name}/auc" for name in names}
+    for (end, evidence), way in product(EVIDENCE.items(), ("", "_calibrated")):
+        found[f"{evidence}, {WAYS[way]}"] = f"train_images/k1/auc{way}{end}"
+    rows = [[label, over_seeds(runs, metric)] for label, metric in found.items()]
+    return table(["score", "AUC"], sorted((row for row in rows if row[1]), key=lambda row: row[1], reverse=True))
+
+
 def audits(sweep: Path) -> str:
     """What audits flag of planted images among held-out ones, means over divisions and seeds."""
     runs = runs_of(sweep)
@@ -205,6 +216,7 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
     **{f"{name}/headline": (name, headline) for name in IMAGES},
     **{f"{name}/doses": (name, doses) for name in IMAGES},
     **{f"{name}/ways": (name, ways) for name in IMAGES},
+    **{f"{name}/membership": (name, membership) for name in IMAGES},
     "fashion/audits": ("fashion", audits),
     **{
         f"detection/{task}/{prompt}": ("detection", ranking(task, prompt))

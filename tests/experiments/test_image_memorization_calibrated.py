@@ -148,13 +148,13 @@ def test_audits_flag_what_stands_out_and_their_power_is_a_mean_over_divisions(tm
     copies = np.repeat([8, 4, 1, 0], [6, 6, 10, 300])
     validation = np.arange(len(copies)) % 2 == 0
     kinds = [
-        divisions.Audit(copies=8, reference=100, score="baseline"),
-        divisions.Audit(copies=8, reference=100, score="calibrated"),
-        divisions.Audit(copies=4, reference=100, score="raw"),
-        divisions.Audit(copies=8, reference=131, score="calibrated"),
-        divisions.Audit(copies=2, reference=100, score="calibrated"),
+        divisions.Audit(copies=8, reference=100, score="baseline", divisions=4),
+        divisions.Audit(copies=8, reference=100, score="calibrated", divisions=4),
+        divisions.Audit(copies=4, reference=100, score="raw", divisions=4),
+        divisions.Audit(copies=8, reference=131, score="calibrated", divisions=4),
+        divisions.Audit(copies=2, reference=100, score="calibrated", divisions=4),
     ]
-    config = SimpleNamespace(seed=0, audits=divisions.Audits(heldout=20, fdr=0.1, divisions=4, kinds=kinds))
+    config = SimpleNamespace(seed=0, audits=divisions.Audits(heldout=20, fdr=0.1, kinds=kinds))
     report = Report(tmp_path, {"name": "x"})
     divisions.run(config, *scored(copies, validation), report=report)
     found = report.metrics
@@ -173,11 +173,14 @@ def test_audits_flag_what_stands_out_and_their_power_is_a_mean_over_divisions(tm
     ("override", "message"),
     [
         (
-            "audits.kinds=[{copies: 3, reference: 9, score: raw}]",
+            "audits.kinds=[{copies: 3, reference: 9, score: raw, divisions: 2}]",
             "audits.kinds.copies=3: must be one of planting.copies",
         ),
-        ("audits.kinds=[{copies: 8, reference: 9, score: best}]", "audits.kinds.0.score="),
-        ("audits.divisions=1", "audits.divisions=1: must be >= 2"),
+        ("audits.kinds=[{copies: 8, reference: 9, score: best, divisions: 2}]", "audits.kinds.0.score="),
+        (
+            "audits.kinds=[{copies: 8, reference: 9, score: raw, divisions: 1}]",
+            "audits.kinds.0.divisions=1: must be >= 2",
+        ),
     ],
 )
 def test_impossible_audits_are_refused_before_anything_is_computed(override, message):
