@@ -60,7 +60,7 @@ run: $(DEV) ## the main experiment; results go to outputs/
 	$(PY) -m experiments.run +exp=gmm_memorization $(ARGS)
 
 test: $(DEV) ## the tests of every day: all but the marker slow (those of Chromium and PyTorch where there is one)
-	$(PY) -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+	$(PY) -m pytest -n 2 --dist worksteal --compile-fast -m "not slow" $(ARGS)
 
 test-all: $(DEV) ## every test: also killed and repeated runs, and coverage over thousands of draws
 	$(PY) -m pytest -n 2 --dist worksteal $(ARGS)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from tabulate import tabulate
 
+from plap_jax.adjustment import adjust
 from plap_jax.calibration import benjamini_hochberg, conformal_p_values
 from plap_jax.envelope import Envelope, false_discovery_envelope
 
@@ -70,11 +71,12 @@ def tied(rng: np.random.Generator, setting: Setting) -> Pool:
 
 
 def adjusted(rng: np.random.Generator, setting: Setting) -> Pool:
-    """What difficulty explains is taken out, by a regression over all images, memorized ones among them."""
+    """What difficulty explains is taken out as an audit does, over all images, memorized ones among them."""
     scores, audited, memorized = normal(rng, setting)
-    difficulty = np.column_stack([np.ones(scores.size), rng.normal(size=(scores.size, 5))])
-    raw = scores + difficulty[:, 1:].sum(axis=1)
-    return raw - difficulty @ np.linalg.lstsq(difficulty, raw)[0], audited, memorized
+    difficulty = rng.normal(size=(scores.size, 5))
+    raw = scores + difficulty.sum(axis=1)
+    digests = rng.integers(0, 2**63, scores.size, np.uint64)
+    return adjust(raw[:, None], difficulty, digests).score, audited, memorized
 
 
 def twins(keep: Keep, *, across: bool = False) -> Callable[[np.random.Generator, Setting], Pool]:

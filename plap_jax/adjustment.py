@@ -109,6 +109,11 @@ def tempered(residuals: np.ndarray) -> np.ndarray:
     return np.sign(residuals) * np.where(size <= FAR, size, FAR + np.log1p(np.maximum(size - FAR, 0)))
 
 
+def tempering(residuals: np.ndarray) -> np.ndarray:
+    """The slope of ``tempered``: 1 to ±5, and beyond 1/(1 + |r| − 5). What an error in r counts in the score."""
+    return 1 / (1 + np.maximum(np.abs(residuals) - FAR, 0))
+
+
 def _spread(values: np.ndarray) -> np.ndarray:
     """The median absolute deviation, of normal values their standard deviation."""
     return stats.median_abs_deviation(values, axis=0, scale="normal")

@@ -28,6 +28,20 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("few")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--compile-fast",
+        action="store_true",
+        help="XLA compiles quickly rather than well: most tests compile longer than they compute",
+    )
+
+
+def pytest_configure(config):
+    """In this process alone: runs of experiments in processes of their own are compiled as a user's are."""
+    if config.getoption("--compile-fast"):
+        jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture
 def x64():
     """Double precision within the test: closed forms are held to 1e-6 and better."""

@@ -15,12 +15,13 @@ from experiments.shared.audit_settings import Request
 from experiments.shared.own_images import generate
 from plap_jax.audit import AuditResult
 from plap_jax.audit.auditing import audit as audit_opened
-from plap_jax.audit.auditing import open_training, opened, where_from
+from plap_jax.audit.auditing import open_training, opened
 from plap_jax.audit.claims import OWN_IMAGES
 from plap_jax.audit.images import Pictures
 from plap_jax.audit.prompts import is_file, listed_prompts, read_prompts
 from plap_jax.audit.store import Surroundings
 from plap_jax.audit.subject import Held
+from plap_jax.audit.words import where_from
 from plap_jax.typing import require
 
 log = logging.getLogger(__name__)

@@ -104,7 +104,7 @@ def calibrated(
         common = [level for level in levels if level in of_baseline]
         beside = asked.of(Gatherer(baseline.subject, settings, asked.key, kind), prefix="baseline/")
         baseline.release()
-    if missing := [level for level in settings.noise_levels if level not in common]:
+    if missing := tuple(level for level in settings.noise_levels if level not in common):
         told = ", ".join(f"{level:g}" for level in missing)
         log.warning("  noise levels %s are left out: the schedule does not have them", told)
     sides = asked.of(Gatherer(held.subject, settings, asked.key, kind), described=True)
@@ -112,7 +112,7 @@ def calibrated(
         sides = [paired(one, two, levels, of_baseline) for one, two in zip(sides, beside, strict=True)]
     salt = np.asarray(jax.random.key_data(named_key(asked.key, "salt"))).tobytes()
     first, second, found = calibrate(sides[0], (*sides, None)[1], common, settings.duplicate_distance, salt)
-    return (first, second), found
+    return (first, second), replace(found, not_reached=missing)
 
 
 def check_baseline(baseline: Facts, model: Facts, kind: Score) -> list[float]:

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,14 +16,15 @@ from plap_jax.audit.asking import Asked, calibrated, plain
 from plap_jax.audit.calibrated import CALIBRATED, Calibration
 from plap_jax.audit.fitness import fitness
 from plap_jax.audit.images import Pictures, Source, Subset, open_source
-from plap_jax.audit.prompts import is_file, read_prompts
+from plap_jax.audit.prompts import read_prompts
 from plap_jax.audit.result import AuditResult
 from plap_jax.audit.settings import NAMES, WITH_PROMPT, AuditSettings, Score, number
 from plap_jax.audit.store import FolderStore, Surroundings
-from plap_jax.audit.stream import THUMBNAIL, Scored
+from plap_jax.audit.stream import NEAR, THUMBNAIL, Scored
 from plap_jax.audit.subject import Held, Model
 from plap_jax.audit.training import Training
 from plap_jax.audit.verdict import judge
+from plap_jax.audit.words import in_both, in_words, where_from
 from plap_jax.detectors import Detector
 from plap_jax.typing import PRNGKey, require
 
@@ -185,10 +185,11 @@ def audit(
         n, share = len(calibration.levels), 100 * calibration.explained
         log.info("  %d noise levels together; difficulty explains %.0f %% of the evidence's spread", n, share)
     if compared is not None:
-        _check_apart(scored, compared, training, calibration, settings.duplicate_distance)
+        _check_apart(scored, compared, training, calibration)
     for side in sides:
-        if side is not None:
-            side.columns.pop(THUMBNAIL, None)  # 3 kB for each image, not needed any more
+        thumbnails = None if side is None else side.columns.pop(THUMBNAIL, None)  # 3 kB for each image
+        if thumbnails is not None and training is not None:
+            side.columns[NEAR] = training.near(thumbnails, settings.duplicate_distance)
     verdict = judge(name, scored, compared, fdr if compared is not None else None)
     if calibration is not None and verdict.fdr is not None:
         fit = fitness(calibration, len(scored))
@@ -232,7 +233,7 @@ def score_of(
 
 
 def _check_apart(
-    audited: Scored, reference: Scored, training: Training | None, calibration: Calibration | None, distance: float
+    audited: Scored, reference: Scored, training: Training | None, calibration: Calibration | None
 ) -> None:
     """Refuses a reference that is known to the model, and tells of images that stand in both sets."""
     if training is not None:
@@ -245,59 +246,3 @@ def _check_apart(
         log.warning(told, both, len(audited), 2 / (len(reference) + 1))
     elif calibration is not None and (others := int((~calibration.stays).sum())):
         log.warning("  %d near-duplicates: of each group one image is tested or compared with", others)
-    if calibration is not None and training is not None:
-        near = int(training.near(reference.columns[THUMBNAIL], distance).sum())
-        if near:
-            log.warning("  %d of %d reference images are near-duplicates of training images", near, len(reference))
-
-
-def in_both(audited: Scored, reference: Scored | None) -> int:
-    """How many audited images stand in the reference, too."""
-    return 0 if reference is None else int(np.isin(audited.digests, reference.digests).sum())
-
-
-def where_from(images: Any, reference: Any, prompts: Any, training: Any) -> dict[str, str]:
-    """Where things come from, by name: a page is passed on, and its reader has other folders."""
-    words = {"prompts": "none" if prompts is None else _named(prompts) if is_file(prompts) else _text(prompts)}
-    words |= {"training set": "not at hand" if training is None else _named(training)}
-    words |= {"folder of images": _named(images)}
-    return words | ({} if reference is None else {"folder of reference": _named(reference)})
-
-
-def _named(given: Any) -> str:
-    """As it was given, and of an absolute path the last part."""
-    if not isinstance(given, str | os.PathLike):
-        return "an array in memory"
-    return Path(given).name if Path(given).is_absolute() else str(given)
-
-
-def _text(prompts: Any) -> str:
-    return str(prompts) if isinstance(prompts, str | int | np.integer) else "one for each image"
-
-
-def in_words(
-    meaning: str,
-    settings: AuditSettings,
-    audited: Scored,
-    source: Source,
-    reference: Scored | None,
-    fdr: float | None,
-    calibration: Calibration | None,
-) -> dict[str, str]:
-    """The settings for a reader."""
-    both = in_both(audited, reference)
-    told = "none" if reference is None else f"{len(reference)} images"
-    words = {"images": f"{source.words}; {len(audited.skipped)} skipped"}
-    if calibration is not None:
-        levels = ", ".join(f"{level:g}" for level in calibration.levels)
-        left = f"; left out, not finite: {', '.join(f'{level:g}' for level in calibration.left_out)}"
-        words["score"] = f"calibrated, from {meaning} and the contrast with the shifted image, difficulty taken out"
-        words["noise levels"] = f"σ = {levels}, all together" + left * bool(calibration.left_out)
-        words["directions"] = f"{settings.n_directions} at each level, the same for all images"
-        others = int((~calibration.stays).sum())
-        words["near-duplicates"] = f"{others} set aside, up to {settings.duplicate_distance:g} apart"
-    else:
-        words["score"] = meaning
-    words["reference"] = told + f"; holds {both} of the audited images too" * bool(both)
-    words["false-discovery rate"] = "none: no error control" if fdr is None else f"{fdr:g}, Benjamini–Hochberg"
-    return words

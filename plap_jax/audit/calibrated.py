@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from plap_jax.adjustment import Adjusted, adjust
+from plap_jax.adjustment import Adjusted, adjust, tempering
 from plap_jax.audit.stream import DIFFICULTY, DIGEST, INDEX, NOT_FINITE, THUMBNAIL, Scored
 from plap_jax.data.duplicates import groups, representatives
 from plap_jax.typing import require
@@ -34,6 +34,7 @@ class Calibration:
         stays: ``(N,)`` booleans: one of each group of near-duplicates, and all images without any.
         group: ``(N,)`` the row of the one that stays.
         left_out: levels without finite evidence.
+        not_reached: levels that the model's schedule, or the baseline's, does not have.
     """
 
     levels: np.ndarray
@@ -46,6 +47,7 @@ class Calibration:
     stays: np.ndarray
     group: np.ndarray
     left_out: tuple[float, ...] = ()
+    not_reached: tuple[float, ...] = ()
 
     @cached_property
     def measured(self) -> np.ndarray:
@@ -178,7 +180,11 @@ def _usable_levels(sides: list[Scored], levels: list[float]) -> np.ndarray:
 
 
 def _stderr(adjusted: Adjusted, stderr: np.ndarray) -> np.ndarray:
-    """Of the score ``(n,)``, from κ₁'s ``(n, L)``: at most the mean, since levels share their directions."""
-    n_levels, used = stderr.shape[1], adjusted.used
-    of_kappa = used[:n_levels]
-    return (stderr[:, of_kappa] / adjusted.spread[:, :n_levels][:, of_kappa]).sum(axis=1) / used.sum()
+    """Of the score ``(n,)``, from κ₁'s ``(n, L)``: at most the mean, since levels share their directions.
+
+    Where the score counts evidence by its logarithm, an error counts as much less as the evidence does.
+    """
+    used = adjusted.used
+    of_kappa = np.flatnonzero(used[: stderr.shape[1]])
+    weight = tempering(adjusted.residuals[:, of_kappa]) / adjusted.spread[:, of_kappa]
+    return (weight * stderr[:, of_kappa]).sum(axis=1) / used.sum()

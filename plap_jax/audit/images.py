@@ -178,3 +178,18 @@ def digests_of(images: Iterable[np.ndarray]) -> np.ndarray:
     """A hash of each image as the model sees it, ``(n,)`` uint64: equal ones are equal images."""
     found = [hashlib.blake2b(np.ascontiguousarray(image), digest_size=8).digest() for image in images]
     return np.frombuffer(b"".join(found), np.uint64)
+
+
+def pixels(image: np.ndarray) -> np.ndarray | None:
+    """``(h, w, c)`` in [−1, 1] as uint8; None where it has neither one nor three channels."""
+    if image.shape[2] not in (1, 3):
+        return None
+    return np.round(np.clip((image + 1) * 127.5, 0, 255)).astype(np.uint8)
+
+
+def picture(source: Source, index: int) -> np.ndarray | None:
+    """An image again, as ``pixels``; None where it is gone since it was scored, which costs no report."""
+    try:
+        return pixels(source.read(int(index)))
+    except UnusableImage:
+        return None

@@ -10,11 +10,10 @@ import numpy as np
 from plap_jax.audit.claims import difficulty_in_words
 from plap_jax.audit.drawings import Scatter
 from plap_jax.audit.histogram import Histogram
-from plap_jax.audit.images import Source
+from plap_jax.audit.images import picture, pixels
 from plap_jax.audit.page import Nearest, Page, Row, write_page
-from plap_jax.audit.result import AuditResult, pixels
+from plap_jax.audit.result import AuditResult
 from plap_jax.audit.slider import Slider, slider
-from plap_jax.data.images import UnusableImage
 
 MOST_EXTREME = 24  # reference images that the page shows
 CALIBRATED = (
@@ -35,11 +34,11 @@ def page_of(result: AuditResult, max_rows: int, table: str | None = None) -> Pag
     generations = verdict.fdr is None and n_reference > 0
     highest = verdict.order[:max_rows].tolist()
     # In their own order: to go back in a compressed file is to begin again.
-    pictures = {i: _picture(result.pictures.source, result.audited.columns["index"][i]) for i in sorted(highest)}
+    pictures = {i: picture(result.pictures.source, result.audited.columns["index"][i]) for i in sorted(highest)}
     same_as = result.same_as
     return Page(
         title=f"Audit: {result.words.get('model', 'a model')}",
-        headline=". ".join(line[0].upper() + line[1:] for line in result.lines) + ".",
+        headline=" ".join(_sentences(result.verdict.lines)),
         rows=[_row(result, i, pictures[i], same_as[i]) for i in highest],
         settings=dict(result.words),
         histogram=Histogram(
@@ -53,12 +52,16 @@ def page_of(result: AuditResult, max_rows: int, table: str | None = None) -> Pag
         n_images=len(result.audited),
         table=table,
         score_name=result.score_name,
-        notices=_notices(result),
+        notices=_sentences(result.notices),
         slider=_slider(result),
         **_extreme(result),
         **_meaning(result),
         **_difficulty(result),
     )
+
+
+def _sentences(lines: list[str]) -> list[str]:
+    return [f"{line[0].upper()}{line[1:]}." for line in lines]
 
 
 def _meaning(result: AuditResult) -> dict[str, str]:
@@ -72,18 +75,6 @@ def _tested(result: AuditResult) -> np.ndarray:
     """``(n,)`` booleans; all where nothing is tested."""
     tested = result.verdict.tested
     return np.ones(len(result.names), bool) if tested is None else tested
-
-
-def _notices(result: AuditResult) -> list[str]:
-    """What a reader has to know first."""
-    told = []
-    if result.fitness is not None and result.fitness.warning:
-        warning = result.fitness.warning
-        told.append(f"{warning[0].upper()}{warning[1:]}.")
-    if result.calibration is not None and result.calibration.left_out:
-        levels = ", ".join(f"{level:g}" for level in result.calibration.left_out)
-        told.append(f"What the model says is not finite at σ = {levels}, which is left out.")
-    return told
 
 
 def _slider(result: AuditResult) -> Slider | None:
@@ -124,7 +115,7 @@ def _extreme(result: AuditResult) -> dict[str, Any]:
     reference, source = result.reference, result.reference_pictures.source
     places = {name: i for i, name in enumerate(reference.names)}
     indices = {name: reference.columns["index"][places[name]] for name, _ in found[:MOST_EXTREME]}
-    pictures = {name: _picture(source, index) for name, index in sorted(indices.items(), key=lambda one: one[1])}
+    pictures = {name: picture(source, index) for name, index in sorted(indices.items(), key=lambda one: one[1])}
     rows = [Row(name, score, thumbnail=pictures[name]) for name, score in found[:MOST_EXTREME]]
     return {"extreme": rows, "n_extreme": len(found)}
 
@@ -159,14 +150,6 @@ def _evidence(result: AuditResult, i: int) -> dict[str, Any]:
     if found.baseline_kappa is None:
         return shown
     return shown | {"kappa": float(found.kappa[i].mean()), "baseline": float(found.baseline_kappa[i].mean())}
-
-
-def _picture(source: Source, index: int) -> np.ndarray | None:
-    """None where the image is gone since it was scored, which costs no report."""
-    try:
-        return pixels(source.read(int(index)))
-    except UnusableImage:
-        return None
 
 
 def _nearest(result: AuditResult, i: int) -> Nearest | None:

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
 import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import BytesIO, StringIO
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy import stats
 
 from plap_jax.audit.calibrated import Calibration
 from plap_jax.audit.claims import Claims, claims
 from plap_jax.audit.fitness import Fitness
-from plap_jax.audit.images import Pictures, Source
+from plap_jax.audit.images import Pictures, picture
+from plap_jax.audit.notebook import notebook_view
 from plap_jax.audit.settings import AuditSettings
-from plap_jax.audit.stream import Scored
+from plap_jax.audit.stream import NEAR, Scored
 from plap_jax.audit.training import Training
 from plap_jax.audit.verdict import Verdict
-from plap_jax.data.images import UnusableImage
+from plap_jax.audit.words import notices_of
 
 NOTEBOOK_ROWS = 20  # images that a notebook shows
 EXTREME = 4.0  # robust standard deviations above the median of the reference
@@ -122,8 +120,15 @@ class AuditResult:
     @property
     def lines(self) -> list[str]:
         """The result in words, the most important first."""
-        warning = None if self.fitness is None else self.fitness.warning
-        return [*self.verdict.lines, *([warning] if warning else [])]
+        return [*self.verdict.lines, *self.notices]
+
+    @property
+    def notices(self) -> list[str]:
+        """What a reader of these numbers has to know: an unfit reference, levels left out, images of the training set.
+
+        Near-duplicates of training images are told where the training images are at hand and the score is calibrated.
+        """
+        return notices_of(self.fitness, self.calibration, self.audited, self.reference)
 
     @property
     def claims(self) -> Claims:
@@ -186,6 +191,11 @@ class AuditResult:
         return None if self.calibration is None else getattr(self.calibration, name)[: len(self.names)]
 
     @property
+    def near_training(self) -> np.ndarray | None:
+        """``(n,)`` booleans: near-duplicates of a training image; None without these, and for plain scores."""
+        return self.audited.columns.get(NEAR)
+
+    @property
     def skipped(self) -> list[tuple[str, str]]:
         """(name, reason) of images that were not scored."""
         return self.audited.skipped
@@ -227,23 +237,13 @@ class AuditResult:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the result in words, and the highest scores with their pictures."""
-        lines = "".join(f"<p>{html.escape(line)}</p>" for line in self.lines)
-        columns = ("rank", "file", "score", "stderr", "p_value", "flagged", "z")
-        rows = []
-        for rank, i in enumerate(self.verdict.order[:NOTEBOOK_ROWS].tolist(), 1):
-            row = {**self._row(rank, i), "score": self.score[i], "stderr": self.stderr[i]}
-            cells = "".join(f"<td>{html.escape(_cell(row[name]))}</td>" for name in columns if name in row)
-            rows.append(f"<tr><td>{_thumbnail(self.pictures.source, self._index(i))}</td>{cells}</tr>")
-        shown = [name for name in columns if name in ("score", "stderr") or name in self._row(1, 0)]
-        head = "".join(f"<th>{name}</th>" for name in ("", *shown))
-        return f"{lines}<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        shown = list(enumerate(self.verdict.order[:NOTEBOOK_ROWS].tolist(), 1))
+        rows = [{**self._row(rank, i), "score": self.score[i], "stderr": self.stderr[i]} for rank, i in shown]
+        source, indices = self.pictures.source, self.audited.columns["index"]
+        return notebook_view(self.lines, rows, [picture(source, indices[i]) for _, i in shown])
 
     def _first(self, n: int) -> list[str]:
         return [f"{self.names[i]}  {self.score[i]:.4f} ± {self.stderr[i]:.2g}" for i in self.verdict.order[:n].tolist()]
-
-    def _index(self, i: int) -> int:
-        """Of an image in its source."""
-        return int(self.audited.columns["index"][i])
 
     def _row(self, rank: int, i: int) -> dict[str, Any]:
         columns, verdict = self.audited.columns, self.verdict
@@ -266,6 +266,7 @@ class AuditResult:
         if self.training is not None:
             row |= {"nearest": self.training.names[int(columns["nearest"][i])]}
             row |= {"copy_ratio": float(columns["ratio"][i]), "distance": float(columns["distance"][i])}
+            row |= {NEAR: int(columns[NEAR][i])} if NEAR in columns else {}
         return row
 
 
@@ -290,30 +291,5 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace", newline="")
 
 
-def pixels(image: np.ndarray) -> np.ndarray | None:
-    """``(h, w, c)`` in [−1, 1] as uint8; None where it has neither one nor three channels."""
-    if image.shape[2] not in (1, 3):
-        return None
-    return np.round(np.clip((image + 1) * 127.5, 0, 255)).astype(np.uint8)
-
-
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
-
-
-def _thumbnail(source: Source, index: int) -> str:
-    try:
-        picture = pixels(source.read(index))
-    except UnusableImage:  # gone since it was scored
-        return ""
-    if picture is None:
-        return ""
-    stored = BytesIO()
-    image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
-    image.thumbnail((64, 64))
-    image.save(stored, "PNG")
-    return f'<img alt="" width="48" src="data:image/png;base64,{base64.b64encode(stored.getvalue()).decode()}">'

@@ -20,6 +20,7 @@ from plap_jax.typing import require
 
 DIGEST, INDEX = "digest", "index"
 DIFFICULTY, THUMBNAIL = "difficulty", "thumbnail"
+NEAR = "near_training"
 SKIPPED, REASON, DONE = "skipped", "reason", "done"
 SECONDS = 15.0  # after which a chunk ends, at the next block
 NOT_FINITE = "the model's score is not finite here"

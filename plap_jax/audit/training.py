@@ -41,10 +41,13 @@ class Training:
         """``(m,)``, as ``digests_of``."""
         return digests_of(self.images)
 
+    @cached_property
+    def _thumbnails(self) -> np.ndarray:
+        return np.stack([thumbnail(image) for image in self.images])
+
     def near(self, thumbnails: np.ndarray, distance: float) -> np.ndarray:
         """Which images ``(n,)`` are near-duplicates of a training image, by their thumbnails."""
-        mine = np.stack([thumbnail(image) for image in self.images])
-        labels = groups(np.concatenate([thumbnails, mine]), distance)
+        labels = groups(np.concatenate([thumbnails, self._thumbnails]), distance)
         return np.isin(labels[: len(thumbnails)], labels[len(thumbnails) :])
 
     def columns(self, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,106 +1,25 @@
-"""The detection benchmark at scale=smoke, run as a user runs it, and its choices and measures by themselves."""
+"""The detection benchmark's scores, choices and measures by themselves; nothing is trained."""
 
-import csv
-import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from sklearn.metrics import roc_auc_score
 
+from experiments.core.cache import Cache
 from experiments.core.catalogue import CONF
 from experiments.core.errors import UserError
+from experiments.core.report import Report
 from experiments.core.schema import check
 from experiments.detection_benchmark.evaluation import Chosen, Measured, choose, measure
 from experiments.detection_benchmark.results import Cell, Results
-from experiments.detection_benchmark.scoring import CandidateScores
-from experiments.detection_benchmark.tasks import DetectionTask
+from experiments.detection_benchmark.scoring import CandidateScores, score
+from experiments.detection_benchmark.tasks import DetectionTask, tasks
 from plap_jax.metrics import tpr_at_fpr
-from tests.helpers import expected_numbers
-from tests.helpers.experiment_run import FIXED
-
-NAMED = [
-    *(
-        "flux_p1",
-        "flux_gap_p1",
-        "noise_gap_norm",
-        "sharpness",
-        "anisotropy",
-        "dsm_gap",
-        "flipd",
-        "normal_bundle",
-    ),
-    *("denoising_loss", "secmi", "pia", "sima", "score_norm", "manifold_bias", "copy_ratio"),
-]
-WITH_PROMPT = {"flux_gap_p1", "noise_gap_norm", "sharpness", "anisotropy", "dsm_gap"}
-FIGURES = {f"{name}_{task}" for name in ("ranking", "roc", "cost", "copies") for task in ("image", "prompt")}
-
-
-@pytest.fixture(scope="module")
-def first(shared):
-    return shared.first("detection_benchmark", *FIXED)
-
-
-def metrics(directory):
-    return json.loads((directory / "metrics.json").read_text())
-
-
-def test_it_leaves_every_metric_table_and_figure(first):
-    found = metrics(first)
-    for task in ("image", "prompt"):
-        for prompt in ("known", "unknown"):
-            for scale in ("1", "2", "4"):
-                for copies in ("all", "1to8", 1, 2, 4, 8, 16, 32):
-                    for name in NAMED:
-                        key = f"detection/{task}/{prompt}/g{scale}/k{copies}/{name}"
-                        exists = prompt == "known" or name not in WITH_PROMPT
-                        for metric in ("auc", "tpr_at_1pct_fpr", "nfe"):
-                            assert (f"{key}/{metric}" in found) == exists
-    missing = json.loads((first / "manifest.json").read_text())["missing_metrics"]
-    assert {name for name, value in found.items() if value is None} == set(missing)
-    assert {path.stem for path in first.glob("figures/*.png")} == FIGURES
-    for kind in ("csv", "md", "tex"):
-        assert (first / "tables" / f"detection.{kind}").is_file()
-
-
-def test_every_auc_is_of_the_test_half_of_what_was_generated(first):
-    found = metrics(first)
-    with np.load(first / "arrays" / "scores.npz") as stored:
-        a = dict(stored)
-    cells = {key.removesuffix("/names") for key in a if key.endswith("/names")}
-    assert "image/unknown/g1" in cells
-    for cell in cells:
-        positive, test = a[f"{cell}/positive"], ~a[f"{cell}/validation"]
-        for name, values in zip(a[f"{cell}/names"].tolist(), a[f"{cell}/values"], strict=True):
-            metric = found[f"detection/{cell}/kall/{name}/auc"]
-            if metric is not None:
-                expected = roc_auc_score(positive[test], values[test])
-                assert metric["value"] == pytest.approx(expected, abs=1e-9), (cell, name)
-                assert metric["n"] == len(np.unique(a[f"{cell}/clusters"][test]))
-
-
-def test_the_oracle_knows_the_labels_and_costs_nothing(first):
-    found = metrics(first)
-    assert found["detection/image/unknown/g1/kall/copy_ratio/auc"]["value"] == 1
-    assert found["detection/image/unknown/g1/kall/copy_ratio/nfe"] == 0
-    assert found["detection/image/known/g1/kall/flux_gap_p1/nfe"] == 32
-
-
-def test_the_table_says_what_each_needs(first):
-    with (first / "tables" / "detection.csv").open() as handle:
-        rows = list(csv.DictReader(handle))
-    needs = {(row["prompt"], row["detector"]): row["needs"] for row in rows}
-    assert needs["known", "flux_p1"] == "image, (prompt)"
-    assert needs["unknown", "flux_p1"] == "image"
-    assert needs["known", "sharpness"] == "noise, prompt"
-    assert needs["known", "copy_ratio"] == "image, training data"
-    assert all(float(row["ms_per_image"]) > 0 for row in rows)
-
-
-@pytest.mark.slow
-def test_again_with_the_same_cache_and_without_the_network_it_is_the_same(first, shared, tmp_path):
-    shared.run("detection_benchmark", tmp_path / "again", *FIXED)
-    assert (tmp_path / "again" / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
+from tests.helpers import memorizing_model
+from tests.helpers.analytic_network import exact_diffusion
+from tests.helpers.recorded import Recorded
 
 
 def checked(*overrides):
@@ -139,35 +58,6 @@ def test_every_detector_of_the_configs_takes_part():
 def test_a_config_that_does_not_fit_is_refused_by_name(override, message):
     with pytest.raises(UserError, match=message):
         checked(override)
-
-
-def test_what_is_unknown_is_not_told(first):
-    with np.load(first / "arrays" / "scores.npz") as stored:
-        a = dict(stored)
-
-    def ranks(prompt, name):
-        cell = f"image/{prompt}/g1"
-        return a[f"{cell}/values"][a[f"{cell}/names"].tolist().index(name)]
-
-    for name in ("flux_p1", "score_norm", "flipd"):
-        assert not np.array_equal(ranks("known", name), ranks("unknown", name))
-    assert np.array_equal(ranks("known", "copy_ratio"), ranks("unknown", "copy_ratio"))
-
-
-class Recorded:
-    """What a report is told."""
-
-    def __init__(self):
-        self.metrics, self.reasons, self.tables = {}, {}, {}
-
-    def metric(self, name, value, reason=None):
-        self.metrics[name], self.reasons[name] = value, reason
-
-    def table(self, name, rows, kinds=()):
-        self.tables[name] = rows
-
-    def arrays(self, name, /, **arrays):
-        assert all(array.dtype != object for array in map(np.asarray, arrays.values()))
 
 
 def test_the_family_is_the_p_laplacian_that_is_best_on_the_validation_half():
@@ -299,5 +189,62 @@ def test_a_class_that_is_empty_is_told_and_not_measured():
     )
 
 
-def test_its_numbers_are_those_that_were_committed(first):
-    expected_numbers.check("detection_benchmark", first)
+def test_the_table_says_what_each_needs():
+    config, _ = checked()
+    images, values = task(), np.random.default_rng(0).normal(size=N_CAPTIONS * PER_CAPTION)
+    names = ("flux_p1", "sharpness", "copy_ratio")
+    results = Results(config.detectors, "flux_p1", 0, (4,))
+    for prompt in ("known", "unknown"):
+        found = {name: scored(values) for name in names if config.detectors[name].runs_with(prompt)}
+        results.add(Cell("image", prompt, 1.0), images, found)
+    report = Recorded()
+    results.write(report)
+    needs = {(row["prompt"], row["detector"]): row["needs"] for row in report.tables["detection"]}
+    assert needs == {
+        ("known", "flux_p1"): "image, (prompt)",
+        ("known", "sharpness"): "noise, prompt",
+        ("known", "copy_ratio"): "image, training data",
+        ("unknown", "flux_p1"): "image",
+        ("unknown", "copy_ratio"): "image, training data",
+    }
+
+
+def test_a_caption_is_memorized_when_enough_of_its_images_are_copies():
+    prompts, is_copy = np.array([0, 0, 1, 1, 2, 2]), np.array([True, True, True, False, False, False])
+    captions = SimpleNamespace(
+        kind=np.array(["unique", "unique", "class"]),
+        copies=np.array([8, 2, 0]),
+        validation=np.array([True, False, False]),
+    )
+    made = SimpleNamespace(prompts=prompts, copies=SimpleNamespace(by_ratio=is_copy))
+    image, prompt = tasks(SimpleNamespace(captions=captions), made, 0.5)
+    np.testing.assert_array_equal(image.positive, is_copy)
+    np.testing.assert_array_equal(image.copies, [8, 8, 2, 2, 0, 0])
+    np.testing.assert_array_equal(image.validation, [True, True, False, False, False, False])
+    np.testing.assert_array_equal(prompt.positive, [True, True, False])
+    assert tasks(SimpleNamespace(captions=captions), made, 0.6)[1].positive.tolist() == [True, False, False]
+
+
+def test_what_is_unknown_is_not_told_and_what_was_scored_is_kept(tmp_path):
+    """A network of which each caption means one image: with its caption its score is another one."""
+    config, _ = checked("detectors.score_norm.grid.sigma=[0.1]")
+    model = exact_diffusion(memorizing_model.mixture(), memorizing_model.SCHEDULE)
+    images = np.concatenate([memorizing_model.MEMORIZED[:3], memorizing_model.images(3, 1)])
+    study = SimpleNamespace(network=SimpleNamespace(network=model, key="exact"), reference=memorizing_model.MEMORIZED)
+    noise, prompts = np.random.default_rng(0).normal(size=images.shape).astype(np.float32), np.array([1, 2, 3, 0, 0, 0])
+    made = SimpleNamespace(images=images, noise=noise, prompts=prompts, guidance=1.0)
+
+    def found(name, prompt, report):
+        how = {"name": name, "prompt": prompt, "seed": 0, "report": Report(tmp_path / report, {})}
+        return score(config.detectors[name], study, made, cache=Cache(tmp_path / "cache"), **how)
+
+    known, unknown = (found("score_norm", prompt, prompt) for prompt in ("known", "unknown"))
+    assert known.values.shape == (1, 6) and known.evaluations.tolist() == [1] and known.candidates == [{"sigma": 0.1}]
+    assert not np.allclose(known.values[:, :3], unknown.values[:, :3])
+    again = found("score_norm", "known", "again")
+    np.testing.assert_array_equal(again.values, known.values)
+    assert again.milliseconds == known.milliseconds  # of the cache: nothing is timed alike twice
+
+    oracle = [found("copy_ratio", prompt, f"oracle_{prompt}") for prompt in ("known", "unknown")]
+    np.testing.assert_array_equal(oracle[0].values, oracle[1].values)
+    assert oracle[0].evaluations.tolist() == [0] and oracle[0].values[0, :3].min() > oracle[0].values[0, 3:].max()

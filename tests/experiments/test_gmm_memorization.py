@@ -1,184 +1,41 @@
-"""The mixture experiment at scale=smoke, run as a user runs it: what it leaves, twice the same, W&B included."""
-
-import itertools
-import json
+"""The parts of the mixture experiment by themselves, at scores that are exact: nothing is trained."""
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
-from experiments.core.report import flatten
-from experiments.figures.gmm_memorization import draw
-from experiments.gmm_memorization.critical_points import critical_points
+from experiments.core.catalogue import CONF
+from experiments.core.schema import check
+from experiments.gmm_memorization import critical_points, curvature_maps, planted
+from plap_jax import GaussianMixture
 from plap_jax._flux import circle_flux
 from plap_jax.data import triangle
 from plap_jax.diffusion import DiscreteVP
-from tests.helpers import expected_numbers
-from tests.helpers.offline_runs import items, read_back
+from plap_jax.metrics import auc
+from tests.helpers.analytic_network import exact_diffusion
+from tests.helpers.recorded import Recorded
 
-EXP = "gmm_memorization"
-REQUIRED = [
-    *("/".join(("critical", *names)) for names in itertools.product(
-        ("analytic", "learned"), ("boundary", "volume"), ("mode", "midpoint", "centre", "auc"))),
-    *(f"control/d{d}/auc" for d in (2, 16, 64)),
-    *(f"planted/d{d}/{name}" for d in (2, 16, 64) for name in ("auc", "tpr_at_1pct_fpr", "auc_vs_single")),
-]  # fmt: skip
+SMALL = (
+    *("critical.n_repeats=8", "critical.n_grid=3", "maps.n_grid=3", "maps.times=[2,60]", "maps.p=[1.0,2.0]"),
+    *("planted.sigmas=[0.1,0.4]", "planted.memorizer_samples=16", "planted.samples.d16.n_single=20"),
+)
 
 
 @pytest.fixture(scope="module")
-def first(shared):
-    return shared.first(EXP, "scale=smoke", "figures=null")
+def config():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return check(compose("config", ["+exp=gmm_memorization", "scale=smoke", *SMALL]))[0]
 
 
 @pytest.fixture(scope="module")
-def figures(first, tmp_path_factory):
-    """Drawn from the arrays alone."""
-    directory = tmp_path_factory.mktemp("figures")
-    (directory / "arrays").symlink_to(first / "arrays")
-    draw(directory)
-    return directory / "figures"
-
-
-def metrics(directory):
-    return json.loads((directory / "metrics.json").read_text())
-
-
-def test_it_leaves_what_the_contract_says(first):
-    found = metrics(first)
-    assert [name for name in REQUIRED if name not in found] == []
-    manifest = json.loads((first / "manifest.json").read_text())
-    missing = {name for name, value in found.items() if value is None}
-    assert missing == set(manifest["missing_metrics"]) and all("tpr_at_1pct_fpr" in name for name in missing)
-    for name in found.keys() - missing:
-        value = found[name]
-        numbers = value if isinstance(value, dict) else {"low": value, "value": value, "high": value}
-        assert numbers["low"] <= numbers["value"] <= numbers["high"], name
-    assert found["critical/p"] == 1
-    assert {"train/plane", "critical/estimates", "maps/estimates", "planted/d64/scoring"} <= set(
-        manifest["wall_times_s"]
-    )
-    assert set(manifest["data_sha256"]) == {
-        "train/plane", *(f"train/d{d}/{kind}" for d in (2, 16, 64) for kind in ("planted", "control"))
-    }  # fmt: skip
-    for pattern, count in {"arrays/*.npz": 5, "tables/*.csv": 4}.items():
-        assert len(list(first.glob(pattern))) == count, pattern
-    assert (first / "checkpoints" / "plane" / "sha256").is_file()
-    assert list((first / "wandb").glob("offline-run-*"))
-
-
-def test_the_analytic_score_tells_maxima_even_at_smoke_scale(first):
-    found = metrics(first)
-    assert found["critical/analytic/boundary/mode"]["value"] > 0.99
-    assert found["critical/analytic/boundary/midpoint"]["value"] < 0
-    assert found["critical/analytic/boundary/auc"]["value"] == 1
-    assert found["planted/d64/memorizer_auc"]["value"] > 0.99
-
-
-def test_learned_and_analytic_boundary_and_volume_are_four_things_that_agree(first):
-    with np.load(first / "arrays" / "critical.npz") as arrays:
-        values, reference, kinds = arrays["values"], arrays["reference"], arrays["kinds"]
-    assert not np.isclose(values[0], values[1]).all() and not np.isclose(values[:, 0], values[:, 1]).all()
-    stderr = values.std(axis=-1, ddof=1) / np.sqrt(values.shape[-1])
-    assert (abs(values[:, 0].mean(axis=-1) - reference) < 6 * stderr[:, 0] + 1e-3).all()
-    at_modes = values[:, :, kinds == "mode"].mean(axis=(2, 3))
-    assert (at_modes > 0.7).all(), "inward at a maximum, by both estimators, for both scores"
-    # three points of a kind are images of each other under the triangle's symmetry, for the analytic score
-    np.testing.assert_allclose(reference[0, :3], reference[0, 0], rtol=1e-4)
-    np.testing.assert_allclose(reference[0, 3:6], reference[0, 3], rtol=1e-4)
-    assert np.ptp(reference[1, 3:6]) > 1e-3, "a network has no such symmetry"
-
-
-def test_plotted_estimates_are_the_reported_ones(first):
-    found = metrics(first)
-    with np.load(first / "arrays" / "critical.npz") as arrays:
-        for i, score in enumerate(("analytic", "learned")):
-            for j, estimator in enumerate(("boundary", "volume")):
-                for kind in ("mode", "midpoint", "centre"):
-                    reported = found[f"critical/{score}/{estimator}/{kind}"]["value"]
-                    assert reported == pytest.approx(arrays["values"][i, j][arrays["kinds"] == kind].mean(), rel=1e-5)
-
-
-def test_analytic_maps_are_those_of_the_noised_mixture_and_learned_ones_are_not(first):
-    schedule = DiscreteVP.linear()
-    with np.load(first / "arrays" / "maps.npz") as arrays:
-        for level, t in enumerate(arrays["t"]):
-            noised = triangle().noised(schedule.alpha(int(t)), schedule.sigma(int(t)))
-            axis = np.linspace(-1, 1, arrays["kappa"].shape[-1], dtype=np.float32) * arrays["extent"][level]
-            for row, column in ((1, 5), (7, 7), (10, 2)):
-                point, radius = np.array([axis[column], axis[row]]), float(schedule.sigma(int(t))) * 2**0.5
-                for k, p in enumerate(arrays["p"]):
-                    expected = circle_flux(noised.score, point, radius=radius, p=float(p))
-                    assert arrays["kappa"][level, 0, k, row, column] == pytest.approx(
-                        float(expected), rel=1e-3, abs=1e-4
-                    )
-        analytic, learned = arrays["kappa"][-1, :, 0]
-    assert 0.01 < abs(learned - analytic).mean() < 0.5
-
-
-def pairs_won(positive, negative):
-    return np.mean((positive[:, None] > negative) + 0.5 * (positive[:, None] == negative))
-
-
-@pytest.mark.parametrize("d", [2, 16, 64])
-def test_ranking_metrics_by_brute_force_over_the_arrays(first, d):
-    found = metrics(first)
-    with np.load(first / "arrays" / f"planted_d{d}.npz") as saved:
-        arrays = dict(saved)
-    level, copies, test = arrays["chosen"], arrays["copies"], ~arrays["validation"]
-    network, control = arrays["kappa_network"][level], arrays["kappa_control"][level]
-    planted, single, heldout = (test & role for role in (copies > 1, copies == 1, copies == 0))
-    assert found[f"planted/d{d}/auc"]["value"] == pytest.approx(pairs_won(network[planted], network[heldout]))
-    assert found[f"planted/d{d}/auc_vs_single"]["value"] == pytest.approx(pairs_won(network[planted], network[single]))
-    assert found[f"control/d{d}/auc"]["value"] == pytest.approx(pairs_won(control[planted], control[heldout]))
-    chosen_by = [pairs_won(k[~test & (copies > 1)], k[~test & (copies == 0)]) for k in arrays["kappa_network"]]
-    assert level == np.argmax(chosen_by)
-    np.testing.assert_allclose(chosen_by, arrays["validation_auc"])
-
-
-def test_what_training_has_seen_decides(first):
-    found = metrics(first)
-    for d in (2, 16, 64):
-        control = found[f"control/d{d}/auc"]
-        assert control["low"] <= 0.5 <= control["high"], "points that neither network nor memorizer has seen"
-    assert found["planted/d16/auc"]["value"] > found["control/d16/auc"]["value"] + 0.2
-    assert found["planted/d64/auc"]["value"] > found["control/d64/auc"]["value"] + 0.2
-
-
-def test_wandb_holds_what_metrics_json_holds(first):
-    summary = items(read_back(first), "summary")
-    for name, value in flatten(metrics(first)).items():
-        assert summary[name][-1] == value, name
-
-
-def test_figures_need_the_arrays_alone(figures):
-    assert len(list(figures.glob("*.png"))) == len(list(figures.glob("*.pdf"))) == 9
-
-
-@pytest.mark.slow
-def test_trained_again_elsewhere_metrics_and_figures_are_the_same_bytes(first, figures, shared, tmp_path):
-    again = tmp_path / "run"
-    shared.run(EXP, again, "scale=smoke", "tracking=disabled", cache=tmp_path / "cache")
-    assert (again / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
-    drawn = {path.name: path.read_bytes() for path in figures.iterdir()}
-    assert drawn == {path.name: path.read_bytes() for path in (again / "figures").iterdir()}
-
-
-@pytest.mark.slow
-def test_changing_the_flux_trains_nothing_again(first, shared, tmp_path):
-    def networks():
-        # Not that of the plane, which another experiment may train meanwhile in the same cache.
-        return {path: path.stat().st_mtime_ns for path in shared.cache.glob("train/d*/**/*.npy")}
-
-    before = networks()
-    assert len(before) == 6
-    words = ("scale=smoke", "tracking=disabled", "figures=null")
-    shared.run(EXP, tmp_path / "run", *words, "flux.p=2", "maps.enabled=false")
-    assert networks() == before
-    assert metrics(tmp_path / "run")["critical/p"] == 2
+def exact():
+    """The plane's mixture, and in the network's place what a perfect one would say."""
+    return critical_points.Setting(triangle(), exact_diffusion(triangle(), DiscreteVP.linear(), "eps"))
 
 
 def test_critical_points_are_critical():
     mixture = triangle()
-    points, kinds = critical_points(mixture)
+    points, kinds = critical_points.critical_points(mixture)
     assert list(kinds) == ["mode"] * 3 + ["midpoint"] * 3 + ["centre"]
     for point, kind in zip(points, kinds, strict=True):
         curvature = np.linalg.eigvalsh(mixture.hessian(point))
@@ -186,5 +43,121 @@ def test_critical_points_are_critical():
         assert (curvature > 0).all() == (kind == "centre")
 
 
-def test_its_numbers_are_those_that_were_committed(first):
-    expected_numbers.check("gmm_memorization", first)
+def test_maxima_are_told_by_both_estimators_and_both_scores(config, exact):
+    report = Recorded()
+    setting = critical_points.Setting(exact.mixture, exact.network, critical_points._compiled(config, exact))
+    critical_points.run(config, setting, report=report)
+    found = report.stored["critical"]
+    values, reference, kinds = found["values"], found["reference"], found["kinds"]
+    assert values.shape == (2, 2, 7, 8)
+    np.testing.assert_allclose(reference[1], reference[0], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-2, atol=1e-2)  # the same random numbers
+    stderr = values.std(axis=-1, ddof=1) / np.sqrt(values.shape[-1])
+    assert (abs(values[:, 0].mean(axis=-1) - reference) < 6 * stderr[:, 0] + 1e-3).all()
+    np.testing.assert_allclose(reference[0, :3], reference[0, 0], rtol=1e-4)  # the triangle's symmetry
+    for score in ("analytic", "learned"):
+        assert report.metrics[f"critical/{score}/boundary/mode"].value > 0.99
+        assert report.metrics[f"critical/{score}/boundary/midpoint"].value < 0
+        assert report.metrics[f"critical/{score}/boundary/auc"].value == 1
+    for j, estimator in enumerate(("boundary", "volume")):
+        for kind in ("mode", "midpoint", "centre"):
+            told = report.metrics[f"critical/analytic/{estimator}/{kind}"].value
+            assert told == pytest.approx(values[0, j][kinds == kind].mean(), rel=1e-5)
+    assert len(report.tables["critical"]) == 2 * 2 * 7
+
+
+def test_maps_are_those_of_the_noised_mixture(config, exact):
+    report = Recorded()
+    curvature_maps.run(config, exact, report=report)
+    found = report.stored["maps"]
+    assert found["kappa"].shape == (2, 2, 2, 3, 3)  # levels, scores, orders, rows, columns
+    for level, t in enumerate(config.maps.times):
+        sigma = float(exact.network.schedule.sigma(t))
+        axis = np.linspace(-1, 1, 3, dtype=np.float32) * found["extent"][level]
+        for k, p in enumerate(config.maps.p):
+            point = np.array([axis[2], axis[0]])
+            expected = circle_flux(exact.noised(t).score, point, radius=sigma * 2**0.5, p=p)
+            for kappa in found["kappa"][level, :, k]:
+                assert kappa[0, 2] == pytest.approx(float(expected), rel=2e-3, abs=1e-4)
+            assert report.metrics[f"maps/p{p:g}/t{t:g}/relative_error"] < 0.01
+    assert len(report.tables["maps"]) == 4
+
+
+@pytest.fixture(scope="module")
+def drawn(config):
+    return planted._draw(config, "d16", config.planted.samples["d16"])
+
+
+def test_points_are_planted_as_often_as_the_config_says(config, drawn):
+    mixture, points = drawn
+    sample = config.planted.samples["d16"]
+    assert mixture.shape == (sample.dim,) and mixture.n_components == sample.n_components
+    assert sorted(np.unique(points.copies).tolist()) == [0, 1, sample.copies]
+    assert len(points.train) == sample.copies * sample.n_planted + sample.n_single
+    weights = planted._weights(points)
+    assert weights.sum() == pytest.approx(1) and weights.max() == pytest.approx(sample.copies * weights.min())
+
+
+def test_a_network_that_has_memorized_all_scores_as_the_memorizer_and_one_of_the_mixture_as_the_mixture(config, drawn):
+    mixture, points = drawn
+    memorizer = GaussianMixture.empirical(points.points[points.copies > 0], planted._weights(points))
+    schedule = config.diffusion.make()
+    networks = {
+        planted.NETWORK: exact_diffusion(memorizer, schedule),
+        planted.CONTROL: exact_diffusion(mixture, schedule),
+    }
+    kappa, levels = planted._score_all(config, "d16", mixture, points, networks)
+    np.testing.assert_allclose(levels["sigma"], config.planted.sigmas, atol=0.05)
+    asked = ~points.validation & ~points.is_single
+    for mine, theirs in ((planted.NETWORK, planted.MEMORIZER), (planted.CONTROL, planted.MIXTURE)):
+        np.testing.assert_array_equal(np.isfinite(kappa[theirs]), np.broadcast_to(asked, kappa[theirs].shape))
+        assert np.isfinite(kappa[mine]).all()
+        np.testing.assert_allclose(kappa[mine][:, asked], kappa[theirs][:, asked], rtol=1e-2, atol=1e-2)
+    seen = auc(kappa[planted.NETWORK][1][points.is_planted], kappa[planted.NETWORK][1][points.is_heldout])
+    unseen = auc(kappa[planted.CONTROL][1][points.is_planted], kappa[planted.CONTROL][1][points.is_heldout])
+    assert seen > 0.95 and 0.2 < unseen < 0.8
+
+
+def pairs_won(positive, negative):
+    return np.mean((positive[:, None] > negative) + 0.5 * (positive[:, None] == negative))
+
+
+def test_the_level_is_chosen_on_the_validation_half_and_reported_on_the_other(config, drawn):
+    _, points = drawn
+    rng, n = np.random.default_rng(0), len(points.points)
+    kappa = {score: rng.normal(size=(2, n)) for score in planted.SCORES}
+    kappa[planted.NETWORK][0] += 3 * (points.is_planted & ~points.validation)  # right on the test half only
+    kappa[planted.NETWORK][1] += 3 * (points.is_planted & points.validation)  # right on the validation half only
+    report = Recorded()
+    levels = {"t": np.array([5, 50]), "sigma": np.array([0.1, 0.4])}
+    rows, chosen = planted._evaluate(report, config, "d16", points, kappa, levels)
+    assert chosen == 1 and report.metrics["planted/d16/sigma"] == 0.4
+    test = ~points.validation
+    for name, score, negative in (
+        ("planted/d16/auc", planted.NETWORK, points.is_heldout),
+        ("planted/d16/auc_vs_single", planted.NETWORK, points.is_single),
+        ("planted/d16/memorizer_auc", planted.MEMORIZER, points.is_heldout),
+        ("planted/d16/mixture_auc", planted.MIXTURE, points.is_heldout),
+        ("control/d16/auc", planted.CONTROL, points.is_heldout),
+    ):
+        values = kappa[score][1]
+        expected = pairs_won(values[test & points.is_planted], values[test & negative])
+        assert report.metrics[name].value == pytest.approx(expected), name
+        assert report.metrics[name].low <= expected <= report.metrics[name].high
+    assert [row["chosen"] for row in rows] == [False, True]
+    values, half = kappa[planted.NETWORK][0], points.validation
+    expected = pairs_won(values[half & points.is_planted], values[half & points.is_heldout])
+    assert rows[0]["validation_auc"] == pytest.approx(expected)
+    assert report.metrics["planted/d16/tpr_at_1pct_fpr"] is None  # too few negatives
+
+
+def test_points_are_listed_with_the_most_memorized_first(drawn):
+    _, points = drawn
+    n = len(points.points)
+    kappa = {score: np.arange(n, dtype=float) for score in planted.SCORES}
+    kappa[planted.MIXTURE] = np.full(n, np.nan)
+    rows = planted._point_rows("d16", points, kappa)
+    assert [row["point"] for row in rows] == list(range(n - 1, -1, -1)) and rows[0]["rank"] == 1
+    assert rows[0]["kappa_mixture"] is None and rows[0]["kappa_network"] == n - 1
+    assert {row["half"] for row in rows} == {"validation", "test"}
+    assert [row["copies"] for row in rows] == points.copies[::-1].tolist()

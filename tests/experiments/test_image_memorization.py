@@ -30,6 +30,7 @@ from plap_jax.training import load_diffusion
 from plap_jax.training.steps import Task, initial_state, one_step
 from tests.helpers import expected_numbers
 from tests.helpers.experiment_run import FIXED
+from tests.helpers.left_behind import arrays, metrics
 from tests.helpers.places import ROOT
 
 DOSES = (1, 2, 4, 8, 16, 32)
@@ -49,15 +50,6 @@ EXP, WORDS = "image_memorization", (*FIXED, "train.chunk_steps=50", "train.check
 @pytest.fixture(scope="module")
 def first(shared):
     return shared.first(EXP, *WORDS)
-
-
-def metrics(directory):
-    return json.loads((directory / "metrics.json").read_text())
-
-
-def arrays(directory, name):
-    with np.load(directory / "arrays" / f"{name}.npz") as stored:
-        return dict(stored)
 
 
 def test_it_leaves_what_the_contract_says(first):

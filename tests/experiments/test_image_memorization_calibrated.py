@@ -29,6 +29,7 @@ from plap_jax.evidence import evidence
 from tests.helpers import memorizing_model
 from tests.helpers.analytic_network import exact_diffusion
 from tests.helpers.fashion import needs_fashion_mnist
+from tests.helpers.left_behind import arrays, metrics
 
 EXP, WORDS = "image_memorization_fashion", ("scale=smoke", "tracking=disabled")
 DOSES = (1, 2, 4, 8, 16, 32, 40)
@@ -39,15 +40,6 @@ FIGURES = {"contact_sheet", "samples", "histograms", "levels", "dose_response", 
 @pytest.fixture(scope="module")
 def first(shared):
     return shared.first(EXP, *WORDS)
-
-
-def metrics(directory):
-    return json.loads((directory / "metrics.json").read_text())
-
-
-def arrays(directory, name):
-    with np.load(directory / "arrays" / f"{name}.npz") as stored:
-        return dict(stored)
 
 
 @needs_fashion_mnist

@@ -22,6 +22,7 @@ from plap_jax.trajectories import flux_along
 from tests.helpers import expected_numbers
 from tests.helpers.analytic_network import exact_diffusion
 from tests.helpers.experiment_run import FIXED
+from tests.helpers.left_behind import metrics
 from tests.helpers.numpy_twin import Mixture
 
 EXP = "memorization_trajectory"
@@ -171,10 +172,6 @@ def first(shared):
 def arrays(first):
     with np.load(first / "arrays" / "trajectory.npz") as stored:
         return dict(stored)
-
-
-def metrics(directory):
-    return json.loads((directory / "metrics.json").read_text())
 
 
 def scales(arrays):

@@ -242,22 +242,29 @@ def test_ball_average_differs_from_the_point_by_the_square_of_the_radius(x64):
 
 
 def test_finite_differences_are_of_second_order_until_rounding(x64):
-    """Error O(h²), then O(ε/h), on the same points of the ball as the exact divergence."""
-    x, score_fn = jnp.array([0.7, 0.4]), score_of(PLANE)
+    """Error O(h²), then O(ε/h), on the same points of the ball as the exact divergence.
+
+    What rounding does at one ball and step is chance, and another compiler's is another: root mean square over balls.
+    """
+    centres, score_fn = jnp.array([0.7, 0.4]) + 0.02 * jnp.arange(32)[:, None], score_of(PLANE)
 
     @jax.jit
     def errors(steps, p):
-        at_step = partial(volume, score_fn, x, radius=0.5, p=p, key=KEY, n_samples=64)
-        differences = jax.vmap(lambda h: at_step(divergence="finite_difference", step=h).value)(steps)
-        by_default, exact = at_step(divergence="finite_difference").value, at_step().value
-        return jnp.abs(differences - exact), jnp.abs(by_default / exact - 1)
+        def at_centre(x):
+            at_step = partial(volume, score_fn, x, radius=0.5, p=p, key=KEY, n_samples=64)
+            differences = jax.vmap(lambda h: at_step(divergence="finite_difference", step=h).value)(steps)
+            by_default, exact = at_step(divergence="finite_difference").value, at_step().value
+            return differences - exact, jnp.abs(by_default / exact - 1)
+
+        found, by_default = jax.vmap(at_centre)(centres)
+        return jnp.sqrt((found**2).mean(axis=0)), by_default.max()
 
     large, small = np.logspace(-3, -2, 12), np.logspace(-11, -8, 12)
     for p in (1.5, 3.0):
         assert abs(slope(large, errors(large, p)[0]) - 2) < 0.1
         rounding, by_default = errors(small, p)
-        assert abs(slope(small, rounding) + 1) < 0.3
-        assert by_default < 1e-8
+        assert abs(slope(small, rounding) + 1) < 0.2
+        assert by_default < 1e-7
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e-3, 1.0, 1e4])

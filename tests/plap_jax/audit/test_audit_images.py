@@ -10,7 +10,8 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from plap_jax.audit import AuditSettings, audit_images, result
+from plap_jax.audit import AuditSettings, audit_images
+from plap_jax.audit.images import pixels
 from plap_jax.audit.scores import Scorer, described
 from plap_jax.audit.subject import as_subject
 from plap_jax.detectors import ScoreNorm
@@ -64,7 +65,7 @@ def test_what_a_notebook_shows_is_escaped(audited):
 
 def test_a_file_that_is_gone_has_no_picture(tmp_path):
     for i, image in enumerate(MEMORIZED[:2]):
-        Image.fromarray(result.pixels(image)[..., 0]).save(tmp_path / f"{i}.png")
+        Image.fromarray(pixels(image)[..., 0]).save(tmp_path / f"{i}.png")
     found = audit_images(memorizing_model.factory(), tmp_path, sigma=0.22, **QUICK)
     assert found._repr_html_().count("<img") == 2
     (tmp_path / "1.png").unlink()
@@ -88,7 +89,7 @@ def test_arrays_files_and_folders_are_the_same_audit(audited, tmp_path):
     np.testing.assert_array_equal(audit_images(diffusion, everything[..., 0], **how).score, audited.score)
     (tmp_path / "folder").mkdir()
     for i, image in enumerate(everything):
-        Image.fromarray(result.pixels(image)[..., 0]).save(tmp_path / "folder" / f"{i:02d}.png")
+        Image.fromarray(pixels(image)[..., 0]).save(tmp_path / "folder" / f"{i:02d}.png")
     of_folder = audit_images(as_pretrained(model), tmp_path / "folder", **how)
     assert of_folder.names[3] == "03.png"
     np.testing.assert_allclose(of_folder.score, audited.score, atol=0.15)  # 8 bits
@@ -223,7 +224,7 @@ def test_a_detector_of_other_code_is_another_one(monkeypatch):
 
 def test_a_picture_that_is_gone_costs_no_report(tmp_path):
     for i, image in enumerate(MEMORIZED):
-        Image.fromarray(result.pixels(image)[..., 0]).save(tmp_path / f"{i:02d}.png")
+        Image.fromarray(pixels(image)[..., 0]).save(tmp_path / f"{i:02d}.png")
     found = audit_images(memorizing_model.factory(), tmp_path, sigma=0.22, **QUICK)
     (tmp_path / "03.png").unlink()
     found.save_report(tmp_path / "report.html")

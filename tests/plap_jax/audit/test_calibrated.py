@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plap_jax import GaussianMixture, adjustment, audit_images
+from plap_jax import adjustment, audit_images
 from plap_jax.adjustment import adjust
 from plap_jax.audit import auditing, calibrated
 from plap_jax.audit.images import digests_of
@@ -17,7 +17,6 @@ from plap_jax.diffusion import VE, VPCosine
 from plap_jax.evidence import evidence
 from plap_jax.pretrained import UserModel, as_pretrained
 from tests.helpers import memorizing_model
-from tests.helpers.analytic_network import MixtureNetwork
 from tests.helpers.counting_network import counted, counts
 
 KEY = jax.random.key(0)
@@ -28,10 +27,14 @@ OWN = memorizing_model.factory()
 MODEL = as_pretrained(OWN)  # once: a model compiles once
 
 
-def unaware(schedule=memorizing_model.SCHEDULE, shape=memorizing_model.SHAPE):
-    """A model of the same kind that has memorized nothing."""
-    mixture = GaussianMixture(jnp.ones(1), jnp.zeros((1, *shape)), jnp.full(1, memorizing_model.SPREAD**2), "spherical")
-    return UserModel(MixtureNetwork(mixture, schedule, "eps"), schedule, shape)
+def unaware(schedule=OWN.schedule, shape=OWN.shape, spread=memorizing_model.SPREAD, n_conditions=None):
+    """A model of the same kind that has memorized nothing, of N(0, spread²): one line, which is soon compiled."""
+
+    def eps(x, t, condition=None):
+        sigma = schedule.sigma(t)
+        return sigma * x / ((schedule.alpha(t) * spread) ** 2 + sigma**2)
+
+    return UserModel(eps, schedule, shape, n_conditions=n_conditions)
 
 
 UNAWARE = as_pretrained(unaware())
@@ -64,6 +67,27 @@ def test_the_score_is_that_of_its_parts(audited):
     np.testing.assert_allclose(audited.reference_score, expected.score[32:], rtol=1e-3, atol=1e-3)
 
 
+def test_the_standard_error_is_that_of_the_score_also_where_evidence_counts_by_its_logarithm(audited):
+    """One image's κ₁ moved at all levels by a tenth of its error moves its score by a tenth of the score's error."""
+    rng = np.random.default_rng(0)
+    n, step, image = 400, 0.1, 7
+    evidence, z = rng.normal(size=(n, 6)), rng.normal(size=(n, 4))
+    evidence[image] = [3, 12, 40, 0, 1, 20]
+    stderr, digests = np.full((n, 3), 0.2), rng.integers(0, 2**63, n, np.uint64)
+    fitted = np.arange(n) != image  # so that the rule does not move along
+    one = adjust(evidence, z, digests, fitted)
+    moved = evidence.copy()
+    moved[image, :3] += step * stderr[image]
+    moves = adjust(moved, z, digests, fitted).score - one.score
+    told = calibrated._stderr(one, stderr)
+    assert moves[image] == pytest.approx(step * told[image], rel=0.01)
+    plain = (stderr / one.spread[:, :3]).sum(axis=1) / 6
+    inside = np.abs(one.residuals[:, :3]).max(axis=1) <= 5
+    np.testing.assert_allclose(told[inside], plain[inside])
+    assert told[image] < plain[image] / 2 and not inside[image]
+    assert (audited.stderr > 0).all()
+
+
 def test_exchanged_images_have_exchanged_scores(monkeypatch):
     """The rule does not know which images are the reference: p-values rest on that.
 
@@ -94,13 +118,13 @@ def test_all_that_is_spent_is_in_the_total_and_below_64():
         return UserModel(lambda x, t, condition: counted(made.function(x, t, condition)), made.schedule, made.shape)
 
     counts.update(evaluations=0)
-    found = audit_images(counting(OWN), MEMORIZED, reference=images(20, 2), key=KEY, evaluations=288)
+    found = audit_images(counting(unaware(spread=0.5)), MEMORIZED, reference=images(20, 2), key=KEY, evaluations=288)
     jax.effects_barrier()
     assert found.nfe_total == counts["evaluations"]
     assert (found.nfe == 63).all()
     how = {"reference": images(20, 2), "baseline": counting(unaware()), **QUICK}
     counts.update(evaluations=0)
-    found = audit_images(counting(OWN), MEMORIZED, **how)
+    found = audit_images(counting(unaware(spread=0.5)), MEMORIZED, **how)
     jax.effects_barrier()
     probes = 2 * 9  # that tell one model from another
     assert found.nfe_total == counts["evaluations"] - probes >= 2 * 27 * 32
@@ -133,7 +157,9 @@ def test_a_baseline_of_another_schedule_is_asked_at_the_same_noise_to_signal():
     found = audit_images(MODEL, MEMORIZED, reference=images(60, 2), baseline=unaware(VPCosine()), **QUICK)
     assert found.flagged.all() and len(found.calibration.levels) == 3
     few = audit_images(MODEL, MEMORIZED, baseline=unaware(VE(0.2, 50.0)), **QUICK)
-    assert few.calibration.levels.tolist() == [0.22, 0.58]
+    assert few.calibration.levels.tolist() == [0.22, 0.58] and few.calibration.not_reached == (0.08,)
+    assert "not on the schedule: 0.08" in few.words["noise levels"]
+    assert few.lines[-1] == "the schedule does not reach σ = 0.08, which is left out"
 
 
 def test_of_near_duplicates_one_is_tested():
@@ -157,6 +183,17 @@ def test_an_image_on_both_sides_counts_once():
     assert all(found.same_as[i] is None or found.same_as[i].startswith("reference: ") for i in range(6))
 
 
+def test_near_duplicates_of_training_images_are_told_on_both_sides():
+    training = np.concatenate([MEMORIZED, images(30, 5)])
+    near = [(some + 0.001).clip(-1, 1) for some in (MEMORIZED[:2], images(30, 5)[:1])]
+    everything, reference = np.concatenate([images(20, 1), near[0]]), np.concatenate([images(60, 2), near[1]])
+    found = audit_images(MODEL, everything, reference=reference, training=training, **QUICK)
+    assert found.near_training.tolist() == 20 * [False] + 2 * [True]
+    assert {row["file"]: row["near_training"] for row in found.to_rows()} == {str(i): int(i >= 20) for i in range(22)}
+    assert "2 of 22 audited images are near-duplicates of training images" in found.lines
+    assert "1 of 61 reference images is a near-duplicate of training images" in found.lines
+
+
 def test_images_that_are_all_near_duplicates_end_in_one_line():
     same = np.repeat(MEMORIZED[:1], 8, axis=0)
     with pytest.raises(ValueError, match=r"^images=8: are near-duplicates of 1 image\(s\) all of them"):
@@ -173,7 +210,7 @@ def test_too_few_images_end_in_one_line_and_constant_ones_in_a_result():
 
 def test_a_level_without_finite_evidence_is_left_out_and_told(caplog):
     def broken(x, t, condition):
-        value = OWN.function(x, t, condition)
+        value = unaware().function(x, t)
         return jnp.where(OWN.schedule.sigma(t) > 0.5, jnp.nan, value)
 
     model = UserModel(broken, OWN.schedule, OWN.shape)
@@ -186,7 +223,7 @@ def test_an_image_without_finite_evidence_is_skipped_and_told():
     bright = np.ones((1, *memorizing_model.SHAPE), np.float32)
 
     def broken(x, t, condition):
-        return jnp.where(x.mean() > 0.8, jnp.nan, OWN.function(x, t, condition))
+        return jnp.where(x.mean() > 0.8, jnp.nan, unaware().function(x, t))
 
     model = UserModel(broken, OWN.schedule, OWN.shape)
     found = audit_images(model, np.concatenate([images(40, 1), bright]), **QUICK | {"noise_levels": (0.08, 0.22)})
@@ -226,7 +263,7 @@ def test_no_image_that_is_tested_is_said_so(audited):
 
 def test_prompts_of_one_side_or_a_baseline_without_text_cost_nothing():
     """κ₁ without prompts is told none, whatever was given."""
-    model = memorizing_model.prompted()
+    model = unaware(spread=0.5, n_conditions=4)
     found = audit_images(model, MEMORIZED, prompts=3, score="kappa", baseline=UNAWARE, reference=images(30, 2), **QUICK)
     assert np.isfinite(found.score).all()
     with pytest.raises(ValueError, match="^baseline='images.*must take the prompts that the model is given"):
@@ -251,6 +288,6 @@ def test_only_one_of_two_models_that_can_be_loaded_is_held(monkeypatch):
             held.remove(self)
 
     monkeypatch.setattr(auditing, "Held", Watched)
-    loaders = [lambda: memorizing_model.factory(), lambda: unaware()]
+    loaders = [lambda: unaware(spread=0.5), lambda: unaware()]
     found = audit_images(loaders[0], MEMORIZED, baseline=loaders[1], **QUICK)
     assert np.isfinite(found.score).all() and found.words["baseline"] == "a function for images (4, 4, 1)"

@@ -11,8 +11,9 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from plap_jax.audit import command_line, result
+from plap_jax.audit import command_line
 from plap_jax.audit.command_line import main
+from plap_jax.audit.images import pixels
 from plap_jax.audit.models import load_model
 from plap_jax.audit.scores import Scorer
 from plap_jax.diffusion import Diffusion, VPCosine
@@ -42,7 +43,7 @@ def folder(tmp_path_factory):
     base = tmp_path_factory.mktemp("command")
     (base / ODD).mkdir()
     for i, image in enumerate(np.concatenate([MEMORIZED, images(8, 1)])):
-        Image.fromarray(result.pixels(image)[..., 0]).save(base / ODD / f"{i:02d}.png")
+        Image.fromarray(pixels(image)[..., 0]).save(base / ODD / f"{i:02d}.png")
     (base / ODD / "broken.png").write_text("no image")
     np.savez(base / "others.npz", images=images(60, 2))
     np.save(base / "ones.npy", np.ones((2, 4, 4, 1)))

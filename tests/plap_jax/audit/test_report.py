@@ -58,11 +58,15 @@ def test_a_memorized_reference_image_is_shown_with_its_picture(result, page):
 
 
 def test_warnings_come_first(result):
-    calibration = dataclasses.replace(result.calibration, left_out=(0.58,))
-    told = page_of(dataclasses.replace(result, calibration=calibration, fitness=Fitness(0.9, 0.005)), 5)
-    unfit, left = told.notices
+    calibration = dataclasses.replace(result.calibration, left_out=(0.58,), not_reached=(0.03, 0.05))
+    warned = dataclasses.replace(result, calibration=calibration, fitness=Fitness(0.9, 0.005))
+    told = page_of(warned, 5)
+    unfit, left, not_reached = told.notices
     assert unfit.startswith("The reference differs in kind") and unfit.endswith(".")
     assert left == "What the model says is not finite at σ = 0.58, which is left out."
+    assert not_reached == "The schedule does not reach σ = 0.03, 0.05, which is left out."
+    assert "not finite" not in told.headline and "flagged" in told.headline
+    assert [f"{line[0].upper()}{line[1:]}." for line in warned.lines[-3:]] == told.notices
 
 
 def test_with_a_baseline_both_models_stand_beside_each_other(result):
