@@ -68,7 +68,7 @@ def rows(path):
 def refused(capsys, *argv):
     """The line of a command that is refused."""
     assert main(argv) == 2
-    told = [line for line in capsys.readouterr().err.splitlines() if line and "image/s" not in line]  # the bar
+    told = [line for line in capsys.readouterr().err.splitlines() if line and "%|" not in line]  # the bar
     assert len(told) == 1, told
     return told[0]
 
