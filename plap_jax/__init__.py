@@ -21,7 +21,7 @@ from plap_jax.typing import Estimate, ScoreFn
 if TYPE_CHECKING:
     from plap_jax.audit import audit_images
     from plap_jax.parallel import map_points
-    from plap_jax.pretrained import UserModel, load_checkpoint, load_diffusers
+    from plap_jax.pretrained import UserModel, load_checkpoint, load_diffusers, load_torch
 
 __version__ = "0.2.0"
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "flux",
     "load_checkpoint",
     "load_diffusers",
+    "load_torch",
     "map_points",
     "p_laplacian",
     "p_laplacian_estimate",
@@ -55,6 +56,7 @@ _FOUND_IN = {
     "audit_images": "audit",
     "load_checkpoint": "pretrained",
     "load_diffusers": "pretrained",
+    "load_torch": "pretrained",
     "map_points": "parallel",
 }
 _SUBMODULES = frozenset(

@@ -118,12 +118,13 @@ def noise_to_signal(sigma: float) -> float:
     return sigma / math.sqrt((1 - sigma) * (1 + sigma))
 
 
-def times_of(schedule: Schedule, levels: Sequence[float] = NOISE_LEVELS) -> dict[float, Array]:
+def times_of(schedule: Schedule, levels: Sequence[float] = NOISE_LEVELS, unit: float = 1.0) -> dict[float, Array]:
     """The times of noise levels, for any schedule: level ↦ t with σ(t)/α(t) = σ/√(1 − σ²).
 
     Args:
         schedule: of the model.
         levels: σ in (0, 1), those of a variance-preserving schedule, which compare across schedules by noise to signal.
+        unit: how long one unit of [−1, 1] is in the model's space, ``Pretrained.unit``: σ/α is meant for images there.
 
     Returns:
         Only the levels that the schedule reaches, in the order given; on a discrete one within 10 % of σ/α, and of two
@@ -134,7 +135,7 @@ def times_of(schedule: Schedule, levels: Sequence[float] = NOISE_LEVELS) -> dict
     """
     found: dict[float, Array] = {}
     for level in levels:
-        ratio = noise_to_signal(level)
+        ratio = unit * noise_to_signal(level)
         if schedule.reaches(ratio):
             t = schedule.time_at_ratio(ratio)
             off = abs(math.log(float(schedule.sigma(t) / schedule.alpha(t)) / ratio))

@@ -29,7 +29,8 @@ class Gatherer(Evaluator):
     @cached_property
     def times(self) -> dict[float, Array]:
         """Noise level ↦ time, of those that the model's schedule reaches."""
-        return times_of(self.subject.model.diffusion.schedule, self.settings.noise_levels)
+        model = self.subject.model
+        return times_of(model.diffusion.schedule, self.settings.noise_levels, model.unit)
 
     @property
     def how(self) -> Mapping[str, Any]:

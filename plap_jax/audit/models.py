@@ -52,6 +52,6 @@ def of_folder(folder: str | os.PathLike, *, dtype: str = "float32", **how: Any) 
 
 
 def of_function(target: str) -> Subject:
-    """What the factory ``package.module:factory`` returns, see ``plap_jax.pretrained.UserModel``."""
-    made = load_function(target)
-    return Subject(as_pretrained(made), f"function {target} for images {tuple(made.shape)}")
+    """What the factory ``package.module:factory`` returns: a ``UserModel``, or what ``load_torch`` returns."""
+    made = as_pretrained(load_function(target))
+    return Subject(made, f"function {target} for images {tuple(made.image_shape)}")

@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 EXTRA = "pip install 'plap-jax[diffusers]'"
+TORCH = "pip install 'plap-jax[torch]'"
+OLDEST = "2.4"  # of PyTorch, for calls by callback; as in pyproject.toml
 # As in pyproject.toml, which a test checks. torchax depends on torch internals and supports only matching versions.
 TESTED = {
     "torch": "2.13.0",
@@ -31,6 +33,30 @@ def require_extra() -> None:
             raise ValueError(f"{package} is not installed: a diffusers folder needs {EXTRA}") from None
         if found.partition("+")[0] != tested:  # 2.13.0+cpu is a build of 2.13.0
             raise ValueError(f"{package}={found}: only {tested} was tested, install it by {EXTRA}")
+
+
+def callback() -> ModuleType:
+    """``plap_jax.pretrained.callback``, for which any PyTorch from ``OLDEST`` on will do.
+
+    Raises:
+        ValueError: PyTorch is missing, too old, or cannot be imported.
+    """
+    needed = f"{TORCH}, or PyTorch {OLDEST} or newer"
+    try:
+        found = version("torch")
+    except PackageNotFoundError:
+        raise ValueError(f"torch is not installed: a model of PyTorch needs {needed}") from None
+    if _numbers(found) < _numbers(OLDEST):
+        raise ValueError(f"torch={found}: is too old, install {needed}")
+    try:
+        return import_module("plap_jax.pretrained.callback")
+    except ImportError as error:
+        line = str(error).partition("\n")[0]
+        raise ValueError(f"PyTorch cannot be imported, install {needed}: {line}") from error
+
+
+def _numbers(found: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in found.partition("+")[0].split(".")[:2])
 
 
 def bridge() -> ModuleType:

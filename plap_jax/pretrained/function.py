@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 
 from plap_jax.diffusion import Diffusion, Prediction, Schedule
 from plap_jax.pretrained.model import Pretrained
+from plap_jax.pretrained.units import Units
 from plap_jax.typing import require, shown
 
 
@@ -40,17 +41,19 @@ class UserModel:
     shape: Sequence[int]
     prediction: Prediction = "eps"
     n_conditions: int | None = None
+    scale: float | Sequence[float] = 1.0
+    shift: float | Sequence[float] = 0.0
 
 
-def load_function(target: str) -> UserModel:
-    """Import a factory and call it: the ``UserModel`` it returns, checked by tracing it once.
+def load_function(target: str) -> UserModel | Pretrained:
+    """Import a factory and call it: the ``UserModel`` it returns, checked by tracing it once, or a loaded model.
 
     Args:
         target: ``package.module:factory``, a function without arguments.
 
     Raises:
-        ValueError: a target that cannot be imported, a result that is not a ``UserModel``, or a function that JAX
-            cannot trace or that returns another shape.
+        ValueError: a target that cannot be imported, a result that is neither a ``UserModel`` nor what ``load_torch``
+            and its like return, or a function that JAX cannot trace or that returns another shape.
     """
     allowed = "must be package.module:factory, a function without arguments"
     require(isinstance(target, str) and ":" in target, "target", target, allowed)
@@ -61,7 +64,10 @@ def load_function(target: str) -> UserModel:
         raise ValueError(f"target={shown(target)}: cannot be imported ({error}); {allowed}") from error
     require(callable(factory), "target", target, allowed)
     made = factory()
-    require(isinstance(made, UserModel), target, type(made).__name__, "must return a UserModel of plap_jax.pretrained")
+    if isinstance(made, Pretrained):
+        return made
+    allowed = "must return a UserModel of plap_jax.pretrained, or what load_torch returns"
+    require(isinstance(made, UserModel), target, type(made).__name__, allowed)
     good = isinstance(made.schedule, Schedule)
     require(good, f"{target}: schedule", type(made.schedule).__name__, "must be a schedule of plap_jax.diffusion")
     shape = tuple(made.shape)
@@ -74,13 +80,20 @@ def load_function(target: str) -> UserModel:
     return made
 
 
-def as_pretrained(made: UserModel) -> Pretrained:
-    """Turn a ``UserModel`` into a ``Pretrained`` model in pixel space."""
-    shape = tuple(made.shape)
+def as_pretrained(made: UserModel | Pretrained) -> Pretrained:
+    """Turn a ``UserModel`` into a ``Pretrained`` model in pixel space; one that is loaded already stays as it is.
+
+    Raises:
+        ValueError: an unknown prediction, or a scale or shift that does not fit the channels.
+    """
+    if isinstance(made, Pretrained):
+        return made
+    shape, units = tuple(made.shape), Units.of(made.scale, made.shift, made.shape[-1])
     function = made.function
     network = Partial(function) if jax.tree_util.all_leaves([function]) else function
     diffusion = Diffusion(network, made.schedule, made.prediction)
-    return Pretrained(diffusion, "pixels", shape, shape, n_conditions=made.n_conditions)
+    how = {"encoder": units.encoder, "decoder": units.decoder, "unit": units.unit}
+    return Pretrained(diffusion, "pixels", shape, shape, n_conditions=made.n_conditions, **how)
 
 
 def _try(target: str, made: UserModel) -> None:

@@ -151,9 +151,11 @@ class Pretrained:
         shape: of the scored points: ``image_shape``, or ``(h, w, c)`` of latents.
         image_shape: ``(H, W, C)``, values in [−1, 1].
         prompts: condition k means the k-th; −1 and None the empty prompt.
-        encoder, decoder: one image → one latent and back, as pytrees; None for pixels.
+        encoder, decoder: one image → one scored point and back, as pytrees; None for pixels in [−1, 1].
         text: the text encoder; None for pixels.
         n_conditions: number of prompts the network knows by number; None: it has none, or takes texts.
+        unit: how long one unit of [−1, 1] is in the space of the points, where they are pixels in units of their own:
+            noise levels that compare across models are meant relative to it.
         sources: (file, SHA-256) of what was read, for models of files.
         notes: what a reader of a report has to know of these files, in words.
     """
@@ -163,10 +165,11 @@ class Pretrained:
     shape: tuple[int, int, int]
     image_shape: tuple[int, int, int]
     prompts: tuple[str, ...] = ()
-    encoder: LatentEncoder | None = None
-    decoder: LatentDecoder | None = None
+    encoder: Callable[[Array], Array] | None = None
+    decoder: Callable[[Array], Array] | None = None
     text: TextEncoder | None = None
     n_conditions: int | None = None
+    unit: float = 1.0
     sources: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
