@@ -28,7 +28,7 @@ SHOWN = [
     sampling.sample,
     training.train,
 ]
-NEED_FILES = [plap_jax.load_checkpoint, plap_jax.load_diffusers]
+NEED_FILES = [plap_jax.load_checkpoint, plap_jax.load_diffusers, plap_jax.load_torch]
 
 
 def examples(shown):

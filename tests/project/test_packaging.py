@@ -23,7 +23,11 @@ NAMES = {
     "sklearn": "scikit-learn",
 }
 # Folders and files that need an extra; they are imported when it is asked for.
-NEED = {"plap_jax/audit/": "audit", "plap_jax/pretrained/bridge.py": "diffusers"}
+NEED = {
+    "plap_jax/audit/": "audit",
+    "plap_jax/pretrained/bridge.py": "diffusers",
+    "plap_jax/pretrained/callback.py": "torch",
+}
 
 
 def packages(requirements):
@@ -66,7 +70,7 @@ def test_experiments_and_tests_need_what_their_extras_bring():
     library = packages(PROJECT["dependencies"])
     for folder, extra in (("experiments", "experiments"), ("tests", "dev")):
         found = set().union(*(imported(path) for path in (ROOT / folder).rglob("*.py")))
-        allowed = library | packages(EXTRAS[extra]) | packages(EXTRAS["diffusers"])
+        allowed = library | packages(EXTRAS[extra]) | packages(EXTRAS["diffusers"]) | packages(EXTRAS["torch"])
         assert found - {"experiments", "benchmarks", "tests"} <= allowed
 
 
