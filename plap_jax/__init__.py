@@ -70,6 +70,7 @@ _SUBMODULES = frozenset(
         "calibration",
         "checkpoints",
         "console",
+        "curvature_map",
         "data",
         "detectors",
         "difficulty",

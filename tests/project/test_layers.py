@@ -37,6 +37,7 @@ LAYERS = {
     "audit": 6,
     "adaptive": 4,
     "adjustment": 2,
+    "curvature_map": 5,
     "evidence": 5,
     "detectors": 4,
     "pretrained": 4,

@@ -1,0 +1,124 @@
+"""Which pixels are memorized: κ₁ taken apart into its coordinates.
+
+κ₁ = −E_n⟨ŝ, n⟩ is a sum over coordinates j of −E_n[ŝ_j n_j], which by the divergence theorem is −(r/d) times the
+ball's mean of ∂_j ŝ_j, ŝ = s/|s|. Where a share ρ of the coordinates is memorized, d times that is about 1/√ρ there and
+0 elsewhere. The map comes from the evaluations that κ₁ takes anyhow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from plap_jax.directions import Directions, sample_directions
+from plap_jax.operators import p_field
+from plap_jax.typing import Array, ArrayLike, PRNGKey, ScoreFn, one_or_nan, require, require_ball, safe_sqrt
+
+
+class CurvatureMap(NamedTuple):
+    """A value for each coordinate or pixel, with its standard error.
+
+    Attributes:
+        value: no unit; 0 where the score does not point back to the centre, about 1 everywhere around a sharp maximum,
+            1/√ρ on the memorized part where that is a share ρ. Higher = more memorized.
+        stderr: over the directions.
+    """
+
+    value: Array
+    stderr: Array
+
+
+def curvature_map(
+    score_fn: ScoreFn,
+    x: Array,
+    *,
+    radius: ArrayLike,
+    key: PRNGKey,
+    n_samples: int = 64,
+    directions: Directions = "iid",
+    baseline: ScoreFn | None = None,
+    channels: bool = False,
+) -> CurvatureMap:
+    """κ₁ coordinate by coordinate: where the score points back to the centre of a ball, and by how much.
+
+    m_j = −Σ ŝ_j n_j / Σ n_j², over directions n, ŝ = s/|s| at x + r n.
+
+    An estimate of −d E_n[ŝ_j n_j] = −r · (mean of ∂_j ŝ_j over the ball). Division by the sum of n_j² in place of its
+    expectation takes most of the spread away: around an ideal maximum ŝ_j is proportional to n_j. Weighted by the mean
+    of n_j² the map sums to κ₁ of ``flux`` in the same directions.
+
+    Args:
+        score_fn: s = ∇ log q, one point in, same shape out. A noise prediction ε̂ = −σ s gives minus the map.
+        x: centre of the ball ``(*shape)``, floating.
+        radius: r > 0, in the units of x; may be traced.
+        key: randomness; the same key gives the same directions at every point.
+        n_samples: directions, each one evaluation (two with a baseline). m of them tell a memorized coordinate from
+            others at about √(m/2) standard errors.
+        directions: as for ``flux``.
+        baseline: a second score, in the same directions: the map is the difference, what the first has learned more.
+        channels: the last axis of x holds channels, which are taken together: the map is of pixels, ``shape[:-1]``.
+
+    Returns:
+        ``CurvatureMap`` of ``x.shape``, or ``x.shape[:-1]`` with channels; float32 at least.
+
+    Raises:
+        ValueError: as ``flux``; channels of a point with one axis.
+
+    Example:
+        >>> centre, radius = model.ball(image, t)
+        >>> found = curvature_map(model.score_at(t), centre, radius=radius, key=jax.random.key(0), channels=True)
+        >>> mask = found.value > 3 * found.stderr
+    """
+    x = jnp.asarray(x)
+    require_ball(x, radius, 1.0)
+    require(not channels or x.ndim >= 2, "channels", channels, f"must be false for a point of shape {x.shape}")
+    vectors = sample_directions(key, n_samples, x.shape, directions, x.dtype)
+    n = vectors.reshape(n_samples, *x.shape)
+    unit = _unit_field(score_fn, x, radius, n)
+    if baseline is not None:
+        unit = unit - _unit_field(baseline, x, radius, n)
+    axes = (-1,) if channels else ()
+    n = n.astype(unit.dtype)
+    grouped = (*vectors.shape[:2], *x.shape)
+    inward, weight = (jnp.sum(a.reshape(grouped), axis=(1, *axes)) for a in (-unit * n, n * n))
+    value = jnp.sum(inward, axis=0) / jnp.sum(weight, axis=0)
+    units = len(weight)
+    # Of a ratio of two sums over independent units, by its linear part.
+    off = inward - value * weight
+    spread = safe_sqrt(jnp.sum(off**2, axis=0) * units / (units - 1)) / jnp.sum(weight, axis=0)
+    factor = jnp.asarray(one_or_nan(1.0, radius), value.dtype)
+    return CurvatureMap(factor * value, factor * spread)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class MapEstimator:
+    """``curvature_map`` with its settings fixed, a function of the point alone, for ``map_points``.
+
+    Args:
+        score_fn, baseline: pytrees, e.g. ``Diffusion.score_at(t)``.
+        radius, key, n_samples, directions, channels: as for ``curvature_map``.
+    """
+
+    score_fn: ScoreFn
+    radius: ArrayLike
+    key: PRNGKey
+    baseline: ScoreFn | None = None
+    n_samples: int = field(default=64, metadata={"static": True})
+    directions: Directions = field(default="iid", metadata={"static": True})
+    channels: bool = field(default=False, metadata={"static": True})
+
+    def __call__(self, x: Array) -> CurvatureMap:
+        """The map around one point; errors as ``curvature_map``."""
+        how = {"n_samples": self.n_samples, "directions": self.directions, "channels": self.channels}
+        return curvature_map(self.score_fn, x, radius=self.radius, key=self.key, baseline=self.baseline, **how)
+
+
+def _unit_field(score_fn: ScoreFn, x: Array, radius: ArrayLike, n: Array) -> Array:
+    """ŝ = s/|s| at x + r n, ``(m, *shape)``; 0 where s is."""
+    s = jax.vmap(score_fn)(x + jnp.asarray(radius, x.dtype) * n)
+    require(s.shape == n.shape, "score_fn", s.shape[1:], f"must return the shape of x, {x.shape}")
+    return p_field(s.reshape(len(n), -1), 1.0)[0].reshape(n.shape)
