@@ -9,6 +9,7 @@ from benchmarks import false_discoveries
 from benchmarks.false_discoveries import (
     FDR,
     Setting,
+    adjusted,
     audited_first,
     normal,
     only_single,
@@ -39,18 +40,19 @@ def test_where_q_reference_and_m_divide_the_rate_is_exactly_that_of_theory():
         assert abs(excess(found.fdr, found.allowed)) < 3
 
 
-def test_ties_and_a_memorized_reference_cost_power_and_not_validity():
-    clean, tie, spoilt = (
+def test_ties_difficulty_and_a_memorized_reference_cost_power_and_not_validity():
+    clean, tie, taken_out, spoilt = (
         simulate(setting, 80)
         for setting in (
             Setting("", normal, 100, 60, 20),
             Setting("", tied, 100, 60, 20),
+            Setting("", adjusted, 100, 60, 20),
             Setting("", normal, 100, 60, 20, in_reference=3),
         )
     )
-    for found in (clean, tie, spoilt):
+    for found in (clean, tie, taken_out, spoilt):
         assert excess(found.fdr, found.allowed) < 3 and excess(found.kept, 0.95) > -3
-    assert clean.power[0] > 0.99 and spoilt.power[0] < 0.9
+    assert clean.power[0] > 0.99 and taken_out.power[0] > 0.9 and spoilt.power[0] < 0.9
 
 
 def test_of_a_cluster_one_stays_whatever_its_side():
