@@ -102,6 +102,7 @@ class Request(Settings):
     reference_prompts: str | int | None
     training: str | None = Field(description="the training images, where they are at hand")
     baseline: Target | None = Field(None, description="a model of the same kind that has not seen the images")
+    lora_base: bool = Field(True, description="of a model with LoRAs, the same without them is the baseline")
     resize: Resize
     crop: Annotated[int, Field(ge=1)] | None
     pixel_range: PixelRange | None

@@ -84,16 +84,22 @@ def user_function(target: str | None) -> Subject:
 def diffusers(
     folder: str | None,
     base: str | None = None,
+    lora: str | list[str] | None = None,
+    lora_scale: float | list[float] = 1.0,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     variant: str | None = None,
     ema: bool = False,
     image_size: int | list[int] | None = None,
+    guidance: float | None = None,
+    null_class: int | None = None,
     allow_pickle: bool = False,
+    bridge: Literal["callback", "torchax"] = "callback",
 ) -> Subject:
     """A diffusers folder, see ``plap_jax.pretrained.load_diffusers``."""
     require(folder is not None, "model.folder", folder, "must be a folder of diffusers")
-    how = {"base": base, "variant": variant, "ema": ema, "image_size": image_size, "allow_pickle": allow_pickle}
-    return of_folder(folder, dtype=dtype, **how)
+    how = {"base": base, "lora": lora, "lora_scale": lora_scale, "dtype": dtype, "variant": variant, "ema": ema}
+    more = {"guidance": guidance, "null_class": null_class, "allow_pickle": allow_pickle, "bridge": bridge}
+    return of_folder(folder, image_size=image_size, **how, **more)
 
 
 def _section(config: Mapping, name: str, path: str) -> Target:

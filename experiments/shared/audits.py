@@ -56,7 +56,9 @@ def audit(
         ValueError: images, prompts, levels or a detector that do not fit the model or each other, in one line.
     """
     settings, detector = (
-        config.of_audit(resize=config.resize, crop=config.crop, pixel_range=config.pixel_range),
+        config.of_audit(
+            resize=config.resize, crop=config.crop, pixel_range=config.pixel_range, lora_base=config.lora_base
+        ),
         config.made_detector(),
     )
     how = {"held": held, "settings": settings}

@@ -42,7 +42,7 @@ def read_listed(path: str, shape: tuple[int, ...]) -> Listed:
 
     Args:
         path: the file, UTF-8.
-        shape: of the model's images; reference images are cut to the central square and averaged down.
+        shape: of the model's images; reference images are cut to its proportions and averaged down.
 
     Raises:
         ValueError: no such file, another header, a line that is not as it should be, a prompt twice, or a class without
@@ -51,7 +51,7 @@ def read_listed(path: str, shape: tuple[int, ...]) -> Listed:
     place = Path(path)
     require(place.is_file(), "prompts", path, "must be a CSV file that is there")
     height, width, channels = shape
-    require(height == width and channels in MODES, "model", shape, "must make square images of 1 or 3 channels")
+    require(channels in MODES, "model", shape, "must make images of 1 or 3 channels")
     try:
         with place.open(newline="", encoding="utf-8-sig") as handle:
             rows = [row for row in csv.reader(handle, strict=True) if row]
@@ -72,7 +72,7 @@ def read_listed(path: str, shape: tuple[int, ...]) -> Listed:
     for i, (prompt, _, image) in enumerate(rows[1:]):
         if image:
             try:
-                images[i] = decode(place.parent / image, height, MODES[channels], "center-crop")
+                images[i] = decode(place.parent / image, (height, width), MODES[channels], "center-crop")
             except UnusableImage as reason:
                 skipped.append((prompt, f"{image}: {reason}"))
     return Listed(prompts, memorized, images, skipped)

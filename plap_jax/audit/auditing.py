@@ -16,6 +16,7 @@ from plap_jax.audit.asking import Asked, calibrated, plain
 from plap_jax.audit.calibrated import CALIBRATED, Calibration
 from plap_jax.audit.fitness import fitness
 from plap_jax.audit.images import Pictures, Source, Subset, open_source
+from plap_jax.audit.passes import base_of_loras, check_passes, cut_prompts
 from plap_jax.audit.prompts import read_prompts
 from plap_jax.audit.result import AuditResult
 from plap_jax.audit.settings import NAMES, WITH_PROMPT, AuditSettings, Score, number
@@ -73,7 +74,7 @@ def audit_images(
         training: the training images, where they are at hand: each image is then told its nearest one.
         baseline: a model of the same kind that has not seen the images: the base of a fine-tune, an earlier checkpoint.
             The evidence is then what the model says beyond it. Given as functions that load them, only one of the two
-            is in memory at a time.
+            is in memory at a time. None: of a model with LoRAs the same without them, else none.
         fdr: false-discovery rate, in (0, 1).
         sigma: one noise level σ of the model: the score is then plain κ₁ there, nothing taken out.
         key: randomness; the same key gives the same result.
@@ -172,6 +173,10 @@ def audit(
     score = score_of(settings, audited, reference, detector)
     is_key = jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
     require(is_key, "key", key, "must be a key of jax.random.key")
+    check_passes(held.subject, score, detector, audited)
+    cut = cut_prompts(held.subject, audited, reference)
+    if baseline is None:
+        baseline = base_of_loras(held, settings, sigma is None and detector is None)
     asked = Asked(audited, reference, training, key, around)
     calibration, fit = None, None
     if sigma is None and detector is None:
@@ -208,7 +213,7 @@ def audit(
         training=training,
         calibration=calibration,
         fitness=fit,
-        words=found | dict(words or {}),
+        words=found | dict(words or {}) | cut,
     )
 
 

@@ -57,8 +57,11 @@ The same command again goes on where it was interrupted. What the numbers prove,
 written in the report."""
 SETTINGS = (
     *("noise_levels", "n_directions", "duplicate_distance", "n_samples", "max_samples", "target_stderr"),
-    *("evaluations", "resize", "crop", "pixel_range"),
+    *("evaluations", "resize", "crop", "pixel_range", "lora_base"),
 )
+# Of diffusers folders: those of the model alone, and those that its baseline shares.
+OF_MODEL = ("lora", "lora_scale", "base", "ema")
+SHARED = ("dtype", "variant", "image_size", "guidance", "null_class", "bridge")
 # The value within "name=value: what is allowed", as the library writes it: quoted, in brackets, cut off, or a word.
 _VALUE = re.compile(r"('(?:[^'\\]|\\.)*'|\"[^\"]*\"|\([^)]*\)|.{77}\.\.\.|[^\s:]+): ")
 
@@ -137,8 +140,26 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--fdr", type=float, default=0.05, metavar="Q", help="false-discovery rate (%(default)s)")
     how.add_argument("--out", default=FOLDER, metavar="FOLDER", help="for report.html and audit.csv (%(default)s)")
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of all randomness (%(default)s)")
+    _add_folder(made.add_argument_group("of a diffusers folder"))
     _add_settings(made.add_argument_group("seldom changed"))
     return made
+
+
+def _add_folder(group: Any) -> None:
+    """Arguments of ``load_diffusers``; None where nothing is chosen."""
+    group.add_argument(
+        "--lora", metavar="FILE[,FILE]", help="LoRAs added to MODEL, which is then the baseline; or: none"
+    )
+    group.add_argument("--lora-scale", type=float, metavar="S", help="factor of what they add (1)")
+    group.add_argument("--no-lora-base", dest="lora_base", action="store_false", help="no baseline without the LoRAs")
+    group.add_argument("--base", metavar="FOLDER", help="a pipeline, for pieces that MODEL lacks, as checkpoints do")
+    group.add_argument("--ema", action="store_const", const=True, help="the averaged weights of unet_ema/")
+    group.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the network (float32)")
+    group.add_argument("--variant", metavar="NAME", help="of the files with weights, as fp16")
+    group.add_argument("--image-size", type=int, nargs="+", metavar="N", help="height and width, where not as trained")
+    group.add_argument("--guidance", type=float, metavar="G", help="what a network that is told its guidance is told")
+    group.add_argument("--null-class", type=int, metavar="K", help="the class that training used for none")
+    group.add_argument("--bridge", choices=("callback", "torchax"), help="torchax: with derivatives (callback)")
 
 
 def _add_settings(group: Any) -> None:
@@ -182,11 +203,15 @@ def _audit(asked: argparse.Namespace) -> None:
     refuse_foreign(out)
     load_writer()  # Jinja may be missing, which is better known now than after hours
     require_device()
+    of_model, shared = ({name: getattr(asked, name) for name in names} for names in (OF_MODEL, SHARED))
+    if shared["image_size"] is not None:
+        sides = shared["image_size"]
+        shared["image_size"] = sides[0] if len(sides) == 1 else tuple(sides)
     given = ("reference", "prompts", "reference_prompts", "training", "fdr", "sigma")
     result = audit_images(
-        partial(_model, "--model", asked.model),
+        partial(_model, "--model", asked.model, **of_model, **shared),
         asked.images,
-        baseline=None if asked.baseline is None else partial(_model, "--baseline", asked.baseline),
+        baseline=None if asked.baseline is None else partial(_baseline, asked.baseline, shared),
         **{name: getattr(asked, name) for name in given},
         key=jax.random.key(asked.seed),
         resume_dir=out / PARTS,
@@ -205,12 +230,18 @@ def _at_home(path: str | None) -> str | None:
     return os.path.abspath(expanded) if expanded.startswith("~") else expanded
 
 
-def _model(option: str, given: str) -> Subject:
+def _baseline(given: str, shared: dict[str, Any]) -> Subject:
+    """A folder is loaded as the model is; others have no such options."""
+    how = shared if Path(_at_home(given)).is_dir() else {}
+    return _model("--baseline", given, **how)
+
+
+def _model(option: str, given: str, **how: Any) -> Subject:
     """The model; a factory is looked for in the current folder first, as Python does."""
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        return load_model(given)
+        return load_model(given, **how)
     except ValueError as error:
         if not _is_answer(error):
             raise

@@ -126,7 +126,8 @@ class Evaluator(ABC):
         known = sorted(set(prompts))
         numbers = np.asarray([known.index(prompt) for prompt in prompts], np.int32)
         # A table of one size: compiled once.
-        return self.subject.model.with_prompts(known, size=max(self.block, len(known))).diffusion, numbers
+        size = max(self.block, len(known))
+        return self.subject.model.with_prompts(known, size=size, tell=False).diffusion, numbers
 
     def in_batches(self, fn: Callable[..., Any], *columns: np.ndarray) -> tuple[Any, float]:
         """``fn`` of every row in batches within the memory, and how many rows were computed for each."""

@@ -93,15 +93,19 @@ class FolderSource:
 
     def __init__(self, key: str, path: Path, shape: tuple[int, ...], resize: Resize, crop: int | None):
         height, width, channels = shape
-        fits = height == width and channels in MODES
-        allowed = f"must be .npz or .npy: the model's images are {shape}, and files become squares of 1 or 3 channels"
+        fits = channels in MODES
+        allowed = f"must be .npz or .npy: the model's images are {shape}, and files have 1 or 3 channels"
         require(fits, key, str(path), allowed)
-        require(crop is None or crop >= height, "crop", crop, f"must be null or at least {height}, the model's size")
-        self._folder, self._how = path, (height, MODES[channels], resize, crop)
+        short = min(height, width)
+        require(crop is None or crop >= short, "crop", crop, f"must be null or at least {short}, the model's size")
+        size = height if height == width else (height, width)
+        self._folder, self._how = path, (size, MODES[channels], resize, crop)
         self._files, self.skipped = list_images(path)
         require(bool(self._files), key, str(path), f"must hold images ({', '.join(SUFFIXES)}), and none was found")
         self.names = [printable(file) for file in self._files]
-        cut = "largest central square" if crop is None else f"central square of {crop} pixels"
+        form = "square" if height == width else f"rectangle of {height}:{width}"
+        of = "pixels" if height == width else "pixels on its shorter side"
+        cut = f"largest central {form}" if crop is None else f"central {form} of {crop} {of}"
         rule = f"{cut}, averaged down to" if resize == "center-crop" else "only files of"
         self.words = f"{resize}: {rule} {height}×{width}, {'grey' if channels == 1 else 'RGB'}, turned upright"
 

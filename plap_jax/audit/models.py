@@ -13,22 +13,33 @@ from plap_jax.pretrained.folder import INDEX
 from plap_jax.typing import require
 
 
-def load_model(given: str) -> Subject:
+def load_model(given: str, **how: Any) -> Subject:
     """What ``given`` names: a diffusers folder, a checkpoint or a run that holds one, or ``package.module:factory``.
 
     Whatever is there as a file or folder is taken for that; a factory is what is left, and has a colon.
 
+    Args:
+        given: a path, or where a factory is imported from.
+        how: arguments of ``plap_jax.pretrained.load_diffusers``.
+
     Raises:
-        ValueError: none of these, or one that cannot be loaded.
+        ValueError: none of these, one that cannot be loaded, or arguments for something else than a folder.
     """
     place = Path(os.path.expanduser(given))
     if place.is_dir() and ((place / CHECKPOINTS).is_dir() or (place / "about.json").is_file()):
+        _refuse_options(how, f"the checkpoint {place.name}")
         return of_checkpoint(place)
     if place.is_file() or any((place / name).exists() for name in (INDEX, "config.json", "unet", "transformer")):
-        return of_folder(place)  # which says what to do with a single file of weights
+        return of_folder(place, **how)  # which says what to do with a single file of weights
     allowed = "must be a diffusers folder, a checkpoint (RUN/checkpoints/NAME), or module:factory"
     require(":" in given and not place.exists(), "model", given, allowed)
+    _refuse_options(how, f"the function {given}")
     return of_function(given)
+
+
+def _refuse_options(how: dict[str, Any], what: str) -> None:
+    for name, value in how.items():
+        require(value is None, name, value, f"is for diffusers folders, and this is {what}")
 
 
 def of_checkpoint(path: str | os.PathLike) -> Subject:
@@ -43,11 +54,12 @@ def named_checkpoint(model: Pretrained, name: str) -> Subject:
     return Subject(model, f"checkpoint {name}, {kind} for images {model.shape}")
 
 
-def of_folder(folder: str | os.PathLike, *, dtype: str = "float32", **how: Any) -> Subject:
-    """A diffusers folder; arguments as of ``plap_jax.pretrained.load_diffusers``."""
-    model = load_diffusers(folder, dtype=dtype, **how)
+def of_folder(folder: str | os.PathLike, *, dtype: str | None = "float32", **how: Any) -> Subject:
+    """A diffusers folder; arguments as of ``plap_jax.pretrained.load_diffusers``, None where nothing is chosen."""
+    model = load_diffusers(folder, dtype=dtype or "float32", **{k: v for k, v in how.items() if v is not None})
     space = f"latents {model.shape}" if model.kind == "latents" else "pixels"
-    words = f"diffusers folder {Path(folder).name}, images {model.image_shape} scored as {space}, network in {dtype}"
+    scored = f"images {model.image_shape} scored as {space}, network in {dtype or 'float32'}"
+    words = f"diffusers folder {Path(folder).name}, {scored}"
     return Subject(model, words)
 
 

@@ -50,6 +50,7 @@ class AuditSettings:
         pixel_range: of floats in arrays: "-1..1" or "0..1"; None: "-1..1", but refused where none is negative. Integers
             are 0 … 255.
         resize, crop: how files become the model's images, see ``plap_jax.data.decoding.as_array``.
+        lora_base: of a model with LoRAs, its base without them is the baseline, where none is given.
 
     Raises:
         ValueError: a number out of range, or a round of fewer than eight units.
@@ -71,6 +72,7 @@ class AuditSettings:
     resize: Resize = "center-crop"
     crop: int | None = None
     pixel_range: PixelRange | None = None
+    lora_base: bool = True
 
     def __post_init__(self) -> None:
         many = isinstance(self.noise_levels, Iterable) and not isinstance(self.noise_levels, str)

@@ -11,6 +11,7 @@ from plap_jax.data.images import UnusableImage, scaled
 from plap_jax.typing import require
 
 Mode = Literal["RGB", "L"]
+Size = int | tuple[int, int]
 Resize = Literal["center-crop", "refuse"]
 # Number formats without a stated range: white is undefined.
 WITHOUT_RANGE = ("I", "F")
@@ -30,10 +31,11 @@ def check_shape(size: int, mode: str, resize: str, crop: int | None = None) -> N
     require(crop is None or crop >= size, "crop", crop, f"must be null or at least size={size}")
 
 
-def as_array(image: Image.Image, *, size: int, mode: Mode, resize: Resize, crop: int | None = None) -> np.ndarray:
-    """Convert an opened image to a square float array in [−1, 1].
+def as_array(image: Image.Image, *, size: Size, mode: Mode, resize: Resize, crop: int | None = None) -> np.ndarray:
+    """Convert an opened image to a float array of one shape in [−1, 1].
 
-    2 · v/255 − 1 of the 8-bit values v, turned upright, cropped to the central square, resized, in RGB or grey.
+    2 · v/255 − 1 of the 8-bit values v, turned upright, cropped to the central square (or rectangle), resized, in RGB
+    or grey.
 
     Grey is 0.299 R + 0.587 G + 0.114 B. Palettes are resolved, transparent pixels shown on white, 16-bit grey divided
     by 257, CMYK converted without its colour profile; colour profiles are ignored in general. Larger images are
@@ -42,16 +44,16 @@ def as_array(image: Image.Image, *, size: int, mode: Mode, resize: Resize, crop:
 
     Args:
         image: opened by Pillow, not necessarily decoded.
-        size: height and width of the result in pixels.
+        size: height and width of the result in pixels, one number for squares.
         mode: "RGB" for three channels, "L" for one.
-        resize: "center-crop" as above; "refuse" takes only images that are size × size.
-        crop: side of the central square, ≥ size; None for the largest.
+        resize: "center-crop" as above; "refuse" takes only images that have this size.
+        crop: shorter side of what is cut out, ≥ that of the result; None for the largest.
 
     Returns:
-        ``(size, size, 3 or 1)`` float32 in [−1, 1].
+        ``(height, width, 3 or 1)`` float32 in [−1, 1].
 
     Raises:
-        UnusableImage: an animation, a number format without a stated range, too small, not size × size, or of more than
+        UnusableImage: an animation, a number format without a stated range, too small, of another size, or of more than
             67 million pixels, which is checked before decoding.
     """
     if image.width * image.height > MAX_PIXELS:
@@ -60,15 +62,28 @@ def as_array(image: Image.Image, *, size: int, mode: Mode, resize: Resize, crop:
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise UnusableImage(f"an animation of {image.n_frames} frames")
     image = _in_mode(_upright(image), mode)
-    least = size if crop is None else crop
-    if min(image.size) < least:
-        raise UnusableImage(f"{image.width}×{image.height}, smaller than {least}×{least}")
-    if resize == "refuse" and image.size != (size, size):
-        raise UnusableImage(f"{image.width}×{image.height}, not {size}×{size}")
-    side = min(image.size) if crop is None else crop
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
-    return scaled(square.resize((size, size), Image.Resampling.BICUBIC), 255).reshape(size, size, -1)
+    height, width = sides(size)
+    cut = (width, height) if crop is None else _of_shorter_side(crop, width, height)
+    if image.width < cut[0] or image.height < cut[1]:
+        raise UnusableImage(f"{image.width}×{image.height}, smaller than {cut[0]}×{cut[1]}")
+    if resize == "refuse" and image.size != (width, height):
+        raise UnusableImage(f"{image.width}×{image.height}, not {width}×{height}")
+    if crop is None:  # the largest of this shape
+        wide = image.width * height >= image.height * width
+        cut = (image.height * width // height, image.height) if wide else (image.width, image.width * height // width)
+    left, top = (image.width - cut[0]) // 2, (image.height - cut[1]) // 2
+    part = image.crop((left, top, left + cut[0], top + cut[1]))
+    return scaled(part.resize((width, height), Image.Resampling.BICUBIC), 255).reshape(height, width, -1)
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def _of_shorter_side(side: int, width: int, height: int) -> tuple[int, int]:
+    short = min(width, height)
+    return side * width // short, side * height // short
 
 
 def _upright(image: Image.Image) -> Image.Image:

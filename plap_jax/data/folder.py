@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from plap_jax.data.decoding import Mode, Resize, as_array, check_shape
+from plap_jax.data.decoding import Mode, Resize, Size, as_array, check_shape
 from plap_jax.data.images import ImageData, UnusableImage, split_distinct
 from plap_jax.typing import require
 
@@ -125,8 +125,8 @@ def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
     return sorted(files), sorted(others)
 
 
-def decode(path: Path, size: int, mode: Mode, resize: Resize, crop: int | None = None) -> np.ndarray:
-    """Load one image file: ``(size, size, 3 or 1)`` float32 in [−1, 1], converted by `decoding.as_array`.
+def decode(path: Path, size: Size, mode: Mode, resize: Resize, crop: int | None = None) -> np.ndarray:
+    """Load one image file: ``(height, width, 3 or 1)`` float32 in [−1, 1], converted by `decoding.as_array`.
 
     Raises:
         UnusableImage: with the reason, on one line.

@@ -1,4 +1,4 @@
-"""The extra ``diffusers``: which versions were tested together, and an error that says what to install."""
+"""The extras ``torch`` and ``diffusers``: which versions will do, and an error that says what to install."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from types import ModuleType
 EXTRA = "pip install 'plap-jax[diffusers]'"
 TORCH = "pip install 'plap-jax[torch]'"
 OLDEST = "2.4"  # of PyTorch, for calls by callback; as in pyproject.toml
+# What reads diffusers folders by callback, with the oldest versions; as in pyproject.toml.
+FOLDERS = {"torch": OLDEST, "diffusers": "0.30", "transformers": "4.44", "accelerate": "0.31", "safetensors": "0.4"}
 # As in pyproject.toml, which a test checks. torchax depends on torch internals and supports only matching versions.
 TESTED = {
     "torch": "2.13.0",
@@ -71,3 +73,23 @@ def bridge() -> ModuleType:
     except ImportError as error:
         line = str(error).partition("\n")[0]
         raise ValueError(f"the packages of the extra diffusers cannot be imported, install {EXTRA}: {line}") from error
+
+
+def pieces(name: str) -> ModuleType:
+    """A module of ``plap_jax.pretrained.pytorch``, which reads diffusers folders, in any versions from ``FOLDERS`` on.
+
+    Raises:
+        ValueError: naming the package that is missing, too old, or cannot be imported.
+    """
+    for package, oldest in FOLDERS.items():
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            raise ValueError(f"{package} is not installed: a diffusers folder needs {TORCH}") from None
+        if _numbers(found) < _numbers(oldest):
+            raise ValueError(f"{package}={found}: must be {oldest} or newer, install {TORCH}")
+    try:
+        return import_module(f"plap_jax.pretrained.pytorch.{name}")
+    except ImportError as error:
+        line = str(error).partition("\n")[0]
+        raise ValueError(f"the packages of the extra torch cannot be imported, install {TORCH}: {line}") from error

@@ -1,144 +1,58 @@
-"""Networks of a diffusers folder as pytrees for one point, channels last, with conversion to latents and back."""
+"""A trained model, with conversion of images to the space in which it is scored, and of texts to what it is told."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
 from plap_jax.diffusion import Diffusion
 from plap_jax.parallel import map_points
 from plap_jax.pretrained.kinds import Kind
 from plap_jax.typing import Array, ArrayLike, require
 
-Module = Callable[..., Array]  # a PyTorch module as a pytree: arrays with a batch axis, channels first
+log = logging.getLogger(__name__)
+Without = Literal["unconditional", "empty prompt", "refused"]
 Progress = Callable[[int, int], None] | bool
 TEXT_BATCH = 8  # prompts at a time
 
 
-def channels_first(x: Array) -> Array:
-    """(H, W, C) → (1, C, H, W): one point as a PyTorch batch."""
-    return jnp.transpose(x, (2, 0, 1))[None]
-
-
-def channels_last(x: Array) -> Array:
-    """(1, C, H, W) → (H, W, C)."""
-    return jnp.transpose(x[0], (1, 2, 0))
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class PixelNetwork:
-    """A ``UNet2DModel`` applied to one image: f(x, t).
-
-    Args:
-        unet: ``((1, C, H, W), (1,)) -> (1, C', H, W)``; if C' > C, the first C channels are the prediction and
-            the rest a learned variance, which only generation uses.
-    """
-
-    unet: Module
-
-    def __call__(self, x: Array, level: ArrayLike, condition: None = None) -> Array:
-        """The prediction ``(H, W, C)``, the dtype of x; level is the timestep, counted from 0.
-
-        Raises:
-            ValueError: a condition.
-        """
-        require(condition is None, "condition", condition, "must be None: this model has no prompts")
-        predicted = self.unet(channels_first(x), jnp.reshape(level, (1,)))
-        return channels_last(predicted)[..., : x.shape[-1]].astype(x.dtype)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TextNetwork:
-    """A ``UNet2DConditionModel`` applied to one latent with the prompt in row c: f(x, t, c).
-
-    Args:
-        unet: ``((1, C, h, w), (1,), (1, L, D)) -> (1, C, h, w)``.
-        embeddings: ``(1 + n, L, D)``: the empty prompt, then prompts 0 … n−1. Data: another table of this size does
-            not recompile.
-    """
-
-    unet: Module
-    embeddings: Array
-
-    def __call__(self, x: Array, level: ArrayLike, condition: ArrayLike | None = None) -> Array:
-        """The prediction ``(h, w, C)``, the dtype of x.
-
-        Args:
-            x: latent ``(h, w, C)``.
-            level: timestep, counted from 0.
-            condition: number of a prompt; −1 or None is the empty prompt. A number beyond the table gives NaN.
-        """
-        row = jnp.asarray(-1 if condition is None else condition) + 1
-        # NaN, not a neighbour's embedding, for a number beyond the table
-        text = self.embeddings.at[row].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
-        predicted = self.unet(channels_first(x), jnp.reshape(level, (1,)), text[None])
-        return channels_last(predicted).astype(x.dtype)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class LatentEncoder:
-    """Encoder to latents, deterministic: scaling · E[z | image], the mean of the VAE's posterior.
-
-    Args:
-        vae: ``(1, C, H, W)`` → means ``(1, c, h, w)``.
-        scaling: the factor that gives latents about unit variance.
-    """
-
-    vae: Module
-    scaling: float
-
-    def __call__(self, image: Array) -> Array:
-        """One image ``(H, W, C)`` in [−1, 1] → its latent ``(h, w, c)``."""
-        return self.scaling * channels_last(self.vae(channels_first(image))).astype(image.dtype)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class LatentDecoder:
-    """Decoder to images: the VAE's image of latent/scaling, not clipped to [−1, 1]. Arguments as ``LatentEncoder``."""
-
-    vae: Module
-    scaling: float
-
-    def __call__(self, latent: Array) -> Array:
-        """One latent ``(h, w, c)`` → its image ``(H, W, C)``."""
-        return channels_last(self.vae(channels_first(latent / self.scaling))).astype(latent.dtype)
-
-
 @dataclass(frozen=True, eq=False)
 class TextEncoder:
-    """CLIP text encoder: its last hidden states, which the U-Net attends to.
+    """What a network is told of texts.
 
     Args:
-        clip: token numbers ``(1, L)`` → ``(1, L, D)``.
-        tokenize: n texts → token numbers ``(n, L)``, padded or cut to L.
+        rows: n texts → an array ``(n, …)``, or a tuple of several, in the order in which the network takes them.
+        nothing: → the same with one row, of the empty prompt.
+        cut: texts → (tokens that are taken, how many of the texts have more), for every length that some text exceeds.
     """
 
-    clip: Module
-    tokenize: Callable[[Sequence[str]], np.ndarray]
+    rows: Callable[[Sequence[str]], Any]
+    nothing: Callable[[], Any]
+    cut: Callable[[Sequence[str]], list[tuple[int, int]]] = lambda texts: []
 
-    def table(self, prompts: Sequence[str], size: int) -> np.ndarray:
-        """Embeddings ``(1 + size, L, D)``: the empty prompt, the prompts, then NaN rows up to size."""
-        texts = ["", *prompts]
-        filled = texts + [""] * (-len(texts) % TEXT_BATCH)  # whole batches: one compilation for any number
-        rows = map_points(Partial(_hidden_states, self.clip), self.tokenize(filled), batch_size=TEXT_BATCH)
-        table = np.full((1 + size, *rows.shape[1:]), np.nan, rows.dtype)
-        table[: len(texts)] = rows[: len(texts)]
-        return table
+    def table(self, prompts: Sequence[str], size: int) -> Any:
+        """What is told of the empty prompt, the prompts, then NaN rows up to size; each ``(1 + size, …)``."""
+        parts = [self.nothing()]
+        parts += [self.rows(prompts[i : i + TEXT_BATCH]) for i in range(0, len(prompts), TEXT_BATCH)]
+        return jax.tree.map(lambda *rows: _filled(np.concatenate(rows), 1 + size), *parts)
+
+    def cut_in_words(self, prompts: Sequence[str]) -> str:
+        """How many prompts are longer than what the model takes; "" where none is."""
+        found = self.cut(prompts) if prompts else []
+        return "; ".join(f"{n} of {len(prompts)} prompts are cut at {length} tokens" for length, n in found)
 
 
-def _hidden_states(clip: Module, tokens: Array) -> Array:
-    return clip(tokens[None])[0]
+def _filled(rows: np.ndarray, size: int) -> np.ndarray:
+    table = np.full((size, *rows.shape[1:]), np.nan, rows.dtype)
+    table[: len(rows)] = rows
+    return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +70,9 @@ class Pretrained:
         n_conditions: number of prompts the network knows by number; None: it has none, or takes texts.
         unit: how long one unit of [−1, 1] is in the space of the points, where they are pixels in units of their own:
             noise levels that compare across models are meant relative to it.
+        without: what no condition is to the network: "unconditional", the pass without condition of classifier-free
+            guidance; "empty prompt", a text like others, so that there is no κ^Δ; or "refused", a condition is needed.
+        base: loads the same model without its LoRAs: the natural baseline. None where there are none.
         sources: (file, SHA-256) of what was read, for models of files.
         notes: what a reader of a report has to know of these files, in words.
     """
@@ -170,6 +87,8 @@ class Pretrained:
     text: TextEncoder | None = None
     n_conditions: int | None = None
     unit: float = 1.0
+    without: Without = "unconditional"
+    base: Callable[[], Pretrained] | None = None
     sources: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -204,13 +123,15 @@ class Pretrained:
         """
         return self._mapped("latents", latents, self.shape, self.decoder, batch_size, progress)
 
-    def with_prompts(self, prompts: Sequence[str], *, size: int | None = None) -> Pretrained:
+    def with_prompts(self, prompts: Sequence[str], *, size: int | None = None, tell: bool = True) -> Pretrained:
         """The same model with other prompts, numbered from 0.
 
         Args:
-            prompts: texts, truncated to the text encoder's length (77 tokens for CLIP), as in generation.
+            prompts: texts, cut to what the text encoders take (77 tokens for CLIP), as in generation; a warning says
+                how many.
             size: capacity of the table. Tables of equal size share all compilations; numbers without a prompt give NaN.
                 None: the number of prompts.
+            tell: warn of prompts that are cut.
 
         Raises:
             ValueError: a model without prompts, prompts that are not texts, or more than ``size``.
@@ -221,7 +142,10 @@ class Pretrained:
         size = len(prompts) if size is None else size
         require(size >= len(prompts), "size", size, f"must be at least {len(prompts)}, the number of prompts")
         network = self.diffusion.network
-        table = jnp.asarray(self.text.table(prompts, size), network.embeddings.dtype)
+        if tell and (cut := self.text.cut_in_words(prompts)):
+            log.warning("  %s", cut)
+        told = self.text.table(prompts, size)
+        table = jax.tree.map(lambda rows, like: jnp.asarray(rows, like.dtype), told, network.embeddings)
         network = dataclasses.replace(network, embeddings=table)
         diffusion = dataclasses.replace(self.diffusion, network=network)
         return dataclasses.replace(self, diffusion=diffusion, prompts=tuple(prompts))

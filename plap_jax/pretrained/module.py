@@ -12,7 +12,8 @@ import numpy as np
 
 from plap_jax.diffusion import Diffusion, Prediction, Schedule
 from plap_jax.pretrained.extra import callback
-from plap_jax.pretrained.model import Module, Pretrained, channels_first, channels_last
+from plap_jax.pretrained.model import Pretrained
+from plap_jax.pretrained.networks import Module, channels_first, channels_last
 from plap_jax.pretrained.units import Units
 from plap_jax.typing import Array, ArrayLike, require, shown
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from plap_jax.diffusion import DiscreteVP, Prediction
+from plap_jax.diffusion import DiscreteVP, Prediction, RectifiedFlow, Schedule
 from plap_jax.typing import require
 
 # They share one β table for training and differ only in how they generate.
@@ -26,14 +26,15 @@ SCHEDULERS = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
+FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 PREDICTION_TYPES: dict[str, Prediction] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
-def read_scheduler(config: Mapping[str, Any]) -> tuple[DiscreteVP, Prediction]:
+def read_scheduler(config: Mapping[str, Any]) -> tuple[Schedule, Prediction]:
     """The noise schedule of a diffusers scheduler, and what its network predicts.
 
-    α_t² = Π_{i≤t} (1 − β_i) with the β of the config.
+    α_t² = Π_{i≤t} (1 − β_i) with the β of the config; of flow matching α = 1 − t, σ = t, and ε − x₀ is predicted.
 
     diffusers counts its timesteps from 0, as ``DiscreteVP`` does: timestep t is step t. With
     ``rescale_betas_zero_snr`` the last step has no signal at all, α = 0, and is left out of the table. How a scheduler
@@ -44,12 +45,14 @@ def read_scheduler(config: Mapping[str, Any]) -> tuple[DiscreteVP, Prediction]:
             network predicts ε.
 
     Returns:
-        The schedule, and "eps", "x0" or "v".
+        The schedule, and "eps", "x0", "v" or "flow". A shift of flow matching moves the steps of generation only.
 
     Raises:
         ValueError: a scheduler, a schedule or a prediction type that is not supported, or a key that is missing.
     """
-    _require_one_of(config, "_class_name", SCHEDULERS)
+    _require_one_of(config, "_class_name", (*SCHEDULERS, *FLOWS))
+    if config["_class_name"] in FLOWS:
+        return RectifiedFlow(), "flow"
     if "prediction_type" in config:
         _require_one_of(config, "prediction_type", PREDICTION_TYPES)
     time = config.get("timestep_type", "discrete")  # changes the meaning of a timestep

@@ -27,6 +27,7 @@ NEED = {
     "plap_jax/audit/": "audit",
     "plap_jax/pretrained/bridge.py": "diffusers",
     "plap_jax/pretrained/callback.py": "torch",
+    "plap_jax/pretrained/pytorch/": "torch",
 }
 
 

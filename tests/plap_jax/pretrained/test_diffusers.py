@@ -1,26 +1,29 @@
-"""Diffusers pipelines as JAX functions, held against the same modules in PyTorch."""
+"""Diffusers pipelines as JAX functions with derivatives, by torchax, held against the same modules in PyTorch."""
 
 import json
 import socket
 import sys
 import threading
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plap_jax import pretrained
 from plap_jax.detectors import FluxGap, Query
 from plap_jax.directions import sample_directions
-from plap_jax.pretrained import load_diffusers
-from plap_jax.pretrained.model import TextNetwork
+from plap_jax.pretrained.networks import TextNetwork
 from plap_jax.pretrained.schedules import BETA_SCHEDULES, SCHEDULERS, read_scheduler
 
 tiny = pytest.importorskip("tests.helpers.tiny_diffusers", reason="needs the extra diffusers: make test-diffusers")
 pytestmark = pytest.mark.torch
 torch, diffusers = tiny.torch, tiny.diffusers
 
+load_diffusers = partial(pretrained.load_diffusers, bridge="torchax")
 PARITY = 1e-4  # float32 against float32, of numbers about 1
+BRIDGES = ("callback", "torchax")
 PROMPTS = ["a cat", "dogs and a long prompt that is cut"]
 TIMES = np.array([0, 20, 500, 999])
 
@@ -122,7 +125,7 @@ class TestParity:
         np.testing.assert_allclose(model.decode(found), from_torch(back), atol=PARITY)
 
     def test_text_encoder(self, latents, loaded):
-        found = loaded["latents"].diffusion.network.embeddings
+        (found,) = loaded["latents"].diffusion.network.embeddings
         assert found.shape == (3, tiny.LENGTH, 16)
         np.testing.assert_allclose(found, text(latents[1], ["", *PROMPTS]), atol=PARITY)
 
@@ -140,6 +143,20 @@ class TestParity:
             expected = from_torch(unet(to_torch(x), 7).sample)[..., :1]
         np.testing.assert_allclose(load_diffusers(tmp_path).diffusion.network(x[0], 7), expected[0], atol=PARITY)
 
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_both_bridges_give_the_same(self, pixels, latents, dtype):
+        x, atol = normal(4, 8, 8, 4), PARITY if dtype == "float32" else 0.05
+        for folder, told, conditions in ((pixels[0], {}, ()), (latents[0], {"prompts": PROMPTS}, ([-1, 0, 1, 1],))):
+            nets = [load_diffusers(folder, dtype=dtype, bridge=b, **told).diffusion.network for b in BRIDGES]
+            points = x if conditions else x[..., :1]
+            found, expected = (batch(net, points, TIMES, *map(np.asarray, conditions)) for net in nets)
+            np.testing.assert_allclose(found, expected, atol=atol)
+
+    def test_a_call_has_no_derivatives(self, pixels):
+        network = load_diffusers(pixels[0], bridge="callback").diffusion.network
+        with pytest.raises(ValueError, match="load it with bridge='torchax'$"):
+            jax.jvp(lambda x: network(x, 20), (normal(8, 8, 1),), (normal(8, 8, 1),))
+
     @pytest.mark.parametrize(("dtype", "atol"), [("float16", 0.02), ("bfloat16", 0.15)])
     def test_half_precision(self, pixels, loaded, dtype, atol):
         network = load_diffusers(pixels[0], dtype=dtype).diffusion.network
@@ -155,7 +172,7 @@ class TestParity:
 
     def test_half_precision_with_text(self, latents, loaded):
         model = load_diffusers(latents[0], prompts=PROMPTS, dtype="float16")
-        assert model.diffusion.network.embeddings.dtype == jnp.float16
+        assert model.diffusion.network.embeddings[0].dtype == jnp.float16
         x, conditions = normal(4, 8, 8, 4), np.array([-1, 0, 1, 1])
         found, expected = (batch(m.diffusion.network, x, TIMES, conditions) for m in (model, loaded["latents"]))
         np.testing.assert_allclose(found, expected, atol=0.02)
@@ -249,7 +266,7 @@ class TestTransformations:
 
     def test_other_prompts_compile_nothing(self, latents, monkeypatch):
         model = load_diffusers(latents[0], prompts=PROMPTS, n_prompts=4)
-        assert model.diffusion.network.embeddings.shape[0] == 5
+        assert model.diffusion.network.embeddings[0].shape[0] == 5
         fn = jax.jit(lambda model, x, c: model.eps(x, 20, c))
         x = normal(8, 8, 4)
         before = [fn(model.diffusion, x, c) for c in (-1, 0, 1)]

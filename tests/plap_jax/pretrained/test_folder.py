@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plap_jax.diffusion import DiscreteVP
+from plap_jax.diffusion import DiscreteVP, RectifiedFlow
 from plap_jax.pretrained import extra, load_diffusers
 from plap_jax.pretrained.folder import read_folder
 from plap_jax.pretrained.schedules import SCHEDULERS, read_scheduler
@@ -107,7 +107,15 @@ class TestFolder:
         [
             ("{", "model_index.json cannot be read: .*"),
             ("[]", "model_index.json must hold an object"),
-            ('{"_class_name": "FluxPipeline"}', "model_index.json: _class_name='FluxPipeline': must be one of DDIM"),
+            ('{"_class_name": "SanaPipeline"}', "model_index.json: _class_name='SanaPipeline': must be one of DDIM"),
+            (
+                '{"_class_name": "FluxPipeline", "transformer": ["diffusers", "SomeTransformer2DModel"]}',
+                "model_index.json: transformer='SomeTransformer2DModel': must be FluxTransformer2DModel$",
+            ),
+            (
+                '{"_class_name": "StableDiffusionXLPipeline", "unet": ["diffusers", "UNet2DModel"]}',
+                "model_index.json: unet='UNet2DModel': must be UNet2DConditionModel$",
+            ),
             ('{"_class_name": ["a"]}', r"model_index.json: _class_name=\['a'\]: must be one of"),
             ('{"_class_name": "DDPMPipeline"}', "model_index.json: unet=None: must be UNet2DModel"),
             (
@@ -129,6 +137,11 @@ class TestFolder:
         refused(f"^{piece}: config.json is missing$", read_folder, latents)
         shutil.rmtree(latents / piece)
         refused(f"^{piece}: config.json is missing$", read_folder, latents)
+
+    def test_no_text_encoder(self, latents):
+        index = json.loads((latents / "model_index.json").read_text()) | {"text_encoder": [None, None]}
+        write(latents / "model_index.json", index)
+        refused("^model_index.json: text_encoder=None: must be CLIPTextModel$", read_folder, latents)
 
     def test_no_tokenizer(self, latents):
         (latents / "tokenizer/merges.txt").unlink()
@@ -191,6 +204,11 @@ class TestSchedule:
     def test_prediction_types(self, name, ours):
         assert read_scheduler(SCHEDULER | {"prediction_type": name})[1] == ours
 
+    def test_flow_matching(self):
+        """A shift moves the steps of generation, and no noise level."""
+        config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
+        assert read_scheduler(config) == (RectifiedFlow(), "flow")
+
     def test_old_folders_predict_noise(self):
         assert read_scheduler({k: v for k, v in SCHEDULER.items() if k != "prediction_type"})[1] == "eps"
 
@@ -198,8 +216,8 @@ class TestSchedule:
         ("changes", "match"),
         [
             (
-                {"_class_name": "FlowMatchEulerDiscreteScheduler"},
-                f"_class_name='Flow.*: must be one of {SCHEDULERS[0]}",
+                {"_class_name": "ScoreSdeVeScheduler"},
+                f"_class_name='ScoreSdeVe.*: must be one of {SCHEDULERS[0]}",
             ),
             ({"prediction_type": "flow_prediction"}, "prediction_type='flow_prediction': must be one of epsilon"),
             ({"prediction_type": None}, "prediction_type=None: must be one of epsilon"),
@@ -231,17 +249,26 @@ class TestExtra:
 
     def test_not_installed(self, pixels, monkeypatch):
         def version(package):
-            if package == "torchax":
+            if package == missing:
                 raise PackageNotFoundError(package)
             return extra.TESTED[package]
 
         monkeypatch.setattr(extra, "version", version)
-        line = r"^torchax is not installed: a diffusers folder needs pip install 'plap-jax\[diffusers\]'$"
-        refused(line, load_diffusers, pixels)
+        for missing, bridge, extras in (("torchax", "torchax", "diffusers"), ("diffusers", "callback", "torch")):
+            line = rf"^{missing} is not installed: a diffusers folder needs pip install 'plap-jax\[{extras}\]'$"
+            refused(line, load_diffusers, pixels, bridge=bridge)
 
     def test_versions_that_were_not_tested(self, pixels, monkeypatch):
-        monkeypatch.setattr(extra, "version", (extra.TESTED | {"torch": "2.14.1+cpu"}).get)
-        refused(r"^torch=2.14.1\+cpu: only 2.13.0 was tested, install it by pip install", load_diffusers, pixels)
+        """Exact ones for derivatives; for values alone those that are old enough."""
+        monkeypatch.setattr(extra, "version", (extra.TESTED | {"torch": "2.14.1+cpu", "diffusers": "0.29.2"}).get)
+        line = r"^torch=2.14.1\+cpu: only 2.13.0 was tested, install it by pip install"
+        refused(line, load_diffusers, pixels, bridge="torchax")
+        refused("^diffusers=0.29.2: must be 0.30 or newer, install pip install", load_diffusers, pixels)
+
+    def test_oldest_versions_are_those_of_the_project(self):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        oldest = dict(line.split(",")[0].split(">=") for line in project["optional-dependencies"]["torch"])
+        assert extra.FOLDERS.items() <= oldest.items()
 
     def test_a_build_of_the_version(self, monkeypatch):
         monkeypatch.setattr(extra, "version", (extra.TESTED | {"torch": "2.13.0+cpu"}).get)
@@ -253,8 +280,11 @@ class TestExtra:
 
         monkeypatch.setattr(extra, "version", extra.TESTED.get)
         monkeypatch.setattr(extra, "import_module", broken)
-        refused("cannot be imported, install .*: libgomp.so.1: cannot open$", load_diffusers, pixels)
+        for bridge in ("callback", "torchax"):
+            line = "cannot be imported, install .*: libgomp.so.1: cannot open$"
+            refused(line, load_diffusers, pixels, bridge=bridge)
 
     def test_arguments_are_checked_first(self, pixels):
         refused("^dtype='int8': must be one of float32, float16, bfloat16$", load_diffusers, pixels, dtype="int8")
+        refused("^bridge='none': must be one of callback, torchax$", load_diffusers, pixels, bridge="none")
         refused("^prompts=.*must be empty: this model has no prompts", load_diffusers, pixels, prompts=["a"])

@@ -88,15 +88,44 @@ class TestWeights:
         change_config(pixels / "unet/config.json", down_block_types=["NoBlock", "DownBlock2D"])
         refused("^unet: cannot be loaded: .*NoBlock", load_diffusers, pixels)
 
+    @pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+    def test_a_wrapper_left_its_name(self, latents, prefix):
+        plain = load_diffusers(latents, prompts=["a"]).diffusion
+        for path in (latents / "unet" / WEIGHTS, latents / "text_encoder/model.safetensors"):
+            change_weights(path, lambda w: [w.update({prefix + key: w.pop(key)}) for key in list(w)])
+        found, x = load_diffusers(latents, prompts=["a"]).diffusion, np.ones((8, 8, 4), np.float32)
+        np.testing.assert_array_equal(found.eps(x, 20, 0), plain.eps(x, 20, 0))
+
+    @pytest.mark.parametrize("inside", [True, False])
+    def test_a_text_encoder_by_older_names(self, latents, inside):
+        """Within ``text_model``, as transformers named it for years, or without."""
+        plain = load_diffusers(latents, prompts=["a"]).diffusion.network.embeddings[0]
+
+        def rename(weights):
+            for key in list(weights):
+                short = key.removeprefix("text_model.")
+                weights[f"text_model.{short}" if inside else short] = weights.pop(key)
+
+        change_weights(latents / "text_encoder/model.safetensors", rename)
+        found = load_diffusers(latents, prompts=["a"]).diffusion.network.embeddings[0]
+        np.testing.assert_array_equal(found, plain)
+
+    def test_of_eight_bits(self, pixels):
+        def change(weights):
+            weights["conv_in.bias"] = weights["conv_in.bias"].to(torch.float8_e4m3fn)
+
+        change_weights(pixels / "unet" / WEIGHTS, change)
+        refused("^unet: weight conv_in.bias is F8_E4M3, which is not supported", load_diffusers, pixels)
+
     def test_a_tokenizer_that_is_none(self, latents):
         (latents / "tokenizer/tokenizer.json").write_text("{}")
         refused("^tokenizer: cannot be loaded: ", load_diffusers, latents)
 
 
 class TestWhatIsNotSupported:
-    def test_classes(self, tmp_path):
-        tiny.save_pixels(tmp_path, unet=tiny.pixel_unet(num_class_embeds=10))
-        refused("^unet: class embedding=10: must be null", load_diffusers, tmp_path)
+    def test_classes_that_are_no_numbers(self, tmp_path):
+        tiny.save_pixels(tmp_path, unet=tiny.pixel_unet(class_embed_type="timestep"))
+        refused("^unet: class_embed_type='timestep': must be null", load_diffusers, tmp_path)
 
     def test_channels_of_pixels(self, tmp_path):
         tiny.save_pixels(tmp_path, unet=tiny.pixel_unet(in_channels=2))
@@ -110,13 +139,18 @@ class TestWhatIsNotSupported:
         tiny.save_latents(tmp_path, unet=tiny.latent_unet(cross_attention_dim=24))
         refused("^unet: cross_attention_dim=24: must be 16, the width of the text", load_diffusers, tmp_path)
 
-    def test_shifted_latents(self, tmp_path):
-        tiny.save_latents(tmp_path, vae=tiny.vae(shift_factor=0.1))
-        refused("^vae: shift_factor=0.1: must be null", load_diffusers, tmp_path)
+    def test_latents_with_statistics_of_their_own(self, tmp_path):
+        tiny.save_latents(tmp_path, vae=tiny.vae(latents_mean=[0.1] * 4))
+        refused(r"^vae: latents_mean=\[0.1, .*must be null", load_diffusers, tmp_path)
 
-    def test_masked_text(self, latents):
-        change_config(latents / "text_encoder/config.json", use_attention_mask=True)
-        refused("^text_encoder: use_attention_mask=True: must be false", load_diffusers, latents)
+    def test_sizes_without_a_pipeline_that_tells_them(self, tmp_path):
+        tiny.save_latents(tmp_path, unet=tiny.latent_unet(addition_embed_type="text"))
+        refused("^unet: addition_embed_type='text': must be null", load_diffusers, tmp_path)
+
+    def test_flow_matching_of_another_network(self, latents):
+        scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
+        (latents / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler))
+        refused("^scheduler_config.json: _class_name='FlowMatch.*: must not be of flow", load_diffusers, latents)
 
     def test_guidance_as_an_input(self, tmp_path):
         tiny.save_latents(tmp_path, unet=tiny.latent_unet(time_cond_proj_dim=8))
