@@ -43,6 +43,14 @@ def pytest_configure(config):
 
 
 @pytest.fixture
+def compiled_well(pytestconfig):
+    """Optimized code within the test, also with ``--compile-fast``."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", pytestconfig.getoption("--compile-fast"))
+
+
+@pytest.fixture
 def x64():
     """Double precision within the test: closed forms are held to 1e-6 and better."""
     with jax.enable_x64(True):
