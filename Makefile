@@ -15,8 +15,11 @@ DEV := $(VENV)/.installed-dev-$(VERSION)$(if $(filter-out constraints.txt,$(CONS
 OTHERS := $(filter-out $(DEV),$(wildcard $(VENV)/.installed-dev-*))
 BENCH := $(VENV)/.installed-bench-$(VERSION)
 # Of its own: PyTorch and what comes with it is 1 GB and more, and `make test` shows that everything else works without.
-DIFFUSERS_VENV := .venv-diffusers
-DIFFUSERS := $(DIFFUSERS_VENV)/.installed-$(VERSION)
+TORCH_VENV := .venv-torch
+TORCH := $(TORCH_VENV)/.installed-$(VERSION)
+# Other people's trainers, audited by the tests: without what they need for pictures and FID alone, and in a folder of
+# their own, since transformers would import a torchvision that does not go with a CPU build of torch.
+TORCH_EXAMPLES := denoising-diffusion-pytorch smalldiffusion ema-pytorch einops torchvision
 # make setup JAX=cuda13 EXTRAS=hf
 JAX ?=
 EXTRAS ?=
@@ -27,7 +30,7 @@ $(error JAX=$(JAX): must be cuda13, cuda12 or tpu, or not be given for the CPU)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run audit-demo test test-all test-diffusers lint format bench gpu-check sweep figures results clean
+.PHONY: help setup setup-torch run audit-demo test test-all test-torch lint format bench gpu-check sweep figures results clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,11 +53,14 @@ $(BENCH): $(DEV)
 	@touch $@
 
 # torch alone first: a CPU build, where the configured index has one, is then kept by everything that follows.
-$(DIFFUSERS): pyproject.toml constraints.txt
-	$(PYTHON) -m venv --clear $(DIFFUSERS_VENV)
-	$(DIFFUSERS_VENV)/bin/python $(PIP) torch
-	$(DIFFUSERS_VENV)/bin/python $(PIP) --editable ".[dev,diffusers]"
+$(TORCH): pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(TORCH_VENV)
+	$(TORCH_VENV)/bin/python $(PIP) torch
+	$(TORCH_VENV)/bin/python $(PIP) --editable ".[dev,torch,torchax]"
+	$(TORCH_VENV)/bin/python $(PIP) --no-deps --target $(TORCH_VENV)/examples $(TORCH_EXAMPLES)
 	@touch $@
+
+setup-torch: $(TORCH) ## .venv-torch, what make test-torch needs
 
 run: $(DEV) ## the main experiment; results go to outputs/
 	$(PY) -m experiments.run +exp=gmm_memorization $(ARGS)
@@ -65,8 +71,8 @@ test: $(DEV) ## the tests of every day: all but the marker slow (those of Chromi
 test-all: $(DEV) ## every test: also killed and repeated runs, and coverage over thousands of draws
 	$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
-test-diffusers: $(DIFFUSERS) ## models from diffusers folders, in an environment with PyTorch
-	$(DIFFUSERS_VENV)/bin/python -m pytest -n 2 --dist loadfile tests/plap_jax/pretrained $(ARGS)
+test-torch: $(TORCH) ## models of PyTorch and diffusers folders, in an environment of their own
+	OMP_NUM_THREADS=1 $(TORCH_VENV)/bin/python -m pytest -n 2 --dist loadfile tests/plap_jax/pretrained $(ARGS)
 
 lint: $(DEV) ## style and imports, checked
 	$(PY) -m ruff check .
@@ -106,5 +112,5 @@ results: $(DEV) ## the experiments on images over five seeds, and the tables of 
 	$(PY) -m experiments.publish.results outputs/results
 
 clean: ## remove the environment and what the tools cache (results in outputs/ stay)
-	rm -rf $(VENV) $(DIFFUSERS_VENV) build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,14 +1,15 @@
 """Digits with planted copies, learned by other people's code in PyTorch, then audited through JAX.
 
-``python -m benchmarks.pytorch.foreign PACKAGE [--folder FOLDER] [--steps N]``, in an environment with the extra
-``torch-examples``; PACKAGE is denoising-diffusion-pytorch or smalldiffusion. Network, schedule and training are the
-package's own. Prints, as JSON: AUC of planted training images against held-out ones in an audit, and how far κ_1 lies
-from a loop in plain PyTorch over the package's own noise prediction.
+``python -m benchmarks.pytorch.foreign PACKAGE [--folder FOLDER] [--steps N]``, in the environment of ``make
+test-torch``; PACKAGE is denoising-diffusion-pytorch or smalldiffusion. Network, schedule and training are the package's
+own. Prints, as JSON: AUC of planted training images against held-out ones in an audit, and how far κ_1 lies from a loop
+in plain PyTorch over the package's own noise prediction.
 """
 
 import argparse
 import importlib
 import json
+import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from plap_jax.metrics import auc
 from plap_jax.parallel import map_points
 from plap_jax.pretrained import Pretrained
 
+EXAMPLES = Path(sys.prefix) / "examples"
 SIDE = 8
 SHAPE = (SIDE, SIDE, 1)
 N_STEPS = {"denoising-diffusion-pytorch": 600, "smalldiffusion": 600}
@@ -65,8 +67,10 @@ def package(name: str) -> ModuleType:
     """A package that imports torchvision, of which only Python code is used.
 
     Beside a CPU build of PyTorch, torchvision of the package index lacks its compiled operators, and would not be
-    imported.
+    imported, neither here nor by transformers. Hence a folder of its own, see the Makefile.
     """
+    if EXAMPLES.is_dir() and str(EXAMPLES) not in sys.path:
+        sys.path.append(str(EXAMPLES))
     with _operators_that_may_be_missing():
         return importlib.import_module(name.replace("-", "_"))
 

@@ -29,7 +29,7 @@ def load(key: str, model: Target) -> Subject:
         ValueError: it is no model to audit, cannot be found, or is damaged; named by its key of the config.
     """
     target = model.spec["_target_"]
-    allowed = "must be checkpoint, callable or diffusers: a model that is there already"
+    allowed = "must be checkpoint, callable, torch or diffusers: a model that is there already"
     require(target.rpartition(".")[0] == __name__, key, target, allowed)
     try:
         return model.make()
@@ -76,7 +76,7 @@ def _older(place: Path, path: str, shape: Sequence[int] | None) -> Pretrained:
 
 
 def user_function(target: str | None) -> Subject:
-    """What the factory ``package.module:factory`` returns, see ``plap_jax.pretrained.UserModel``."""
+    """What the factory ``package.module:factory`` returns: a ``UserModel``, or what ``plap_jax.load_torch`` gives."""
     require(target is not None, "model.target", target, "must be package.module:factory")
     return of_function(target)
 

@@ -148,6 +148,7 @@ def plain(
     scorer = Scorer(held.subject, settings, asked.key, sigma, () if detector is not None else (score,), detector)
     if detector is not None:
         scorer.detector.check(schedule)
+        scorer.detector.check_derivatives(held.subject.model.diffusion)
     log.info("  noise level %s", "of the detector's own" if sigma is None else f"σ = {sigma:g}")
     found = asked.of(scorer)
     return (found[0], (*found, None)[1]), "detector" if detector is not None else score, scorer.words

@@ -46,7 +46,7 @@ examples:
   plap-audit --model stable-diffusion-v1-4 --images photos --prompts captions.csv
 
 MODEL is one of
-  a folder on this machine that a diffusers pipeline was saved to (needs the extra "diffusers")
+  a folder on this machine that a diffusers pipeline was saved to (needs the extra "torch")
   a checkpoint of plap_jax: RUN/checkpoints/NAME, or RUN if it holds only one
   module:factory, a function without arguments in a module of the current folder, which returns a
   plap_jax.UserModel

@@ -35,6 +35,7 @@ class BallAverage(Detector):
     n_samples: int = field(default=4, metadata={"static": True})
     needs: ClassVar[frozenset[Need]] = frozenset({"image"})
     takes_prompt: ClassVar[bool] = True
+    needs_derivatives: ClassVar[bool] = True
 
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
         """Minus the average, in units of u/length^p."""

@@ -47,7 +47,7 @@ class Detector(ABC):
     """A memorization score for images, **higher = more memorized** whatever the detector; see ``scores``.
 
     A frozen dataclass registered with JAX: noise levels are data, so that a new level does not recompile. It declares
-    what it needs, whether it can use a prompt, and what it costs.
+    what it needs, whether it can use a prompt, whether it differentiates the network, and what it costs.
 
     JAX takes two dataclasses with equal fields for the same structure. Use ``scores`` or ``map_points``, which
     distinguish classes, or close over the detector; do not pass detectors of several classes through one ``jit``.
@@ -55,6 +55,7 @@ class Detector(ABC):
 
     needs: ClassVar[frozenset[Need]]
     takes_prompt: ClassVar[bool] = False
+    needs_derivatives: ClassVar[bool] = False
 
     @abstractmethod
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
@@ -79,6 +80,15 @@ class Detector(ABC):
         """
         for level in self.levels:
             schedule.time_at(level)
+
+    def check_derivatives(self, model: Diffusion) -> None:
+        """Refuse a model without derivatives where the statistic takes some.
+
+        Raises:
+            ValueError: naming the detector, and how such a model is loaded.
+        """
+        allowed = "needs derivatives, and this model is PyTorch called from JAX: load it with bridge='torchax'"
+        require(model.has_derivatives or not self.needs_derivatives, "detector", type(self).__name__, allowed)
 
     @abstractmethod
     def nfe(self, dim: int) -> int:
@@ -117,6 +127,7 @@ class Detector(ABC):
         floating = queries.image is None or jnp.issubdtype(jnp.result_type(queries.image), jnp.floating)
         require(floating, "queries.image", jnp.result_type(queries.image), "must be of a floating dtype, in [-1, 1]")
         self.check(model.schedule)  # here, because in the statistic noise levels are traced
+        self.check_derivatives(model)
         shape = np.shape(queries.noise if queries.image is None else queries.image)[1:]
         dim = math.prod(shape)
         size = batch_size or points_at_once(dim, self.nfe(dim))

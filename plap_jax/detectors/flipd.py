@@ -35,6 +35,7 @@ class FLIPD(Detector):
     n_probes: int | None = field(default=None, metadata={"static": True})
     needs: ClassVar[frozenset[Need]] = frozenset({"image"})
     takes_prompt: ClassVar[bool] = True
+    needs_derivatives: ClassVar[bool] = True
 
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
         """Minus the dimension, no unit."""

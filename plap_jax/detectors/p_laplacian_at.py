@@ -38,6 +38,7 @@ class PLaplacianAt(Detector):
     smoothing: float = 1e-3
     needs: ClassVar[frozenset[Need]] = frozenset({"image"})
     takes_prompt: ClassVar[bool] = True
+    needs_derivatives: ClassVar[bool] = True
 
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
         """Minus the p-Laplacian, in units of u/length^p. The key is not used."""

@@ -30,6 +30,7 @@ class Sharpness(Detector):
 
     sigma: float | None = None
     needs: ClassVar[frozenset[Need]] = frozenset({"prompt", "noise"})
+    needs_derivatives: ClassVar[bool] = True
 
     def statistic(self, model: Diffusion, query: Query, key: PRNGKey) -> Array:
         """The norm, in 1/unit³. The key is not used."""

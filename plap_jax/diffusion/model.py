@@ -67,6 +67,12 @@ class Diffusion:
             require(good, "data_std", self.data_std, "must be finite and > 0, or None")
         require_data_std(self.prediction, self.data_std)
 
+    @property
+    def has_derivatives(self) -> bool:
+        """Whether the network can be differentiated: False where a part of it is called outside of JAX and says so."""
+        parts = jax.tree.leaves(self.network, is_leaf=lambda part: not getattr(part, "has_derivatives", True))
+        return all(getattr(part, "has_derivatives", True) for part in parts)
+
     def output(self, x: Array, t: ArrayLike, condition: Any = None) -> Array:
         """The network's raw prediction at x_t = ``x``, given scaled input and level as it expects them.
 

@@ -25,10 +25,10 @@ _TRACING = threading.RLock()
 class _Forward(torch.nn.Module):
     """A module whose ``forward`` is any of its methods: what ``torch.func.functional_call`` can call."""
 
-    def __init__(self, module: torch.nn.Module, method: str) -> None:
+    def __init__(self, module: torch.nn.Module, method: str | Callable[..., torch.Tensor]) -> None:
         super().__init__()
         self.module = module
-        self.function = METHODS[method][0]
+        self.function = METHODS[method][0] if isinstance(method, str) else method
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         return self.function(self.module, *inputs)
@@ -42,8 +42,8 @@ class Skeleton:
     """
 
     class_name: str
-    config: str
-    method: str
+    config: Any  # a text, or the module itself: then equal to no other
+    method: str | Callable[..., torch.Tensor]
     dtype: str
     module: torch.nn.Module = field(compare=False, repr=False)
 

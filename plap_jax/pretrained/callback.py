@@ -162,10 +162,18 @@ def as_callback(
         ValueError: weights that are not finite.
     """
     if isinstance(module, torch.nn.Module):
-        module.eval()
-        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-            require(bool(torch.isfinite(tensor).all()), f"module: weight {name}", "NaN or infinity", "must be finite")
+        require_finite(module.eval())
     return TorchCallback(Host.of(Called(module, time, condition), module, max_batch=max_batch))
+
+
+def require_finite(module: torch.nn.Module) -> None:
+    """Refuse a module with weights that are NaN or infinite.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        require(bool(torch.isfinite(tensor).all()), f"module: weight {name}", "NaN or infinity", "must be finite")
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

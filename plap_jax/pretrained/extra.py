@@ -1,4 +1,4 @@
-"""The extras ``torch`` and ``diffusers``: which versions will do, and an error that says what to install."""
+"""The extras ``torch`` and ``torchax``: which versions they need, and errors that say what to install."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
-EXTRA = "pip install 'plap-jax[diffusers]'"
+EXTRA = "pip install 'plap-jax[torchax]'"
 TORCH = "pip install 'plap-jax[torch]'"
 OLDEST = "2.4"  # of PyTorch, for calls by callback; as in pyproject.toml
 # What reads diffusers folders by callback, with the oldest versions; as in pyproject.toml.
@@ -23,7 +23,7 @@ TESTED = {
 
 
 def require_extra() -> None:
-    """Require the packages of the extra, in the tested versions.
+    """Require the packages of the extra ``torchax``, in the tested versions.
 
     Raises:
         ValueError: naming the package, the version found, and what to install.
@@ -32,7 +32,7 @@ def require_extra() -> None:
         try:
             found = version(package)
         except PackageNotFoundError:
-            raise ValueError(f"{package} is not installed: a diffusers folder needs {EXTRA}") from None
+            raise ValueError(f"{package} is not installed: bridge='torchax' needs {EXTRA}") from None
         if found.partition("+")[0] != tested:  # 2.13.0+cpu is a build of 2.13.0
             raise ValueError(f"{package}={found}: only {tested} was tested, install it by {EXTRA}")
 
@@ -67,12 +67,21 @@ def bridge() -> ModuleType:
     Raises:
         ValueError: as ``require_extra``, or packages that cannot be imported.
     """
+    return _exact("bridge")
+
+
+def traced() -> ModuleType:
+    """``plap_jax.pretrained.traced``; as ``bridge``."""
+    return _exact("traced")
+
+
+def _exact(name: str) -> ModuleType:
     require_extra()
     try:
-        return import_module("plap_jax.pretrained.bridge")
+        return import_module(f"plap_jax.pretrained.{name}")
     except ImportError as error:
         line = str(error).partition("\n")[0]
-        raise ValueError(f"the packages of the extra diffusers cannot be imported, install {EXTRA}: {line}") from error
+        raise ValueError(f"the packages of the extra torchax cannot be imported, install {EXTRA}: {line}") from error
 
 
 def pieces(name: str) -> ModuleType:

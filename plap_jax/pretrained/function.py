@@ -5,10 +5,12 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from plap_jax.diffusion import Diffusion, Prediction, Schedule
@@ -24,7 +26,7 @@ class UserModel:
     Args:
         function: ``(x, t, condition) -> prediction`` of one noised image x ``(h, w, c)`` at the schedule's time t, a
             scalar, in ``jax.numpy``; condition is None or −1, or the number of a prompt if ``n_conditions`` is set. A
-            callable pytree, such as a Flax module, keeps its weights as data.
+            callable pytree, such as a Flax or an Equinox module, keeps its weights as data.
         schedule: x_t = α(t) x₀ + σ(t) ε, of ``plap_jax.diffusion``.
         shape: of one image, ``(h, w, c)``, values in [−1, 1].
         prediction: what the function returns: "eps", "x0", "v", "flow" or "score".
@@ -89,11 +91,46 @@ def as_pretrained(made: UserModel | Pretrained) -> Pretrained:
     if isinstance(made, Pretrained):
         return made
     shape, units = tuple(made.shape), Units.of(made.scale, made.shift, made.shape[-1])
-    function = made.function
-    network = Partial(function) if jax.tree_util.all_leaves([function]) else function
-    diffusion = Diffusion(network, made.schedule, made.prediction)
+    diffusion = Diffusion(_as_network(made.function), made.schedule, made.prediction)
     how = {"encoder": units.encoder, "decoder": units.decoder, "unit": units.unit}
     return Pretrained(diffusion, "pixels", shape, shape, n_conditions=made.n_conditions, **how)
+
+
+@jax.tree_util.register_pytree_node_class
+class ArraysAsData:
+    """A callable pytree that has other leaves than arrays, as Equinox's have activation functions: they are static."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *inputs: Any) -> Any:
+        """What the function returns."""
+        return self.function(*inputs)
+
+    def tree_flatten(self) -> tuple[list, tuple]:
+        """The arrays; and the structure with all other leaves."""
+        leaves, structure = jax.tree.flatten(self.function)
+        rest = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
+        return [leaf if _is_array(leaf) else None for leaf in leaves], (structure, rest)
+
+    @classmethod
+    def tree_unflatten(cls, static: tuple, arrays: Sequence[Any]) -> ArraysAsData:
+        """Put together again, for JAX."""
+        structure, rest = static
+        leaves = [array if other is None else other for array, other in zip(arrays, rest, strict=True)]
+        return cls(jax.tree.unflatten(structure, leaves))
+
+
+def _as_network(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as a pytree whose arrays are data."""
+    if jax.tree_util.all_leaves([function]):
+        return Partial(function)
+    plain = all(_is_array(leaf) or isinstance(leaf, Number) for leaf in jax.tree.leaves(function))
+    return function if plain else ArraysAsData(function)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray)
 
 
 def _try(target: str, made: UserModel) -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plap_jax.diffusion import Diffusion, Prediction, Schedule
-from plap_jax.pretrained.extra import callback
+from plap_jax.pretrained.extra import callback, traced
 from plap_jax.pretrained.model import Pretrained
 from plap_jax.pretrained.networks import Module, channels_first, channels_last
 from plap_jax.pretrained.units import Units
@@ -133,7 +133,12 @@ def load_torch(
     table, n = _conditions(condition, n_conditions)
     name = "time" if callable(time) else time
     parts = (module, time if callable(time) else None, condition if callable(condition) else None)
-    network = ModuleNetwork(callback().as_callback(*parts, max_batch=max_batch), table, schedule, name, n)
+    if bridge == "callback":
+        called = callback().as_callback(*parts, max_batch=max_batch)
+    else:
+        require(max_batch is None, "max_batch", max_batch, "must be None with bridge='torchax'")
+        called = traced().as_traced(*parts)
+    network = ModuleNetwork(called, table, schedule, name, n)
     diffusion = Diffusion(network, schedule, prediction)
     _try(network, shape)
     how = {"encoder": units.encoder, "decoder": units.decoder, "unit": units.unit, "n_conditions": n}
@@ -179,10 +184,17 @@ def _try(network: ModuleNetwork, shape: tuple[int, int, int]) -> None:
         inputs.append(numbers if network.table is None else np.asarray(network.table)[numbers])
     called = f"module: must be a function of tensors ({'x, t' if len(inputs) == 2 else 'x, t, condition'})"
     try:
-        found = network.module.tried(*inputs)
+        found = _tried(network.module, inputs)
     except Exception as error:  # of any kind: this is somebody's code
         reason = shown(str(error).strip().partition("\n")[0])
         raise ValueError(f"{called}, and raised {type(error).__name__}: {reason}") from error
     fits = found.shape[:1] + found.shape[2:] == (2, height, width) and found.shape[1] in (channels, 2 * channels)
     require(fits, "module", found.shape, f"must return (batch, c, h, w), here (2, {channels}, {height}, {width})")
     require(bool(np.isfinite(found).all()), "module", "NaN or infinity", "must return finite numbers, here for x = 0")
+
+
+def _tried(module: Module, inputs: list[np.ndarray]) -> np.ndarray:
+    """The answer, by PyTorch itself; of a module that JAX computes its shape alone, since to compile it takes long."""
+    if hasattr(module, "tried"):
+        return module.tried(*inputs)
+    return np.zeros(jax.eval_shape(module, *inputs).shape)

@@ -25,7 +25,8 @@ NAMES = {
 # Folders and files that need an extra; they are imported when it is asked for.
 NEED = {
     "plap_jax/audit/": "audit",
-    "plap_jax/pretrained/bridge.py": "diffusers",
+    "plap_jax/pretrained/bridge.py": "torchax",
+    "plap_jax/pretrained/traced.py": "torchax",
     "plap_jax/pretrained/callback.py": "torch",
     "plap_jax/pretrained/pytorch/": "torch",
 }
@@ -71,7 +72,7 @@ def test_experiments_and_tests_need_what_their_extras_bring():
     library = packages(PROJECT["dependencies"])
     for folder, extra in (("experiments", "experiments"), ("tests", "dev")):
         found = set().union(*(imported(path) for path in (ROOT / folder).rglob("*.py")))
-        allowed = library | packages(EXTRAS[extra]) | packages(EXTRAS["diffusers"]) | packages(EXTRAS["torch"])
+        allowed = library | packages(EXTRAS[extra]) | packages(EXTRAS["torchax"]) | packages(EXTRAS["torch"])
         assert found - {"experiments", "benchmarks", "tests"} <= allowed
 
 

@@ -44,7 +44,9 @@ def test_without_the_extra_a_diffusers_folder_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError) as refused:
         load("model", target_of("diffusers", folder=str(tmp_path)))
     assert str(refused.value).startswith("model: folder=") and "\n" not in str(refused.value)
-    with pytest.raises(ValueError, match="^model='plap_jax.networks.mlp.ResidualMLP': must be checkpoint, callable or"):
+    with pytest.raises(
+        ValueError, match="^model='plap_jax.networks.mlp.ResidualMLP': must be checkpoint, callable, torch or"
+    ):
         load("model", Target({"_target_": "plap_jax.networks.mlp.ResidualMLP", "_partial_": True}))
 
 
@@ -118,5 +120,5 @@ def test_an_older_checkpoint_that_cannot_be_read_is_one_line(run_directory):
 
 
 def test_the_config_files_of_models_name_what_is_there():
-    for name in ("checkpoint", "callable", "diffusers"):
+    for name in ("checkpoint", "callable", "torch", "diffusers"):
         assert "experiments.shared.audited_models." in (CONF / "model" / f"{name}.yaml").read_text()

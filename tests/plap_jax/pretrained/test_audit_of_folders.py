@@ -13,7 +13,7 @@ from plap_jax import audit_images, load_diffusers
 from plap_jax.audit.command_line import main
 from tests.helpers import experiment_run
 
-pipelines = pytest.importorskip("tests.helpers.tiny_pipelines", reason="needs the extra torch: make test-torch")
+pipelines = pytest.importorskip("tests.helpers.tiny_pipelines", reason="needs PyTorch: make test-torch")
 peft = pytest.importorskip("peft")
 tiny, torch = pipelines.tiny, pipelines.torch
 pytestmark = pytest.mark.torch

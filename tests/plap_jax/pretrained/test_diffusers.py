@@ -17,7 +17,7 @@ from plap_jax.directions import sample_directions
 from plap_jax.pretrained.networks import TextNetwork
 from plap_jax.pretrained.schedules import BETA_SCHEDULES, SCHEDULERS, read_scheduler
 
-tiny = pytest.importorskip("tests.helpers.tiny_diffusers", reason="needs the extra diffusers: make test-diffusers")
+tiny = pytest.importorskip("tests.helpers.tiny_diffusers", reason="needs PyTorch: make test-torch")
 pytestmark = pytest.mark.torch
 torch, diffusers = tiny.torch, tiny.diffusers
 

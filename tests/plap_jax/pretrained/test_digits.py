@@ -5,9 +5,7 @@ import pytest
 
 from plap_jax.pretrained import load_diffusers
 
-digits = pytest.importorskip(
-    "benchmarks.pytorch.train_diffusers_digits", reason="needs the extra diffusers: make test-diffusers"
-)
+digits = pytest.importorskip("benchmarks.pytorch.train_diffusers_digits", reason="needs PyTorch: make test-torch")
 pytestmark = pytest.mark.torch
 
 SETTINGS = digits.DigitsTraining(

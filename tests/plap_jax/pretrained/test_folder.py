@@ -236,7 +236,7 @@ class TestSchedule:
 class TestExtra:
     def test_pins_are_those_of_the_project(self):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        pins = dict(line.split("==") for line in project["optional-dependencies"]["diffusers"])
+        pins = dict(line.split("==") for line in project["optional-dependencies"]["torchax"])
         constraints = dict(
             line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
         )
@@ -254,9 +254,10 @@ class TestExtra:
             return extra.TESTED[package]
 
         monkeypatch.setattr(extra, "version", version)
-        for missing, bridge, extras in (("torchax", "torchax", "diffusers"), ("diffusers", "callback", "torch")):
-            line = rf"^{missing} is not installed: a diffusers folder needs pip install 'plap-jax\[{extras}\]'$"
-            refused(line, load_diffusers, pixels, bridge=bridge)
+        torchax = "torchax is not installed: bridge='torchax' needs pip install 'plap-jax\\[torchax\\]'"
+        folders = "diffusers is not installed: a diffusers folder needs pip install 'plap-jax\\[torch\\]'"
+        for missing, bridge, line in (("torchax", "torchax", torchax), ("diffusers", "callback", folders)):
+            refused(f"^{line}$", load_diffusers, pixels, bridge=bridge)
 
     def test_versions_that_were_not_tested(self, pixels, monkeypatch):
         """Exact ones for derivatives; for values alone those that are old enough."""

@@ -8,7 +8,7 @@ import pytest
 
 from plap_jax.pretrained import load_diffusers
 
-tiny = pytest.importorskip("tests.helpers.tiny_diffusers", reason="needs the extra diffusers: make test-diffusers")
+tiny = pytest.importorskip("tests.helpers.tiny_diffusers", reason="needs PyTorch: make test-torch")
 pytestmark = pytest.mark.torch
 torch, diffusers = tiny.torch, tiny.diffusers
 safetensors = pytest.importorskip("safetensors.torch")

@@ -1,5 +1,6 @@
 """Any PyTorch module, called from JAX: the same numbers, one call for a batch, refusals in one line."""
 
+import importlib.util
 import threading
 
 import jax
@@ -8,14 +9,14 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from plap_jax import audit_images, flux, load_torch, map_points, p_laplacian
-from plap_jax.detectors import FluxDensity, FluxGap, Query
+from plap_jax import audit_images, detectors, flux, load_torch, map_points, p_laplacian
+from plap_jax.detectors import FLIPD, FluxDensity, FluxGap, Query
 from plap_jax.diffusion import EDM, DiscreteVP, RectifiedFlow, VPLinear
 from plap_jax.pretrained import as_pretrained
 from plap_jax.pretrained.extra import OLDEST, callback
 from tests.helpers import memorizing_model
 
-torch = pytest.importorskip("torch", reason="needs the extra torch: make test-torch")
+torch = pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
 ours = pytest.importorskip("tests.helpers.mixture_in_torch")
 pytestmark = pytest.mark.torch
 bridge = callback()
@@ -181,6 +182,18 @@ class TestDerivatives:
             with pytest.raises(ValueError, match="^this model is PyTorch called from JAX.*bridge='torchax'"):
                 ask()
 
+    def test_a_detector_that_takes_some_is_refused_before_it_begins(self):
+        model, query, key = ours.factory().diffusion, Query(points(2)), jax.random.key(0)
+        assert not model.has_derivatives and as_pretrained(memorizing_model.factory()).diffusion.has_derivatives
+        kinds = [kind for kind in vars(detectors).values() if getattr(kind, "needs_derivatives", False)]
+        assert {kind.__name__ for kind in kinds} == {"BallAverage", "FLIPD", "PLaplacianAt", "Sharpness"}
+        line = "^detector='FLIPD': needs derivatives, and this model is PyTorch called from JAX: load it with bridge='t"
+        with pytest.raises(ValueError, match=line):
+            FLIPD(0.3).scores(model, query, key=key)
+        with pytest.raises(ValueError, match=line):
+            images = memorizing_model.images(9, seed=1)
+            audit_images(ours.factory(), images, key=key, sigma=0.3, detector=FLIPD(0.3))
+
     def test_of_the_time_alone_there_are_some(self):
         schedule, network = SCHEDULE, load_torch(linear, SCHEDULE, "eps", SHAPE).diffusion.network
         x = points(1)[0]
@@ -291,6 +304,53 @@ class TestAgainstTheSameModelInJax:
         assert found[:12].min() > np.median(found[12:])
         np.testing.assert_allclose(found, expected, atol=2e-3)
         np.testing.assert_allclose(other, expected, atol=2e-3)
+
+
+class Labelled(Small):
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(4, 1)
+
+    def forward(self, x, t, label):
+        return super().forward(x, t) + self.embedding(label)[:, :, None, None]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchax") is None, reason="needs the extra torchax")
+class TestTorchax:
+    def test_values_and_derivatives(self):
+        module = Small()
+        how = {"schedule": SCHEDULE, "prediction": "eps", "shape": SHAPE, "time": lambda t: 2 * t}
+        called, traced = (load_torch(module, bridge=name, **how).diffusion for name in ("callback", "torchax"))
+        x, v = points(2)
+        assert traced.has_derivatives and len(jax.tree.leaves(traced.network)) == 2
+        found, slope = jax.jit(lambda f, x, v: jax.jvp(lambda x: f(x, 0.3), (x,), (v,)))(traced.network, x, v)
+        np.testing.assert_allclose(found, called.network(x, 0.3), atol=1e-5)
+        np.testing.assert_allclose(
+            slope, by_hand(module, v[None], 0.6)[0] - by_hand(module, 0 * v[None], 0.6)[0], atol=1e-5
+        )
+        assert not module.convolution.weight.is_meta, "the module keeps its weights"
+        detector, key = FLIPD(0.3, n_probes=2), jax.random.key(0)
+        assert np.isfinite(detector.scores(traced, Query(points(2)), key=key)).all()
+
+    def test_conditions(self):
+        module, x = Labelled(), points(4)
+        how = {"condition": range(4), "schedule": SCHEDULE, "prediction": "eps", "shape": SHAPE}
+        numbers, t = np.array([0, 2, -1, 3]), np.full(4, 0.5, np.float32)
+        called, traced = (
+            map_points(Partial(load_torch(module, bridge=name, **how).diffusion.network), x, t, numbers)
+            for name in ("callback", "torchax")
+        )
+        assert np.isnan(called[3]).all()
+        np.testing.assert_allclose(traced, called, atol=1e-5)
+
+    def test_refusals(self, monkeypatch):
+        refused("module='function': must be a PyTorch module with bridge='torchax'", linear, *rest(), bridge="torchax")
+        refused("max_batch=3: must be None with bridge='torchax'", Small(), *rest(), bridge="torchax", max_batch=3)
+        wide = torch.nn.Conv2d(3, 3, 1)
+        refused("module: must be a function of tensors (x, t), and raised", wide, *rest(), bridge="torchax")
+        monkeypatch.setattr("plap_jax.pretrained.extra.version", lambda name: "2.12.0")
+        refused("torch=2.12.0: only 2.13.0 was tested, install it by", Small(), *rest(), bridge="torchax")
+        load_torch(Small(), *rest())  # which any version can do
 
 
 def refused(line, *arguments, **more):
