@@ -118,7 +118,7 @@ class RunConfig(BaseConfig):
     """What the config of an experiment that trains networks holds."""
 
     diffusion: Target
-    prediction: Literal["eps", "x0", "v"] = Field(description="what the network predicts")
+    prediction: Literal["eps", "x0", "v", "flow", "edm"] = Field(description="what the network predicts")
     train: Target
     data: Target
 

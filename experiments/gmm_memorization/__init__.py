@@ -4,6 +4,8 @@ Three parts, each switchable (``critical.enabled=false``, …): is a point a max
 example); curvature maps of the plane; which training points has a network memorized.
 """
 
+import math
+
 from pydantic import model_validator
 
 from experiments.core.cache import Cache
@@ -11,11 +13,13 @@ from experiments.core.report import Report
 from experiments.core.schema import RunConfig, checked_as
 from experiments.core.tracker import Tracker
 from experiments.gmm_memorization import critical_points, curvature_maps, planted
-from plap_jax.diffusion import Schedule
+from plap_jax.diffusion import DiscreteVP, Schedule
 from plap_jax.directions import Directions, unit_size
 from plap_jax.typing import require
 
 __all__ = ["Config", "run"]
+
+PUBLISHED = DiscreteVP.linear(100)
 
 
 class Config(RunConfig):
@@ -24,6 +28,16 @@ class Config(RunConfig):
     critical: critical_points.Critical
     maps: curvature_maps.Maps
     planted: planted.PlantedConfig
+
+    @model_validator(mode="after")
+    def _with_times(self) -> "Config":
+        """Times that are not given are those of the published setting, or of the same noise to signal elsewhere."""
+        critical, maps, schedule = self.critical, self.maps, self.diffusion.make()
+        if critical.t is None:
+            critical = critical.model_copy(update={"t": _published(schedule, (10,))[0]})
+        if maps.times is None:
+            maps = maps.model_copy(update={"times": _published(schedule, (2, 20, 60))})
+        return self.model_copy(update={"critical": critical, "maps": maps})
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
@@ -55,6 +69,12 @@ class Config(RunConfig):
             )
         for sample in part.samples.values():
             checked_as("planted.n_samples", part.n_samples, unit_size, kind, part.n_samples, sample.dim)
+
+
+def _published(schedule: Schedule, steps: tuple[int, ...]) -> list[int | float]:
+    """The times of a schedule that have the σ/α of these steps of the published one."""
+    times = [schedule.time_at_ratio(math.exp(-0.5 * float(PUBLISHED.log_snr(step)))) for step in steps]
+    return [int(t) if schedule.discrete else float(t) for t in times]
 
 
 def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> None:

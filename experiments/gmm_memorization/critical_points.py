@@ -43,7 +43,7 @@ class Critical(Section):
     """Part 1."""
 
     enabled: bool
-    t: int | float = Field(description="time of the network, on which the mixture is noised alike")
+    t: int | float | None = Field(description="time of the network, on which the mixture is noised alike")
     n_train: int = Field(ge=2, description="training points")
     n_repeats: int = Field(ge=2, description="independent repeats of every estimate")
     n_grid: int = Field(ge=2, description="points per axis of the plotted fields")

@@ -25,7 +25,7 @@ class Maps(Section):
     """Part 2."""
 
     enabled: bool
-    times: list[int | float] = Field(min_length=1, description="one map per noise level of these times")
+    times: list[int | float] | None = Field(min_length=1, description="one map per noise level of these times")
     p: list[Annotated[float, Field(ge=1)]] = Field(min_length=1)
     n_grid: int = Field(ge=2, description="points per axis")
     n_points: int = Field(ge=2, description="points of the quadrature on each circle")

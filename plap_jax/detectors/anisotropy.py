@@ -9,7 +9,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from plap_jax.detectors.base import Detector, Need, Query, both_scores, norm
+from plap_jax.detectors.base import Detector, Need, Query, both_scores, norm, unscaled
 from plap_jax.diffusion import Diffusion
 from plap_jax.typing import Array, PRNGKey, at_least_float32, require_point
 
@@ -24,7 +24,8 @@ class Anisotropy(Detector):
     Asthana & Belagiannis (ICLR 2026, arXiv 2601.20642): where log q is isotropic, as at high noise, the norm of the gap
     is informative; at low noise, whether it is parallel to the unconditional score. Nothing is generated: the initial
     noise is the input at the low level too, although the network was not trained on such x_t. Under VP it has the right
-    norm at every level; under VE and EDM it is σ(t_max)/σ times too large.
+    norm at every level; under VE and EDM it is σ(t_max)/σ times too large; under flow matching it is multiplied by
+    √(α² + σ²) at the low level, which gives the same cosine as VP at the same σ/α.
 
     Their weights γ₁ and γ₂ apply to the unscaled norm: w = γ₂/(γ₁√d) here, with no unit and independent of image size.
     Choose w and the level on a validation split, never on the labels that are reported.
@@ -47,7 +48,8 @@ class Anisotropy(Detector):
         x = at_least_float32(query.noise)
         unconditional, conditional = both_scores(model, x, schedule.t_max, query.prompt)
         size = schedule.sigma(schedule.t_max).astype(x.dtype) * norm(conditional - unconditional) / math.sqrt(x.size)
-        unconditional, conditional = both_scores(model, x, schedule.time_at(self.sigma_low), query.prompt)
+        t = schedule.time_at(self.sigma_low)
+        unconditional, conditional = both_scores(model, unscaled(model, x, t), t, query.prompt)
         # From scores: both signs flip and σ cancels.
         return size + self.weight * _cosine(unconditional, conditional - unconditional)
 

@@ -17,7 +17,7 @@ from plap_jax.diffusion import Diffusion, Schedule
 from plap_jax.memory import points_at_once
 from plap_jax.parallel import map_points
 from plap_jax.sampling import NO_CONDITION
-from plap_jax.typing import Array, ArrayLike, PRNGKey, require
+from plap_jax.typing import Array, ArrayLike, PRNGKey, at_least_float32, require
 
 Need = Literal["image", "prompt", "noise", "training data"]
 NEEDS: tuple[Need, ...] = get_args(Need)
@@ -194,6 +194,24 @@ def both_scores(model: Diffusion, x: Array, t: ArrayLike, prompt: ArrayLike) -> 
 def _gap(model: Diffusion, t: Array, prompt: Array, x: Array) -> Array:
     unconditional, conditional = both_scores(model, x, t, prompt)
     return conditional - unconditional
+
+
+def unscaled(model: Diffusion, x: Array, t: ArrayLike) -> Array:
+    """x in the place of x_t, not multiplied by α, as published for variance-preserving schedules.
+
+    x √(α² + σ²), at most x itself: x under VP, VE and EDM.
+
+    Under flow matching α² + σ² < 1, and x itself would be off by more noise than x_t has: 1 − α = σ there, and not
+    σ²/2. So scaled it means the same as under a variance-preserving schedule at the same σ/α.
+
+    Args:
+        model: network and schedule.
+        x: a clean image, or noise of unit variance at t_max, ``(*shape)``.
+        t: time, may be traced.
+    """
+    x = at_least_float32(x)
+    alpha, sigma = model.schedule.alpha(t), model.schedule.sigma(t)
+    return x * jnp.minimum(1, jnp.sqrt(alpha**2 + sigma**2)).astype(x.dtype)
 
 
 def norm(x: Any) -> Array:

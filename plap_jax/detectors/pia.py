@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import jax
 
-from plap_jax.detectors.base import Detector, Need, Query
+from plap_jax.detectors.base import Detector, Need, Query, unscaled
 from plap_jax.detectors.sima import quartic
 from plap_jax.diffusion import Diffusion
 from plap_jax.typing import Array, PRNGKey, require_point
@@ -21,7 +21,8 @@ class PIA(Detector):
     −‖ε₀ − ε̂(αx₀ + σε₀, t)‖₄⁴, ε₀ = ε̂(x₀, t₀), t₀ the smallest time of the schedule (Kong et al., ICLR 2024).
 
     The network was trained on paths from a member x₀, so it recovers ε₀ there. The input at t₀ is x₀ itself, as
-    published. ε₀ is not rescaled (the variant PIAN rescales it).
+    published; under flow matching x₀ √(α² + σ²), which is closer to αx₀. ε₀ is not rescaled (the variant PIAN rescales
+    it).
 
     Args:
         sigma: noise level of t, > 0, within the schedule and above its smallest.
@@ -35,7 +36,8 @@ class PIA(Detector):
         """Minus a sum of fourth powers, no unit. The key is not used."""
         require_point(query.image)
         t = model.schedule.time_at(self.sigma)
-        first = model.eps(query.image, model.schedule.t_min, query.prompt)
+        start = model.schedule.t_min
+        first = model.eps(unscaled(model, query.image, start), start, query.prompt)
         again = model.eps(model.noised(query.image, t, first), t, query.prompt)
         # Negated: members have the smaller error.
         return -quartic(first - again)

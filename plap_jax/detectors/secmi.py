@@ -9,9 +9,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from plap_jax.detectors.base import Detector, Need, Query
+from plap_jax.detectors.base import Detector, Need, Query, unscaled
 from plap_jax.diffusion import Diffusion, Schedule
-from plap_jax.typing import Array, ArrayLike, PRNGKey, at_least_float32, require, require_point
+from plap_jax.typing import Array, ArrayLike, PRNGKey, require, require_point
 
 
 @jax.tree_util.register_dataclass
@@ -24,8 +24,9 @@ class SecMI(Detector):
     A DDIM step from t to s, in either direction, is x_s = α_s x̂₀(x_t, t) + σ_s ε̂(x_t, t). The step back
     undoes it exactly if ε̂ is constant along it, as for a memorized member.
 
-    The n + 1 steps up are equal in the schedule's own time, from its smallest, where the point is x₀ itself, to one
-    step beyond the t of sigma. On a discrete schedule they are rounded to whole steps, the last one to at least one.
+    The n + 1 steps up are equal in the schedule's own time, from its smallest, where the point is x₀ itself (under flow
+    matching x₀ √(α² + σ²)), to one step beyond the t of sigma. On a discrete schedule they are rounded to whole steps,
+    the last one to at least one.
 
     Args:
         sigma: noise level of t, > 0; t and the step above it must lie within the schedule.
@@ -51,7 +52,7 @@ class SecMI(Detector):
             alpha, sigma = (level(end).astype(x.dtype) for level in (model.schedule.alpha, model.schedule.sigma))
             return alpha * x0 + sigma * eps
 
-        start, ends = at_least_float32(query.image), (times[:-1], times[1:])
+        start, ends = unscaled(model, query.image, model.schedule.t_min), (times[:-1], times[1:])
         reached, _ = jax.lax.scan(lambda x, ends: (step(x, *ends), None), start, ends)
         back = step(step(reached, times[-1], above), above, times[-1])
         # Negated: members have the smaller error.

@@ -8,7 +8,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from plap_jax.detectors.base import Detector, Need, Query, gap_at, norm
+from plap_jax.detectors.base import Detector, Need, Query, gap_at, norm, unscaled
 from plap_jax.diffusion import Diffusion
 from plap_jax.typing import Array, PRNGKey, at_least_float32, require_point
 
@@ -25,7 +25,7 @@ class Sharpness(Detector):
 
     Args:
         sigma: noise level given to the network, > 0, within the schedule; None for that of t_max, the level of the
-            noise. The noise is not rescaled.
+            noise. The noise is not rescaled, but under flow matching by √(α² + σ²), as VP has it at the same σ/α.
     """
 
     sigma: float | None = None
@@ -36,7 +36,8 @@ class Sharpness(Detector):
         """The norm, in 1/unit³. The key is not used."""
         require_point(query.noise)
         t = model.schedule.t_max if self.sigma is None else model.schedule.time_at(self.sigma)
-        gap, product = jax.linearize(gap_at(model, t, query.prompt), at_least_float32(query.noise))
+        x = at_least_float32(query.noise) if self.sigma is None else unscaled(model, query.noise, t)
+        gap, product = jax.linearize(gap_at(model, t, query.prompt), x)
         size = norm(gap)
         # The product with the unit vector: with a large Δ it would overflow in a float16 network.
         return size * norm(product(gap / jnp.where(size == 0, 1, size)))

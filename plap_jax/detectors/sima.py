@@ -8,7 +8,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from plap_jax.detectors.base import Detector, Need, Query
+from plap_jax.detectors.base import Detector, Need, Query, unscaled
 from plap_jax.diffusion import Diffusion
 from plap_jax.typing import Array, PRNGKey, require_point
 
@@ -21,7 +21,8 @@ class SimA(Detector):
     −‖ε̂(x₀, t)‖₄⁴, with x₀ itself as x_t (Rao et al. 2025).
 
     The score is small near a mode. x₀ is not scaled by α, as published: under a variance-preserving schedule the mode
-    lies at αx₀, and ‖(1−α)x₀/σ‖₄⁴ remains even for a perfect memorizer; it is small where σ is (1−α ≈ σ²/2).
+    lies at αx₀, and ‖(1−α)x₀/σ‖₄⁴ remains even for a perfect memorizer; it is small where σ is (1−α ≈ σ²/2). Under
+    flow matching the image is x₀ √(α² + σ²), which gives the same value at the same σ/α.
 
     Args:
         sigma: noise level of t, > 0, within the schedule.
@@ -36,7 +37,7 @@ class SimA(Detector):
         require_point(query.image)
         t = model.schedule.time_at(self.sigma)
         # Negated: a memorized image has little to remove.
-        return -quartic(model.eps(query.image, t, query.prompt))
+        return -quartic(model.eps(unscaled(model, query.image, t), t, query.prompt))
 
     def nfe(self, dim: int) -> int:
         """One."""

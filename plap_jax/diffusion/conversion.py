@@ -44,7 +44,7 @@ def convert(
     """
     for name, kind in (("source", source), ("target", target)):
         require(kind in PREDICTIONS, name, kind, f"must be one of {', '.join(PREDICTIONS)}")
-        require_data_std(kind, data_std)
+        _require_data_std(kind, data_std)
     if source == target:
         return value
     if source == "score":
@@ -79,7 +79,7 @@ def training_target(
         ValueError: an unknown prediction, or "edm" without data_std.
     """
     require(prediction in PREDICTIONS, "prediction", prediction, f"must be one of {', '.join(PREDICTIONS)}")
-    require_data_std(prediction, data_std)
+    _require_data_std(prediction, data_std)
     if prediction == "eps":
         return noise
     if prediction == "x0":
@@ -90,7 +90,7 @@ def training_target(
     return a * x0 + b * noise
 
 
-def require_data_std(prediction: Prediction, data_std: ArrayLike | None) -> None:
+def _require_data_std(prediction: Prediction, data_std: ArrayLike | None) -> None:
     """Refuse EDM's F without the spread of the data.
 
     Raises:

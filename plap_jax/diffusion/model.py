@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from plap_jax.diffusion.conversion import PREDICTIONS, Prediction, convert, require_data_std, training_target
+from plap_jax.diffusion.conversion import PREDICTIONS, Prediction, convert, training_target
 from plap_jax.diffusion.schedules import Schedule
 from plap_jax.typing import Array, ArrayLike, at_least_float32, require
 
@@ -42,7 +42,8 @@ class Diffusion:
             means the same under every schedule; "edm", c_noise = log(σ/α)/4, as EDM's networks do.
 
     Raises:
-        ValueError: an unknown prediction or conditioning, data_std not > 0, or "edm" predicted without data_std.
+        ValueError: an unknown prediction or conditioning, or data_std not > 0; at the first use also "edm" predicted
+            without data_std, which JAX may leave out when it rebuilds the pytree.
 
     Example:
         >>> model = Diffusion(lambda x, t, condition=None: x, VPLinear(), prediction="eps")
@@ -65,7 +66,6 @@ class Diffusion:
         if isinstance(self.data_std, (int, float)):  # JAX puts placeholders here when it rebuilds the pytree
             good = 0 < self.data_std < math.inf
             require(good, "data_std", self.data_std, "must be finite and > 0, or None")
-        require_data_std(self.prediction, self.data_std)
 
     @property
     def has_derivatives(self) -> bool:

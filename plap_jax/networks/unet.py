@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Literal
@@ -13,6 +12,7 @@ from flax import nnx
 
 from plap_jax.networks.conditioned import Conditioned, linear
 from plap_jax.networks.initial import lecun_normal, ones, zeros
+from plap_jax.networks.tokens import attend, fold, unfold
 from plap_jax.typing import Array, ArrayLike, accumulation_dtype, require
 
 _EPSILON = 1e-5  # of group norm: keeps a constant channel finite
@@ -102,10 +102,10 @@ class UNet(Conditioned):
             ValueError: x of another shape, or a condition where the network has none.
         """
         embedding = self.embedding(x, level, condition)
-        h, skipped = self.first(_fold(x, self.patch)), []
+        h, skipped = self.first(fold(x, self.patch)), []
         for i, blocks in enumerate(self.down):
             if i > 0:
-                h = self.coarser[i - 1](_fold(h, 2))
+                h = self.coarser[i - 1](fold(h, 2))
             for block in blocks:
                 h = block(h, embedding)
                 skipped.append(h)
@@ -114,9 +114,9 @@ class UNet(Conditioned):
             for block in self.up[i]:
                 h = block(jnp.concatenate([h, skipped.pop()], axis=-1), embedding)
             if i > 0:
-                h = _unfold(self.finer[i - 1](h), 2)
+                h = unfold(self.finer[i - 1](h), 2)
         h = h.astype(accumulation_dtype(h.dtype))
-        return _unfold(self.last(jax.nn.silu(self.norm(h))), self.patch)
+        return unfold(self.last(jax.nn.silu(self.norm(h))), self.patch)
 
 
 class _ConvBlock(nnx.Module):
@@ -150,10 +150,7 @@ class _Attention(nnx.Module):
     def __call__(self, h: Array) -> Array:
         tokens = self.norm(h).reshape(-1, h.shape[-1])
         query, key, value = jnp.split(self.project(tokens), 3, axis=-1)
-        # not jax.nn.dot_product_attention, whose softmax is float32 under float64 too
-        logits = jnp.einsum("ic,jc->ij", query, key, preferred_element_type=accumulation_dtype(query.dtype))
-        weights = jax.nn.softmax(logits / math.sqrt(h.shape[-1])).astype(value.dtype)
-        return self.out(weights @ value).reshape(h.shape)
+        return self.out(attend(query, key, value)).reshape(h.shape)
 
 
 class _GroupNorm(nnx.Module):
@@ -177,20 +174,6 @@ class _GroupNorm(nnx.Module):
         """Over pixels first, channels side by side in memory; then over a group, of which each channel gets a copy."""
         mean = jnp.mean(h, axis=(0, 1)).reshape(self.groups, -1)
         return jnp.broadcast_to(jnp.mean(mean, axis=1, keepdims=True), mean.shape).reshape(-1)
-
-
-def _fold(h: Array, side: int) -> Array:
-    """``(h, w, c) -> (h/side, w/side, side² c)``: squares of pixels become channels."""
-    height, width, channels = h.shape
-    squares = h.reshape(height // side, side, width // side, side, channels).transpose(0, 2, 1, 3, 4)
-    return squares.reshape(height // side, width // side, -1)
-
-
-def _unfold(h: Array, side: int) -> Array:
-    """The inverse of ``_fold``."""
-    height, width, channels = h.shape
-    squares = h.reshape(height, width, side, side, channels // side**2).transpose(0, 2, 1, 3, 4)
-    return squares.reshape(height * side, width * side, -1)
 
 
 def _conv(n_in: int, n_out: int, rngs: nnx.Rngs, **kwargs) -> nnx.Conv:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plap_jax.diffusion import EDM, Diffusion, Schedule
+from plap_jax.diffusion import EDM, Diffusion, RectifiedFlow, Schedule
 from plap_jax.sampling.clock import ends, time_at_log_snr
 from plap_jax.typing import Array, PRNGKey, at_least_float32, require, require_point
 
@@ -54,14 +54,17 @@ class DDIM:
         spacing: "time", equal steps of t, better for VP schedules; "log_snr", equal steps of
             log(α²/σ²); None: "log_snr" under EDM, where equal steps of t = σ would cover all small noise in one step,
             and "time" otherwise. Discrete schedules: "time", rounded to distinct whole steps.
+        shift: s > 0, for flow matching: steps at t' = s t/(1 + (s − 1) t), which multiplies σ/α by s between the same
+            ends. SD3 takes 3 (Esser et al. 2024, eq. 23). Only the steps move, not the laws at each t.
 
     Raises:
-        ValueError: n_steps, eta or spacing outside their range.
+        ValueError: n_steps, eta, spacing or shift outside their range.
     """
 
     n_steps: int = 100
     eta: float = 0.0
     spacing: Spacing | None = None
+    shift: float = 1.0
 
     def __post_init__(self) -> None:
         whole = isinstance(self.n_steps, Integral) and self.n_steps >= 1
@@ -69,6 +72,9 @@ class DDIM:
         require(0 <= self.eta <= 1, "eta", self.eta, "must lie in [0, 1]")
         known = self.spacing is None or self.spacing in get_args(Spacing)
         require(known, "spacing", self.spacing, f"must be one of {', '.join(get_args(Spacing))}, or None")
+        require(0 < self.shift < math.inf, "shift", self.shift, "must be finite and > 0")
+        plain = self.shift == 1 or self.spacing != "log_snr"
+        require(plain, "shift", self.shift, "must be 1 where the spacing is 'log_snr'")
 
     def __call__(self, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any = None) -> Array:
         """One sample.
@@ -83,7 +89,7 @@ class DDIM:
             x₀ ``(*shape)``, dtype (float32 at least) and units of ``start``.
 
         Raises:
-            ValueError: an invalid start; n_steps or spacing that the schedule does not support.
+            ValueError: an invalid start; n_steps, spacing or shift that the schedule does not support.
         """
         return self.trajectory(diffusion, key, start, condition).states[-1]
 
@@ -97,8 +103,11 @@ class DDIM:
         """The times of the steps, t_max = t_1 > … > t_N = t_min, ``(n_steps,)``; integers on a discrete schedule.
 
         Raises:
-            ValueError: a discrete schedule with fewer steps, or spacing by log-SNR on a discrete one.
+            ValueError: a discrete schedule with fewer steps, or spacing by log-SNR on a discrete one; a shift on a
+                schedule other than ``RectifiedFlow``.
         """
+        shifts = self.shift == 1 or isinstance(schedule, RectifiedFlow)
+        require(shifts, "shift", self.shift, f"must be 1 for {schedule.name}, whose steps are not those of a flow")
         if schedule.discrete:
             allowed = f"must be at most {schedule.t_max + 1}, the steps of {schedule.name}"
             require(self.n_steps <= schedule.t_max + 1, "n_steps", self.n_steps, allowed)
@@ -107,7 +116,10 @@ class DDIM:
             return np.round(np.linspace(schedule.t_max, 0, self.n_steps)).astype(np.int32)
         by_log_snr = isinstance(schedule, EDM) if self.spacing is None else self.spacing == "log_snr"
         if not by_log_snr:
-            return np.linspace(schedule.t_max, schedule.t_min, self.n_steps)
+            times = np.linspace(schedule.t_max, schedule.t_min, self.n_steps)
+            if self.shift != 1:
+                times[1:-1] *= self.shift / (1 + (self.shift - 1) * times[1:-1])
+            return np.clip(times, schedule.t_min, schedule.t_max)
         with jax.ensure_compile_time_eval():
             first, last = ends(schedule, jnp.result_type(float))
             times = np.array(time_at_log_snr(schedule, jnp.linspace(first, last, self.n_steps)))

@@ -13,11 +13,11 @@ from flax import nnx
 
 from plap_jax.checkpoints import CheckpointError
 from plap_jax.diffusion import EDM, VE, Diffusion, DiscreteVP, RectifiedFlow, Schedule, VPCosine, VPLinear
-from plap_jax.networks import ResidualMLP, UNet
+from plap_jax.networks import DiT, ResidualMLP, UNet
 from plap_jax.typing import shown
 
 # A checkpoint names a class; only these are ever built from it.
-NETWORKS = {made.__name__: made for made in (ResidualMLP, UNet)}
+NETWORKS = {made.__name__: made for made in (DiT, ResidualMLP, UNet)}
 SCHEDULES = {made.__name__: made for made in (DiscreteVP, EDM, RectifiedFlow, VE, VPCosine, VPLinear)}
 # What constructors raise when arguments are of a wrong type, missing, out of range, or too large.
 REFUSALS = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, MemoryError)

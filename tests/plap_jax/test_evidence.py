@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plap_jax import EDM, VE, DiscreteVP, GaussianMixture, VPLinear, flux
+from plap_jax import EDM, VE, DiscreteVP, GaussianMixture, RectifiedFlow, VPLinear, flux
 from plap_jax.evidence import NOISE_LEVELS, EvidenceAt, evidence, noise_to_signal, times_of
 from plap_jax.parallel import map_points
 from tests.helpers.analytic_network import exact_diffusion, traces
@@ -45,7 +45,7 @@ def test_a_gaussian_image_has_the_closed_form():
     """ε̂(αx₀) = σα(x₀ − μ)/(α²τ² + σ²), and κ₁ = 1 at the mean, at every level of every schedule."""
     gaussian = GaussianMixture(jnp.ones(1), jnp.zeros((1, *SHAPE)), jnp.array([0.2]), "spherical")
     image = np.full((1, *SHAPE), 0.7, np.float32)
-    for schedule in (VPLinear(), VE(), EDM(), DiscreteVP.linear(1000)):
+    for schedule in (VPLinear(), VE(), EDM(), DiscreteVP.linear(1000), RectifiedFlow()):
         model = exact_diffusion(gaussian, schedule)
         found = evidence(model, np.concatenate([image, 0 * image]), key=KEY, levels=(0.22,))
         (t,) = times_of(schedule, (0.22,)).values()
@@ -57,11 +57,13 @@ def test_a_gaussian_image_has_the_closed_form():
 
 
 def test_levels_of_other_schedules_have_the_same_noise_to_signal():
-    for schedule in (VE(), EDM(), DiscreteVP.linear(1000), VPLinear()):
+    for schedule in (VE(), EDM(), DiscreteVP.linear(1000), VPLinear(), RectifiedFlow()):
         for level, t in times_of(schedule).items():
             ratio = float(schedule.sigma(t)) / float(schedule.alpha(t))
             assert ratio == pytest.approx(noise_to_signal(level), rel=0.02 if schedule.discrete else 1e-5)
-    assert list(times_of(VPLinear())) == list(NOISE_LEVELS)
+    assert list(times_of(VPLinear())) == list(times_of(RectifiedFlow())) == list(NOISE_LEVELS)
+    (t,) = times_of(RectifiedFlow(), (0.6,)).values()
+    assert float(t) == pytest.approx(0.75 / 1.75, rel=1e-6)  # ς/(1 + ς)
 
 
 def test_levels_out_of_reach_and_steps_named_twice_are_left_out():

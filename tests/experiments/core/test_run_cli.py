@@ -82,7 +82,10 @@ def test_the_objective_is_returned(main, monkeypatch):
         ((*TINY, "typo=1"), "typo=1: unknown key; known here: cache_dir, data, diffusion,"),
         ((*TINY, "flux.typo=1"), "flux.typo=1: unknown key; known here: directions, n_samples, p, radius"),
         ((*TINY, "+typo=1"), "typo=1: unknown key; known here: cache_dir, data, diffusion,"),
-        ((*TINY, "diffusion=none"), "diffusion=none: must be one of ddpm_linear_100, edm, ve, vp_cosine, vp_linear"),
+        (
+            (*TINY, "diffusion=none"),
+            "diffusion=none: must be one of ddpm_linear_100, edm, rectified_flow, ve, vp_cosine",
+        ),
         ((*TINY, "none/group=a"), "none/group=a: "),
         ((*TINY, "flux.p"), "flux.p: must be key=value in Hydra's grammar"),
         (

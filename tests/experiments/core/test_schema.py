@@ -1,5 +1,6 @@
 """The config check: everything that composes is accepted, everything else is one line that names key and value."""
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -50,6 +51,30 @@ def test_every_choice_of_every_group_composes_and_is_made(choice):
         section = getattr(section, key)
     if isinstance(section, Target) and not section.is_partial:
         assert section.make() is not None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "prediction"),
+    [
+        ((), "eps"),
+        (("diffusion=rectified_flow",), "flow"),
+        (("diffusion=edm",), "edm"),
+        (("diffusion=rectified_flow", "prediction=x0"), "x0"),
+    ],
+)
+def test_a_schedule_brings_its_prediction(overrides, prediction):
+    assert checked(*overrides, exp="image_memorization").prediction == prediction
+
+
+def test_times_of_the_published_mixture_example_have_their_noise_to_signal_on_every_schedule():
+    published = checked(exp="gmm_memorization")
+    assert (published.critical.t, published.maps.times) == (10, [2, 20, 60])
+    flow = checked("diffusion=rectified_flow", exp="gmm_memorization")
+    table, schedule = published.diffusion.make(), flow.diffusion.make()
+    for step, t in zip((10, 2, 20, 60), (flow.critical.t, *flow.maps.times), strict=True):
+        np.testing.assert_allclose(schedule.log_snr(t), table.log_snr(step), rtol=1e-4)
+    given = checked("diffusion=rectified_flow", "critical.t=0.5", "maps.times=[0.25]", exp="gmm_memorization")
+    assert (given.critical.t, given.maps.times) == (0.5, [0.25])
 
 
 @pytest.mark.parametrize("scale", ["smoke", "cpu", "full"])

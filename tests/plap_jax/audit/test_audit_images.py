@@ -15,10 +15,11 @@ from plap_jax.audit.images import pixels
 from plap_jax.audit.scores import Scorer, described
 from plap_jax.audit.subject import as_subject
 from plap_jax.detectors import ScoreNorm
-from plap_jax.diffusion import Diffusion, VPCosine
+from plap_jax.diffusion import EDM, Diffusion, RectifiedFlow, VPCosine
 from plap_jax.networks import ResidualMLP
 from plap_jax.pretrained import UserModel, as_pretrained
 from tests.helpers import memorizing_model
+from tests.helpers.analytic_network import MixtureNetwork
 from tests.helpers.counting_network import counted, counts
 
 KEY = jax.random.key(0)
@@ -48,6 +49,22 @@ def test_memorized_images_are_flagged_and_nothing_is_written(audited, tmp_path, 
     audited.save_report(tmp_path / "report.html")
     assert len((tmp_path / "audit.csv").read_text().splitlines()) == 33
     assert "exchangeable with the reference images" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("schedule", [RectifiedFlow(), EDM()], ids=lambda schedule: schedule.name)
+def test_an_audit_does_not_depend_on_the_path(schedule):
+    """Noise levels are translated: the same evidence, and the same verdict, as on the schedule they are named after."""
+    everything, found = np.concatenate([images(20, 1), MEMORIZED]), []
+    for path, prediction in ((memorizing_model.SCHEDULE, "eps"), (schedule, "flow")):
+        network = MixtureNetwork(memorizing_model.mixture(), path, prediction)
+        model = Diffusion(network, path, prediction)
+        how = {"reference": images(40, 2), "shape": memorizing_model.SHAPE, "noise_levels": (0.16, 0.32)}
+        found.append(audit_images(model, everything, key=KEY, **how))
+    one, other = found
+    np.testing.assert_allclose(other.kappa, one.kappa, atol=2e-3)
+    np.testing.assert_allclose(other.evidence, one.evidence, atol=0.05)
+    np.testing.assert_allclose(other.score, one.score, atol=0.05)
+    assert other.score[20:].min() > other.score[:20].max()
 
 
 def test_a_reference_that_is_too_small_says_so_wherever_the_result_is_shown(audited):

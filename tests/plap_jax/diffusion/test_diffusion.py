@@ -428,7 +428,10 @@ def test_results_have_the_dtype_of_the_point_and_float32_at_least(dtype):
     [
         (lambda: exact(prediction="noise"), "prediction='noise': must be one of eps, x0, v, flow, edm, score"),
         (lambda: exact(conditioning="sigma"), "conditioning='sigma': must be one of time, log_snr, edm"),
-        (lambda: exact(prediction="edm"), "data_std=None: must be the σ_data of the network's training where"),
+        (
+            lambda: exact(prediction="edm").eps(MEAN, 0.5),
+            "data_std=None: must be the σ_data of the network's training where",
+        ),
         (lambda: convert(MEAN, MEAN, 1.0, 1.0, "edm", "x0"), "data_std=None: must be the σ_data"),
         (lambda: training_target(MEAN, MEAN, 1.0, 1.0, "edm"), "data_std=None: must be the σ_data"),
         (lambda: exact(data_std=0.0), "data_std=0.0: must be finite and > 0, or None"),

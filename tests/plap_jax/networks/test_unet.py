@@ -11,7 +11,8 @@ from flax import nnx
 from plap_jax.checkpoints import CheckpointError
 from plap_jax.diffusion import Diffusion, VPLinear
 from plap_jax.networks import UNet
-from plap_jax.networks.unet import _fold, _GroupNorm, _unfold
+from plap_jax.networks.tokens import fold, unfold
+from plap_jax.networks.unet import _GroupNorm
 from plap_jax.training import load_diffusion, save_diffusion
 
 TINY = {"width": 4, "multipliers": (1, 2), "groups": 2, "embed_dim": 4}
@@ -166,9 +167,9 @@ def test_group_norm_against_numpy():
 
 def test_folding():
     h = image((4, 6, 3))
-    folded = _fold(h, 2)
+    folded = fold(h, 2)
     np.testing.assert_array_equal(folded[1, 2], h[2:4, 4:6].reshape(-1))
-    np.testing.assert_array_equal(_unfold(folded, 2), h)
+    np.testing.assert_array_equal(unfold(folded, 2), h)
 
 
 def test_two_networks_of_one_architecture_share_compiled_code():

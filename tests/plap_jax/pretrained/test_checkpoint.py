@@ -9,7 +9,7 @@ from flax import nnx
 
 from plap_jax import load_checkpoint
 from plap_jax.checkpoints import CheckpointError, read_about, save_tree
-from plap_jax.diffusion import EDM, VE, Diffusion, DiscreteVP, VPCosine, VPLinear
+from plap_jax.diffusion import EDM, VE, Diffusion, DiscreteVP, RectifiedFlow, VPCosine, VPLinear
 from plap_jax.networks import ResidualMLP, UNet
 from plap_jax.training import load_diffusion, save_diffusion
 from plap_jax.training.constructors import constructors_of
@@ -35,6 +35,8 @@ def unet():
         (unet(), VPCosine(0.01), {"data_std": np.float32(0.5), "conditioning": "log_snr"}),
         (mlp(), VE(0.02, 30.0), {}),
         (mlp(), EDM(p_mean=-1.0), {"prediction": "score"}),
+        (mlp(), EDM(), {"prediction": "edm", "data_std": 0.5, "conditioning": "edm"}),
+        (mlp(), RectifiedFlow(1e-4, training_times="logit_normal"), {"prediction": "flow"}),
     ],
 )
 def test_a_checkpoint_alone_is_enough(tmp_path, network, schedule, how):
@@ -67,9 +69,13 @@ def test_a_network_of_ones_own_is_saved_without_such_notes(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "change", "line"),
     [
-        ("network", {"class": "os.system"}, "network is os.system there, must be ResidualMLP or UNet"),
+        ("network", {"class": "os.system"}, "network is os.system there, must be DiT or ResidualMLP or UNet"),
         ("network", {"class": "Sequential"}, "network is Sequential there, must be"),
-        ("schedule", {"class": "Schedule"}, "schedule is Schedule there, must be DiscreteVP or EDM or VE"),
+        (
+            "schedule",
+            {"class": "Schedule"},
+            "schedule is Schedule there, must be DiscreteVP or EDM or RectifiedFlow or VE",
+        ),
         ("network", {"arguments": {"shape": [4, 4, 1], "command": "ls"}}, "its notes make no network: "),
         ("network", {"arguments": {"shape": [4, 4, 1], "width": 0}}, "its notes make no network: width=0: must be"),
         ("network", {"arguments": {"shape": [4, 4, 1], "width": 16}}, "is expected"),

@@ -7,7 +7,7 @@ import pytest
 from jax.tree_util import Partial
 
 from plap_jax import GaussianMixture
-from plap_jax.diffusion import EDM, VE, DiscreteVP, VPCosine, VPLinear
+from plap_jax.diffusion import EDM, VE, DiscreteVP, RectifiedFlow, VPCosine, VPLinear
 from plap_jax.parallel import map_points
 from plap_jax.sampling import log_likelihood, log_likelihood_estimate
 from tests.helpers.analytic_network import exact_diffusion, traces
@@ -32,7 +32,7 @@ def prior_of(schedule):
     return Partial(GaussianMixture.log_prob, noised(schedule, schedule.t_max))
 
 
-@pytest.mark.parametrize("schedule", [VPLinear(), EDM()], ids=name)
+@pytest.mark.parametrize("schedule", [VPLinear(), EDM(), RectifiedFlow()], ids=name)
 def test_log_likelihood_is_the_log_density_at_t_min(schedule, x64):
     diffusion = exact_diffusion(GaussianMixture(*MIXTURE), schedule)
     expected = log_densities(noised(schedule, schedule.t_min), POINTS)

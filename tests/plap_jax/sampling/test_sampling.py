@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from plap_jax import GaussianMixture
-from plap_jax.diffusion import EDM, VE, Diffusion, DiscreteVP, VPCosine, VPLinear
+from plap_jax.diffusion import EDM, VE, Diffusion, DiscreteVP, RectifiedFlow, VPCosine, VPLinear
 from plap_jax.parallel import map_points
 from plap_jax.sampling import (
     DDIM,
@@ -27,7 +27,7 @@ from plap_jax.sampling.clock import ends, level, time_at_log_snr
 from tests.helpers.analytic_network import exact_diffusion, traces
 from tests.helpers.places import ROOT
 
-CONTINUOUS = [VPLinear(), VPCosine(), VE(), EDM()]
+CONTINUOUS = [VPLinear(), VPCosine(), VE(), EDM(), RectifiedFlow()]
 KEY = jax.random.key(0)
 TWO = ([0.3, 0.7], [[-1.0, 0.5], [1.0, 0.0]], [0.04, 0.09], "spherical")
 GAUSSIAN = ([1.0], [[0.7, -0.4]], [[0.25, 0.01]], "diag")
@@ -51,7 +51,8 @@ def flow_of_a_gaussian(gaussian, schedule, start, t):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "double"), [(VPLinear(), True), (VPCosine(), False), (VE(), False), (EDM(1e-4, 200.0), False)]
+    ("schedule", "double"),
+    [(VPLinear(), True), (VPCosine(), False), (VE(), False), (EDM(1e-4, 200.0), False), (RectifiedFlow(), False)],
 )
 def test_time_at_log_snr_inverts_it(schedule, double):
     with jax.enable_x64(double):
@@ -106,7 +107,7 @@ def test_ddim_is_the_plain_recursion(schedule, eta, x64):
 
 @pytest.mark.parametrize(
     ("schedule", "spacing"),
-    [(VPLinear(), "log_snr"), (VPCosine(), None), (EDM(), None)],
+    [(VPLinear(), "log_snr"), (VPCosine(), None), (EDM(), None), (RectifiedFlow(), None)],
 )
 def test_ddim_converges_to_the_flow_at_first_order(schedule, spacing, x64):
     gaussian, start = GaussianMixture(*GAUSSIAN), schedule.sigma(schedule.t_max) * jnp.array(START)
@@ -153,14 +154,30 @@ def test_spacings():
     np.testing.assert_allclose(DDIM(9).times(EDM()), np.geomspace(80, 0.002, 9), rtol=1e-4)
     np.testing.assert_array_equal(DDIM(4).times(DiscreteVP.linear(10)), [9, 6, 3, 0])
     np.testing.assert_array_equal(DDIM(10).times(DiscreteVP.linear(10)), np.arange(10)[::-1])
-    for schedule in (VPLinear(), EDM(), DiscreteVP.linear(10)):
+    np.testing.assert_allclose(DDIM(9).times(RectifiedFlow()), np.linspace(0.999, 1e-3, 9))
+    for schedule in (VPLinear(), EDM(), DiscreteVP.linear(10), RectifiedFlow()):
         np.testing.assert_array_equal(DDIM(1).times(schedule), [schedule.t_max])
+
+
+def test_shifted_steps_have_their_noise_to_signal_multiplied():
+    """t' = s t/(1 + (s − 1) t): σ/α is s times what it was, between the same ends."""
+    schedule = RectifiedFlow()
+    plain, shifted = (DDIM(9, shift=shift).times(schedule) for shift in (1.0, 3.0))
+    assert (shifted[0], shifted[-1]) == (schedule.t_max, schedule.t_min) and np.all(np.diff(shifted) < 0)
+    np.testing.assert_allclose((shifted / (1 - shifted))[1:-1], 3 * (plain / (1 - plain))[1:-1], rtol=1e-6)
+    np.testing.assert_allclose(plain, np.linspace(schedule.t_max, schedule.t_min, 9))
+    with pytest.raises(ValueError, match="^shift=3.0: must be 1 for VPLinear, whose steps are not those of a flow$"):
+        DDIM(9, shift=3.0).times(VPLinear())
+    with pytest.raises(ValueError, match="^shift=3.0: must be 1 where the spacing is 'log_snr'$"):
+        DDIM(9, spacing="log_snr", shift=3.0)
+    with pytest.raises(ValueError, match="^shift=0.0: must be finite and > 0$"):
+        DDIM(9, shift=0.0)
 
 
 # --- solvers
 
 
-@pytest.mark.parametrize("schedule", [VPCosine(), VE()], ids=name)
+@pytest.mark.parametrize("schedule", [VPCosine(), VE(), RectifiedFlow()], ids=name)
 def test_probability_flow_of_a_gaussian_is_its_affine_map(schedule, x64):
     gaussian, start = GaussianMixture(*GAUSSIAN), schedule.sigma(schedule.t_max) * jnp.array(START)
     diffusion = exact_diffusion(gaussian, schedule)
@@ -194,6 +211,10 @@ def has_the_law_of(points, mixture):
         (EDM(), DDIM(400)),
         (VPCosine(), ProbabilityFlow()),
         (VPLinear(), ReverseSDE()),
+        (RectifiedFlow(), DDIM(200)),
+        (RectifiedFlow(), DDIM(400, eta=1.0)),
+        (RectifiedFlow(), ProbabilityFlow()),
+        (RectifiedFlow(), ReverseSDE()),
     ],
     ids=lambda a: a.name if hasattr(a, "name") else f"{type(a).__name__}-{getattr(a, 'eta', 0):g}",
 )

@@ -13,9 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from plap_jax import GaussianMixture
 from plap_jax.checkpoints import CheckpointError, load_tree, read_about, save_tree
-from plap_jax.diffusion import Diffusion, VPLinear
+from plap_jax.diffusion import EDM, Diffusion, RectifiedFlow, VPLinear
+from plap_jax.networks import ResidualMLP
 from plap_jax.training import (
     NonFiniteLossError,
     TrainConfig,
@@ -86,6 +89,34 @@ def test_loss_is_the_mean_square_of_the_predictions_own_error(prediction, x64):
     targets["score"] = -noise / sigma
     loss = denoising_loss(Diffusion(Nothing(), VPLinear(), prediction), x0, t, noise)
     np.testing.assert_allclose(loss, np.mean(np.square(targets[prediction])), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "prediction", "told"),
+    [
+        (RectifiedFlow(), "flow", "log_snr"),
+        (EDM(), "edm", "log_snr"),
+        (EDM(), "edm", "edm"),
+        (VPLinear(), "edm", "edm"),
+    ],
+    ids=["flow", "edm", "edm as published", "edm preserving"],
+)
+def test_flow_and_preconditioned_networks_learn_a_mixture(schedule, prediction, told):
+    """The learned denoiser is that of the mixture, at every noise level; at the ends it is whatever F says."""
+    mixture = GaussianMixture([0.5, 0.5], [[-1.0, 0.5], [1.0, 0.0]], [0.04, 0.04], "spherical")
+    points = mixture.sample(jax.random.key(7), 4000)
+    mlp = ResidualMLP((2,), width=32, depth=2, embed_dim=16, rngs=nnx.Rngs(0))
+    start = Diffusion(mlp, schedule, prediction, float(points.std()), told)
+    config = TrainConfig(n_steps=800, batch_size=128, learning_rate=1e-2, ema_decay=0.99, chunk_steps=400)
+    learned = train(start, points, key=jax.random.key(0), config=config).diffusion
+    noise = jax.random.normal(jax.random.key(8), (500, 2))
+    for ratio in (0.1, 0.4, 1.5):
+        t = schedule.time_at_ratio(ratio)
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        x = alpha * points[:500] + sigma * noise
+        exact = (x + sigma**2 * jax.vmap(mixture.noised(alpha, sigma).score)(x)) / alpha
+        found = jax.vmap(learned.denoise, (0, None))(x, t)
+        assert float(jnp.mean((found - exact) ** 2)) < 0.1 * float(jnp.mean((exact - points.mean(0)) ** 2)), ratio
 
 
 def test_training_reaches_the_floor_of_a_gaussian():
