@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from plap_jax.pretrained.kinds import ALONE, PIPELINES, Pipeline
-from plap_jax.pretrained.weights import PICKLES, WHY_NOT, Weights, find_weights, read_object
+from plap_jax.pretrained.weights import PICKLES, WHY_NOT, Weights, find_weights, pieces_inside, read_object
 from plap_jax.typing import require, shown
 
 INDEX = "model_index.json"
@@ -30,6 +30,7 @@ class Model:
         class_name: of diffusers or transformers.
         config: its ``config.json``.
         weights: its files with weights.
+        single: they stand in one file with those of other pieces, by the names of the first authors' code.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Model:
     class_name: str
     config: Mapping[str, Any]
     weights: Weights
+    single: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,9 @@ def read_folder(
 
     Args:
         folder: as written by ``save_pretrained`` of a diffusers pipeline; or flat, with config and weights of the only
-            network at its root; or a trainer's ``checkpoint-500`` with ``unet/``, which needs a base.
-        base: a folder with the pieces that ``folder`` lacks.
+            network at its root; or a trainer's ``checkpoint-500`` with ``unet/``, which needs a base; or a single
+            safetensors file, which needs a base too.
+        base: a folder with the pieces that ``folder`` lacks; of a single file with the configs of all.
         variant: "fp16" for files such as ``diffusion_pytorch_model.fp16.safetensors``; a piece that has none of it is
             taken as it is.
         ema: take ``unet_ema/`` (``transformer_ema/``) in place of ``unet/``.
@@ -85,13 +88,21 @@ def read_folder(
         ValueError: no such folder, a pipeline or a class that is not supported, a piece without config or weights,
             or pickled weights that were not allowed.
     """
-    places = [_place("folder", folder)] + ([] if base is None else [_place("base", base)])
+    single = _single_file(folder, base)
+    places = [] if single else [_place("folder", folder)]
+    places += [] if base is None else [_place("base", base)]
     index, pipeline = _pipeline(places, folder)
+    inside = pieces_inside(single, pipeline) if single else frozenset()
     found: dict[str, Model] = {}
     for name, classes in pipeline.models.items():
         if name in pipeline.optional and index.get(name, [None, None])[1] is None:
             continue
-        found[name] = _model(places, index, name, classes, ema and name == pipeline.network, variant, allow_pickle)
+        if name in inside:
+            class_name = _class_of(index, name, classes)
+            config = read_object(places[0] / name / "config.json", name)
+            found[name] = Model(name, places[0] / name, class_name, config, Weights((single,), True, None), single=True)
+        else:
+            found[name] = _model(places, index, name, classes, ema and name == pipeline.network, variant, allow_pickle)
     require(
         not variant or any(model.weights.variant == variant for model in found.values()),
         "variant",
@@ -109,11 +120,20 @@ def read_folder(
     return Folder(pipeline, index, found, read_object(scheduler, "scheduler"), tokenizers, files, notes)
 
 
+def _single_file(folder: str | Path, base: str | Path | None) -> Path | None:
+    path = Path(folder).expanduser()
+    if not (path.suffix in (*PICKLES, ".safetensors") and path.is_file()):
+        return None
+    safe = path.suffix == ".safetensors"
+    allowed = "must be a folder of diffusers, or a single safetensors file; " + WHY_NOT.partition(": save")[0]
+    require(safe, "folder", str(folder), allowed)
+    allowed = "is a single file of weights: needs base=, a diffusers folder of the same architecture (configs suffice)"
+    require(base is not None, "folder", str(folder), allowed)
+    return path
+
+
 def _place(key: str, folder: str | Path) -> Path:
     path = Path(folder).expanduser()
-    if path.suffix in (*PICKLES, ".safetensors") and path.is_file():
-        allowed = "must be a folder of diffusers; its scripts convert a single file into one"
-        require(False, key, str(folder), allowed if path.suffix == ".safetensors" else f"{allowed}; {WHY_NOT}")
     require(path.is_dir(), key, str(folder), "must be a folder on this machine; nothing is downloaded")
     return path
 
@@ -213,8 +233,11 @@ def _files(
         read += [model.path / "config.json", *model.weights.files]
     for path in tokenizers.values():
         read += sorted(file for file in path.iterdir() if file.is_file())
-    for file in read:
-        place = next(place for place in places if file.is_relative_to(place))
+    for file in dict.fromkeys(read):
+        place = next((place for place in places if file.is_relative_to(place)), file.parent)
+        if place not in places:  # a single file
+            yield file.name, file
+            continue
         of_base = "" if place == places[0] else f"{place.name}/"
         yield f"{of_base}{file.relative_to(place).as_posix()}", file
 
@@ -222,6 +245,10 @@ def _files(
 def _beside(places: list[Path], pipeline: Pipeline, models: Mapping[str, Model]) -> Iterator[str]:
     """What lies there and is not taken, or is taken from elsewhere than usual."""
     network = models[pipeline.network]
+    if network.single:
+        inside = [name for name, model in models.items() if model.single]
+        yield f"{', '.join(inside)} of {network.weights.files[0].name}, all else of {places[0].name}"
+        return
     if network.path.name == f"{pipeline.network}{EMA}":
         yield f"{network.name}: averaged weights, of {network.path.name}/"
     elif (network.path.parent / f"{pipeline.network}{EMA}").is_dir():
@@ -231,12 +258,13 @@ def _beside(places: list[Path], pipeline: Pipeline, models: Mapping[str, Model])
             yield f"{model.name}: variant {model.weights.variant}"
     if len(places) > 1:
         own = [name for name, model in models.items() if model.path.is_relative_to(places[0])]
-        require(bool(own), "folder", str(places[0]), "must hold a piece; all come from base")
+        require(bool(own), "folder", str(places[0]), "must hold a piece, and all come from base: give that alone")
         yield f"{', '.join(own)} of {places[0].name}, all else of its base {places[1].name}"
 
 
 def _links(places: list[Path], files: tuple[tuple[str, Path], ...]) -> Iterator[str]:
     roots = [place.resolve() for place in places]
-    outside = [name for name, file in files if not any(file.resolve().is_relative_to(root) for root in roots)]
+    inside = [(name, file) for name, file in files if any(file.is_relative_to(place) for place in places)]
+    outside = [name for name, file in inside if not any(file.resolve().is_relative_to(root) for root in roots)]
     if outside:
         yield f"{len(outside)} file(s) are links to outside of the folder, the first is {shown(outside[0])}"

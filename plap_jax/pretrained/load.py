@@ -50,13 +50,14 @@ def load_diffusers(
 
     Args:
         folder: as written by a pipeline's ``save_pretrained``; or with config and weights of the only network at its
-            root; or a trainer's ``checkpoint-500`` with ``unet/``, which needs a base.
+            root; or a trainer's ``checkpoint-500`` with ``unet/``, which needs a base; or a single safetensors file by
+            the names of the first authors' code, which needs a base too.
         prompts: the texts of conditions 0, 1, …; see ``Pretrained.with_prompts``.
         n_prompts: capacity of the table of prompts; None: the number given.
         image_size: height and width of images in pixels; None: the size the model was trained on.
         dtype: of the network, and of T5. All else, which runs once for each image or prompt, stays in float32, and so
             does everything outside of the networks.
-        base: the folder of a pipeline, for the pieces that ``folder`` does not hold.
+        base: the folder of a pipeline, for the pieces that ``folder`` does not hold; of a single file for its configs.
         lora: safetensors files of LoRAs, with the names of diffusers, kohya or peft, one or several; "none": leave out
             one that lies in the folder, which is refused otherwise.
         lora_scale: factor of what they add, one for all or one for each.
@@ -85,9 +86,9 @@ def load_diffusers(
     require(bridge in get_args(Bridge), "bridge", bridge, f"must be one of {', '.join(get_args(Bridge))}")
     enough = n_prompts is None or n_prompts >= len(prompts)
     require(enough, "n_prompts", n_prompts, f"must be at least {len(prompts)}, the number of prompts")
-    content = read_folder(folder, base=base, variant=variant, ema=ema, allow_pickle=allow_pickle)
     places = [Path(place).expanduser() for place in (folder, base) if place is not None]
-    refuse_forgotten(places, tuple(content.models), lora)
+    refuse_forgotten(places, lora)
+    content = read_folder(folder, base=base, variant=variant, ema=ema, allow_pickle=allow_pickle)
     added = asked_loras(lora, lora_scale)
     told = content.pipeline.told == "texts"
     require(told or not prompts, "prompts", tuple(prompts), "must be empty: this model has no prompts")

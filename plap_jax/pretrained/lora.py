@@ -67,16 +67,21 @@ def _file(given: str | os.PathLike) -> Path:
     return path
 
 
-def refuse_forgotten(places: Sequence[Path], pieces: Sequence[str], given: Given) -> None:
+def refuse_forgotten(places: Sequence[Path], given: Given) -> None:
     """Refuses a folder with a LoRA in it that nobody asked for: without it the folder is another model.
+
+    Also a LoRA in place of a folder.
 
     Raises:
         ValueError: naming the file, and what to do.
     """
-    if given is not None:
-        return
     for place in places:
-        for folder in (place, *(place / piece for piece in pieces)):
+        if place.suffix == ".safetensors" and place.is_file() and _holds_lora(place):
+            raise ValueError(
+                f"folder={place.name}: is a LoRA: give the folder of its base, and lora={place.name} (its path)"
+            )
+    for place in places if given is None else ():
+        for folder in (place, place / "unet", place / "transformer"):
             for file in sorted(folder.iterdir()) if folder.is_dir() else ():
                 named = "lora" in file.name.lower() and file.suffix in (".safetensors", *PICKLES)
                 alone = folder == place and file.suffix == ".safetensors" and file.is_file() and _holds_lora(file)

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from plap_jax.pretrained.kinds import Pipeline
 from plap_jax.typing import require, shown
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -26,6 +27,13 @@ _DIFFUSERS_STEMS = ("diffusion_pytorch_model", "diffusion_pytorch_model")
 _TRANSFORMERS_STEMS = ("model", "pytorch_model")
 _LARGEST_HEADER = 100_000_000
 FLOATS = ("F64", "F32", "F16", "BF16")
+# How names begin in a single file, by piece; what begins otherwise is of the network.
+INSIDE = {
+    "vae": ("first_stage_model.", "vae."),
+    "text_encoder": ("cond_stage_model.", "conditioner.embedders.0.", "text_encoders.clip_l."),
+    "text_encoder_2": ("conditioner.embedders.1.", "text_encoders.clip_g."),
+    "text_encoder_3": ("text_encoders.t5xxl.",),
+}
 _PREFIXES = ("module.", "_orig_mod.")  # of models that were saved inside a wrapper
 
 
@@ -126,6 +134,13 @@ def header(path: Path, what: str) -> dict[str, Mapping[str, Any]]:
         return {str(name): dict(entry) for name, entry in content.items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{what}: cannot be loaded: {shown(path.name)} is no safetensors file") from error
+
+
+def pieces_inside(file: Path, pipeline: Pipeline) -> frozenset[str]:
+    """The pieces of a pipeline whose weights stand in a single file: the network, and what is named there."""
+    names = header(file, f"folder={file.name}")
+    found = {piece for piece, starts in INSIDE.items() if any(name.startswith(starts) for name in names)}
+    return frozenset({pipeline.network} | (found & set(pipeline.models)))
 
 
 def check_numbers(name: str, weights: Weights, config: Mapping[str, Any]) -> str:

@@ -11,10 +11,15 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.loaders.single_file_utils import (
+    create_diffusers_clip_model_from_ldm,
+    create_diffusers_t5_model_from_checkpoint,
+)
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from plap_jax.pretrained.folder import Model
-from plap_jax.pretrained.weights import check_numbers
+from plap_jax.pretrained.weights import INSIDE, check_numbers
 from plap_jax.typing import shown
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -34,7 +39,10 @@ def load_module(model: Model, dtype: str) -> torch.nn.Module:
     prefix = check_numbers(model.name, model.weights, model.config)
     try:
         with quiet():
-            module = _without_prefix(model, prefix).to(DTYPES[dtype]) if prefix else _loaded(model, dtype)
+            if model.single:
+                module = _of_single_file(model, dtype)
+            else:
+                module = _without_prefix(model, prefix).to(DTYPES[dtype]) if prefix else _loaded(model, dtype)
     except _Gaps:
         raise
     except Exception as error:  # of several packages: file formats, shapes, configs
@@ -82,6 +90,28 @@ def _without_prefix(model: Model, prefix: str) -> torch.nn.Module:
     weights = {name.removeprefix(prefix): weight for part in parts for name, weight in part.items()}
     _check_gaps(model, set(module.load_state_dict(weights, strict=False).missing_keys))
     return module
+
+
+def _of_single_file(model: Model, dtype: str) -> torch.nn.Module:
+    """By diffusers' conversion of the first authors' names, with the config of the base; other pieces are not read."""
+    (file,), kind = model.weights.files, _class(model)
+    others = tuple(start for piece, starts in INSIDE.items() if piece != model.name for start in starts)
+    with safe_open(file, framework="pt") as handle:
+        names = [name for name in handle.keys() if _is_of(name, model.name, others)]  # noqa: SIM118 - no mapping
+        weights = {name: handle.get_tensor(name) for name in names}
+    how = {"config": str(model.path.parent), "subfolder": model.name, "torch_dtype": DTYPES[dtype]}
+    if model.name.startswith("text_encoder"):
+        t5 = model.class_name == "T5EncoderModel"
+        convert = create_diffusers_t5_model_from_checkpoint if t5 else create_diffusers_clip_model_from_ldm
+        module = convert(kind, checkpoint=weights, local_files_only=True, **how)
+    else:
+        module = kind.from_single_file(weights, local_files_only=True, **how)
+    _check_gaps(model, {name for name, weight in module.named_parameters() if weight.is_meta})
+    return module
+
+
+def _is_of(name: str, piece: str, others: tuple[str, ...]) -> bool:
+    return name.startswith(INSIDE[piece]) if piece in INSIDE else not name.startswith(others)
 
 
 def _check_gaps(model: Model, gaps: set[str]) -> None:

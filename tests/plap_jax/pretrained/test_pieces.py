@@ -131,7 +131,12 @@ class TestCheckpoints:
     def test_a_checkpoint_that_holds_nothing(self, latents, tmp_path):
         empty = tmp_path / "empty"
         empty.mkdir()
-        refused("^folder='.*empty': must hold a piece; all come from base$", read_folder, empty, base=latents)
+        refused(
+            "^folder='.*empty': must hold a piece, and all come from base: give that alone$",
+            read_folder,
+            empty,
+            base=latents,
+        )
 
     def test_of_another_class(self, checkpoint, latents):
         write(checkpoint / "unet/config.json", {"_class_name": "UNet2DModel"})
@@ -185,6 +190,26 @@ class TestNumbers:
         assert sha256(tmp_path / "a") == hashlib.sha256(b"other weights").hexdigest()
 
 
+class TestSingleFile:
+    def test_what_is_inside(self, latents, tmp_path):
+        """The network always; others by their names, and from the base where they are not."""
+        file = tensors(tmp_path / "all.safetensors", model__diffusion_model__a="F16", first_stage_model__b="F16")
+        for name in ("unet", "vae"):
+            (latents / name / WEIGHTS).unlink()
+        folder = read_folder(file, base=latents)
+        assert {name: model.single for name, model in folder.models.items()} == {
+            "unet": True,
+            "vae": True,
+            "text_encoder": False,
+        }
+        assert folder.models["vae"].weights.files == (file,) and folder.scheduler
+        names = [name for name, _ in folder.files]
+        assert names.count("all.safetensors") == 1 and "text_encoder/model.safetensors" in names
+        assert folder.notes == (f"unet, vae of all.safetensors, all else of {latents.name}",)
+        tensors(file, model__diffusion_model__a="F16")
+        refused(f"^vae: no weights, {WEIGHTS} is missing$", read_folder, file, base=latents)
+
+
 class TestLora:
     NAME = "pytorch_lora_weights.safetensors"
 
@@ -192,13 +217,20 @@ class TestLora:
     def test_in_a_folder_is_not_ignored(self, pixels, name):
         write(pixels / name)
         refused(rf"^lora=None: .* holds the LoRA {name}; give lora=.* or lora=none", load_diffusers, pixels)
-        refuse_forgotten([pixels], ("unet",), "none")
+        refuse_forgotten([pixels], "none")
 
     def test_of_another_name_is_known_by_its_weights(self, pixels):
         tensors(pixels / "style.safetensors", lora_unet_down__lora_down__weight="F32")
         refused("^lora=None: .* holds the LoRA style.safetensors", load_diffusers, pixels)
         tensors(pixels / "style.safetensors", down="F32")
-        refuse_forgotten([pixels], ("unet",), None)
+        refuse_forgotten([pixels], None)
+
+    def test_in_place_of_a_folder(self, pixels, tmp_path):
+        file = tensors(tmp_path / "some.safetensors", unet__a__lora_A__weight="F32")
+        refused("^folder=some.safetensors: is a LoRA: give the folder of its base, and lora=", load_diffusers, file)
+        checkpoint = tmp_path / "checkpoint-5"
+        tensors(checkpoint / self.NAME, unet__a__lora_A__weight="F32")
+        refused(f"^lora=None: checkpoint-5 holds the LoRA {self.NAME}", load_diffusers, checkpoint, base=pixels)
 
     def test_several_with_their_scales(self, tmp_path):
         one, two = tmp_path / "one.safetensors", tmp_path / "two" / self.NAME
