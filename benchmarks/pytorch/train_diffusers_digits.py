@@ -1,7 +1,7 @@
 """A diffusers U-Net trained in PyTorch on digits with planted copies, then audited through JAX.
 
 ``python -m benchmarks.pytorch.train_diffusers_digits [--folder FOLDER] [--steps N]``, in an environment with the extra
-``diffusers``. Prints, as JSON: AUC of κ_1 of planted training images against held-out ones, and how far κ_1 through JAX
+``torch``. Prints, as JSON: AUC of κ_1 of planted training images against held-out ones, and how far κ_1 through JAX
 lies from κ_1 by PyTorch's forward passes, on the same directions and on fresh ones.
 """
 
