@@ -1,8 +1,8 @@
 """κ_1 of images through both bridges to PyTorch, against the bare evaluations in PyTorch.
 
-``python -m benchmarks.pytorch.bridges [--rounds N] [--points N] [--threads N]``, in the environment of ``make test-torch``. A
-``UNet2DModel`` of random weights for 16×16×3, 32 images, 16 directions each. All take turns, each at the batch that is
-the fastest for it; ratios are taken round by round, and their median is printed as JSON.
+``python -m benchmarks.pytorch.bridges [--rounds N] [--points N] [--threads N]``, in the environment of ``make
+test-torch``. A ``UNet2DModel`` of random weights for 16×16×3, 32 images, 16 directions each. All take turns, each at
+the batch that is the fastest for it; ratios are taken round by round, and their median is printed as JSON.
 """
 
 import argparse

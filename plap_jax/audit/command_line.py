@@ -49,7 +49,7 @@ MODEL is one of
   a folder on this machine that a diffusers pipeline was saved to (needs the extra "torch")
   a checkpoint of plap_jax: RUN/checkpoints/NAME, or RUN if it holds only one
   module:factory, a function without arguments in a module of the current folder, which returns a
-  plap_jax.UserModel
+  plap_jax.UserModel, or what plap_jax.load_torch returns
 
 PLACE is a folder with PNG, JPEG or WebP files, or an .npy or .npz file of rows (height, width, channels).
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plap_jax.diffusion import Diffusion, Prediction, Schedule
+from plap_jax.diffusion.schedules import floating
 from plap_jax.pretrained.extra import callback, traced
 from plap_jax.pretrained.model import Pretrained
 from plap_jax.pretrained.networks import Module, channels_first, channels_last
@@ -58,7 +59,7 @@ class ModuleNetwork:
         Raises:
             ValueError: a condition, and the module takes none.
         """
-        told = [channels_first(x), jnp.reshape(TIMES[self.time](self.schedule, jnp.asarray(level)), (1,))]
+        told = [channels_first(x), jnp.reshape(self.told_of(level), (1,))]
         known = 1.0
         if self.n_conditions is None:
             require(condition is None, "condition", condition, "must be None: this model has no prompts")
@@ -69,6 +70,12 @@ class ModuleNetwork:
             told.append(jnp.reshape(number, (1,)) if self.table is None else self.table[number][None])
         predicted = channels_last(self.module(*told))[..., : x.shape[-1]]
         return predicted.astype(x.dtype) * jnp.asarray(known, x.dtype)
+
+    def told_of(self, t: ArrayLike) -> Array:
+        """The noise level as the module is told it: a float, but for the steps of a discrete schedule."""
+        t = jnp.asarray(t)
+        told = TIMES[self.time](self.schedule, t if self.schedule.discrete else floating(t))
+        return told if self.time == "time" else floating(told)
 
 
 def load_torch(
@@ -177,7 +184,7 @@ def _is_float(condition: Any) -> bool:
 def _try(network: ModuleNetwork, shape: tuple[int, int, int]) -> None:
     """Ask once, at both ends of the schedule, so that a module that cannot be asked is refused now and in one line."""
     schedule, (height, width, channels) = network.schedule, shape
-    levels = [TIMES[network.time](schedule, jnp.asarray(t)) for t in (schedule.t_min, schedule.t_max)]
+    levels = [network.told_of(t) for t in (schedule.t_min, schedule.t_max)]
     inputs = [np.zeros((2, channels, height, width), np.float32), np.stack(levels)]
     if network.n_conditions is not None:
         numbers = np.array([-1, 0])

@@ -1,5 +1,6 @@
 """Any PyTorch module, called from JAX: the same numbers, one call for a batch, refusals in one line."""
 
+import csv
 import importlib.util
 import threading
 
@@ -10,6 +11,7 @@ import pytest
 from jax.tree_util import Partial
 
 from plap_jax import audit_images, detectors, flux, load_torch, map_points, p_laplacian
+from plap_jax.audit.command_line import main
 from plap_jax.detectors import FLIPD, FluxDensity, FluxGap, Query
 from plap_jax.diffusion import EDM, DiscreteVP, RectifiedFlow, VPLinear
 from plap_jax.pretrained import as_pretrained
@@ -208,6 +210,7 @@ class TestWhatTheModuleIsTold:
         [
             (VPLinear(), "time", 0.25, 0.25),
             (EDM(), "time", 0.25, 0.25),
+            (EDM(0.01, 10), "time", 10, 10.0),
             (DiscreteVP.linear(1000, 1e-4, 0.02), "time", 250, 250),
             (DiscreteVP.linear(1000, 1e-4, 0.02), "fraction", 999, 1.0),
             (RectifiedFlow(), "sigma", 0.5, 1.0),
@@ -351,6 +354,22 @@ class TestTorchax:
         monkeypatch.setattr("plap_jax.pretrained.extra.version", lambda name: "2.12.0")
         refused("torch=2.12.0: only 2.13.0 was tested, install it by", Small(), *rest(), bridge="torchax")
         load_torch(Small(), *rest())  # which any version can do
+
+
+def test_a_factory_is_audited_from_a_terminal(tmp_path, capsys):
+    """With a baseline that is a module, too; the memorized images lead the table."""
+    images = np.concatenate([memorizing_model.images(8, seed=3), memorizing_model.MEMORIZED[:4]])
+    np.save(tmp_path / "images.npy", images)
+    own, other = (f"tests.helpers.mixture_in_torch:{name}" for name in ("factory", "unit_interval"))
+    words = ["--model", own, "--images", str(tmp_path / "images.npy"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--sigma", "0.2"]) == 0, capsys.readouterr().err
+    with (tmp_path / "out" / "audit.csv").open(newline="") as handle:
+        first = [int(row["file"]) for row in csv.DictReader(handle)][:4]
+    assert sorted(first) == [8, 9, 10, 11]
+    assert main([*words, "--baseline", other, "--noise-levels", "0.2"]) == 0, capsys.readouterr().err
+    assert main(["--model", own.replace("factory", "no_tensor"), *words[2:]]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "module: must be a function of tensors (x, t), and raised TypeError: it returned dict" in line
 
 
 def refused(line, *arguments, **more):
