@@ -62,8 +62,9 @@ def test_an_audit_does_not_depend_on_the_path(schedule):
         found.append(audit_images(model, everything, key=KEY, **how))
     one, other = found
     np.testing.assert_allclose(other.kappa, one.kappa, atol=2e-3)
-    np.testing.assert_allclose(other.evidence, one.evidence, atol=0.05)
-    np.testing.assert_allclose(other.score, one.score, atol=0.05)
+    # At a memorized image ε̂ vanishes, and its logarithm is of what float32 leaves.
+    np.testing.assert_allclose(other.evidence, one.evidence, rtol=0.05, atol=0.05)
+    np.testing.assert_allclose(other.score, one.score, rtol=0.05, atol=0.05)
     assert other.score[20:].min() > other.score[:20].max()
 
 
