@@ -30,19 +30,19 @@ TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut"
 
 @dataclass(frozen=True)
 class LoraTraining:
-    """The base sees half of the digits; the LoRA 20 others in 20 copies each and 100 single ones."""
+    """The base sees 400 digits; the LoRA 20 others in 20 copies each and 40 single ones."""
 
-    n_base: int = 700
+    n_base: int = 400
     n_planted: int = 20
     copies: int = 20
-    n_single: int = 100
-    n_heldout: int = 400  # half of them the reference
-    channels: tuple[int, int] = (32, 64)
+    n_single: int = 40
+    n_heldout: int = 240  # two thirds of them the reference
+    channels: tuple[int, int] = (16, 32)
     rank: int = 16
-    base_steps: int = 800
-    lora_steps: int = 800
+    base_steps: int = 400
+    lora_steps: int = 500
     batch_size: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     seed: int = 0
 
 
@@ -58,11 +58,11 @@ def split(settings: LoraTraining) -> Split:
     """All distinct; held-out ones are seen by nobody."""
     data = digits(seed=settings.seed, n_heldout=settings.n_heldout)
     ends = np.cumsum([settings.n_base, settings.n_planted, settings.n_single])
-    half = settings.n_heldout // 2
+    third = settings.n_heldout // 3
     names = ("base", "planted", "single")
     images = dict(zip(names, np.split(data.train, ends)[:3], strict=True))
     classes = dict(zip(names, np.split(data.train_labels, ends)[:3], strict=True))
-    for name, part in (("heldout", slice(half)), ("reference", slice(half, None))):
+    for name, part in (("heldout", slice(third)), ("reference", slice(third, None))):
         images[name], classes[name] = data.heldout[part], data.heldout_labels[part]
     return Split(images, classes)
 
@@ -155,7 +155,8 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = LoraTraining(seed=arguments.seed)
     parts = split(settings)
-    save_trained(parts, settings, arguments.folder)
+    if not (arguments.folder / "lora").is_dir():  # else as an earlier run left it
+        save_trained(parts, settings, arguments.folder)
     results, scores = {}, {}
     for name, how in (
         ("lora_with_base", {"lora": True, "base": True}),
