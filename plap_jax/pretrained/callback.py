@@ -88,7 +88,11 @@ class Host:
         """On the device; fields in the dtype of the weights, whole numbers as PyTorch's embeddings expect them."""
         if not x.is_floating_point():
             return x.to(self.device, torch.int64)
-        return x.to(self.device, self.dtype if x.ndim > 1 else x.dtype)
+        told = x.to(self.device, self.dtype if x.ndim > 1 else x.dtype)
+        # A module may write on what it is given, and JAX's arrays must not change. Rows that share memory stay as they
+        # are: PyTorch refuses to write on them.
+        shared = told is x and (x.ndim == 1 or 0 not in x.stride())
+        return told.clone(memory_format=torch.contiguous_format) if shared else told
 
 
 @jax.tree_util.register_dataclass

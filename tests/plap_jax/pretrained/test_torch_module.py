@@ -123,6 +123,21 @@ class TestBridge:
         np.testing.assert_array_equal(model.eps(x, 0.3), model.eps(x, 0.3))
         assert not module.training and module.convolution.weight.requires_grad, "no more of it is touched"
 
+    def test_a_module_that_writes_on_its_inputs(self):
+        """JAX's arrays stay what they are."""
+
+        def careless(x, t):
+            return x.mul_(2).add_(t.mul_(3)[:, None, None, None])
+
+        network, x = load_torch(careless, SCHEDULE, "eps", SHAPE).diffusion.network, jnp.asarray(points(5))
+        before, t = np.array(x), jnp.float32(0.5)
+        found = jax.jit(lambda x, t: (jax.vmap(lambda x: network(x, t))(x), x, t))(x, t)
+        np.testing.assert_allclose(found[0], 2 * before + 1.5, rtol=1e-6)
+        np.testing.assert_array_equal(found[1], before)
+        np.testing.assert_array_equal(network(x[0], t), found[0][0])
+        np.testing.assert_array_equal(x, before)
+        assert float(t) == float(found[2]) == 0.5
+
     def test_half_precision(self):
         module = Small().to(torch.bfloat16)
         told = []
