@@ -213,7 +213,7 @@ def test_checkpoints_and_folders_are_told_apart(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="^model_index.json: _class_name=None: must be one of"):
         load_model(str(tmp_path / "pipe"))
     (tmp_path / "weights.ckpt").touch()
-    with pytest.raises(ValueError, match="must be a folder of diffusers; its scripts convert"):
+    with pytest.raises(ValueError, match="must be a folder of diffusers, or a single safetensors file; pickle is code"):
         load_model(str(tmp_path / "weights.ckpt"))
     (tmp_path / "a:b").mkdir()  # is there, so it is no module
     with pytest.raises(ValueError, match="must be a diffusers folder, a checkpoint"):
