@@ -20,6 +20,10 @@ TORCH := $(TORCH_VENV)/.installed-$(VERSION)
 # Other people's trainers, audited by the tests: without what they need for pictures and FID alone, and in a folder of
 # their own, since transformers would import a torchvision that does not go with a CPU build of torch.
 TORCH_EXAMPLES := denoising-diffusion-pytorch smalldiffusion ema-pytorch einops torchvision
+# Of its own as well: the site is built from the sources, without JAX, and so in half a minute from nothing.
+DOCS_VENV := .venv-docs
+DOCS := $(DOCS_VENV)/.installed-$(VERSION)
+DOCS_EXTRA := import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")
 # make setup JAX=cuda13 EXTRAS=hf
 JAX ?=
 EXTRAS ?=
@@ -30,7 +34,7 @@ $(error JAX=$(JAX): must be cuda13, cuda12 or tpu, or not be given for the CPU)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch run audit-demo test test-all test-torch lint format bench gpu-check sweep figures results clean
+.PHONY: help setup setup-torch run audit-demo test test-all test-torch lint format bench gpu-check sweep figures results docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +65,16 @@ $(TORCH): pyproject.toml constraints.txt
 	@touch $@
 
 setup-torch: $(TORCH) ## .venv-torch, what make test-torch needs
+
+$(DOCS): pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(DOCS_VENV)
+	$(PYTHON) -c '$(DOCS_EXTRA)' > $(DOCS_VENV)/docs.txt
+	$(DOCS_VENV)/bin/python $(PIP) --requirement $(DOCS_VENV)/docs.txt
+	@touch $@
+
+docs: $(DOCS) ## the documentation as a site that opens from disk: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict --quiet $(ARGS)
+	@echo "open site/index.html"
 
 run: $(DEV) ## the main experiment; results go to outputs/
 	$(PY) -m experiments.run +exp=gmm_memorization $(ARGS)
@@ -112,5 +126,5 @@ results: $(DEV) ## the experiments on images over five seeds, and the tables of 
 	$(PY) -m experiments.publish.results outputs/results
 
 clean: ## remove the environment and what the tools cache (results in outputs/ stay)
-	rm -rf $(VENV) $(TORCH_VENV) build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) $(DOCS_VENV) site build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -42,7 +42,7 @@ def sinusoidal_embedding(level: ArrayLike, dim: int) -> Array:
 
 
 class Conditioned(nnx.Module):
-    """Base class of the networks, with the embedding e = silu(U [cos, sin](level) + caption).
+    """Base class of the networks, with the embedding e = silu(U [cos(level), sin(level)] + caption).
 
     Args:
         shape: shape of one point.

@@ -15,7 +15,7 @@ from plap_jax.typing import Array, ArrayLike, require
 class ResidualMLP(Conditioned):
     """A residual MLP for points of any shape.
 
-    h ← h + W₂ silu(W₁ silu(h) + V e), e = silu(U [cos, sin](level) + caption): ``depth`` blocks of ``width``.
+    h ← h + W₂ silu(W₁ silu(h) + V e), e = silu(U [cos(level), sin(level)] + caption): ``depth`` blocks of ``width``.
 
     The output layer starts at zero, so that an untrained network predicts 0 everywhere.
 
