@@ -46,7 +46,8 @@ class Diffusion:
             without data_std, which JAX may leave out when it rebuilds the pytree.
 
     Example:
-        >>> model = Diffusion(lambda x, t, condition=None: x, VPLinear(), prediction="eps")
+        >>> network = jax.tree_util.Partial(lambda x, t, condition=None: x)  # yours; a flax.nnx module does as well
+        >>> model = Diffusion(network, VPLinear(), prediction="eps")
         >>> model.score(jnp.ones(2), 0.5)  # −ε̂/σ
         >>> flux(model.score_at(0.5), jnp.ones(2), radius=0.1, key=jax.random.key(0))
         >>> rectified = Diffusion(network, RectifiedFlow(), prediction="flow")
