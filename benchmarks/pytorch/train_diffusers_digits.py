@@ -82,22 +82,27 @@ def planted_digits(settings: DigitsTraining) -> Planted:
     return plant(data.train, doses=doses, n_single=settings.n_single, heldout=data.heldout)
 
 
-def trained(planted: Planted, settings: DigitsTraining) -> Flat:
-    """A small U-Net after its training, with averaged weights."""
-    torch.manual_seed(settings.seed)
-    unet = UNet2DModel(
+def small_unet(channels: tuple[int, int], **more: int) -> UNet2DModel:
+    """For digits, two levels, attention on the lower one; more arguments as of diffusers."""
+    return UNet2DModel(
         sample_size=SIDE,
         in_channels=1,
         out_channels=1,
         layers_per_block=1,
-        block_out_channels=settings.channels,
+        block_out_channels=channels,
         norm_num_groups=8,
         attention_head_dim=16,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        **more,
     )
+
+
+def trained(planted: Planted, settings: DigitsTraining) -> Flat:
+    """A small U-Net after its training, with averaged weights."""
+    torch.manual_seed(settings.seed)
     return train(
-        Flat(unet, DDPMScheduler()),
+        Flat(small_unet(settings.channels), DDPMScheduler()),
         torch.from_numpy(planted.train.reshape(-1, SIDE * SIDE)),
         n_steps=settings.n_steps,
         batch_size=settings.batch_size,

@@ -16,15 +16,16 @@ import jax
 import numpy as np
 import peft
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler
 from torch import Tensor
 
+from benchmarks.pytorch.train_diffusers_digits import small_unet
 from plap_jax import audit_images, load_diffusers
 from plap_jax.audit import AuditResult
 from plap_jax.data import digits
 from plap_jax.metrics import auc
 
-SIDE, CLASSES = 8, 10
+CLASSES = 10
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "time_emb_proj"]
 
 
@@ -67,23 +68,6 @@ def split(settings: LoraTraining) -> Split:
     return Split(images, classes)
 
 
-def network(settings: LoraTraining) -> UNet2DModel:
-    """A small U-Net that is told the class."""
-    torch.manual_seed(settings.seed)
-    return UNet2DModel(
-        sample_size=SIDE,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=1,
-        block_out_channels=settings.channels,
-        norm_num_groups=8,
-        attention_head_dim=16,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        num_class_embeds=CLASSES,
-    )
-
-
 def train(module: torch.nn.Module, images: np.ndarray, classes: np.ndarray, steps: int, settings: LoraTraining) -> None:
     """Mean squared error of the noise, by Adam with a linearly falling rate, over the weights that are trained."""
     x0 = torch.from_numpy(np.moveaxis(images, -1, 1).copy())
@@ -107,7 +91,8 @@ def train(module: torch.nn.Module, images: np.ndarray, classes: np.ndarray, step
 
 def save_trained(parts: Split, settings: LoraTraining, folder: Path) -> None:
     """``base/``, a pipeline of diffusers, and ``lora/``, as peft saves it."""
-    unet = network(settings)
+    torch.manual_seed(settings.seed)
+    unet = small_unet(settings.channels, num_class_embeds=CLASSES)
     train(unet, parts.images["base"], parts.classes["base"], settings.base_steps, settings)
     DDPMPipeline(unet, DDPMScheduler()).save_pretrained(folder / "base")
     config = peft.LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=TARGETS)

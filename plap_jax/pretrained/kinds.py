@@ -9,8 +9,6 @@ from typing import Literal
 Kind = Literal["pixels", "latents"]
 Told = Literal["nothing", "classes", "texts"]
 CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
-
-
 T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -63,7 +63,7 @@ def _file(given: str | os.PathLike) -> Path:
     entries = header(path, f"lora {path.name}")
     good = all(str(entry.get("dtype")) in (*FLOATS, "I64") for entry in entries.values())
     require(good, "lora", path.name, "must hold float32, float16 or bfloat16; 8-bit weights are not supported")
-    require(_holds_lora(path), "lora", path.name, "must be a LoRA, and none of its weights is named as one")
+    require(_named_as_lora(entries), "lora", path.name, "must be a LoRA, and none of its weights is named as one")
     return path
 
 
@@ -95,7 +95,10 @@ def refuse_forgotten(places: Sequence[Path], given: Given) -> None:
 
 def _holds_lora(file: Path) -> bool:
     try:
-        names = header(file, file.name)
+        return _named_as_lora(header(file, file.name))
     except ValueError:
         return False
+
+
+def _named_as_lora(names: Iterable[str]) -> bool:
     return any("lora" in name.lower() for name in names)

@@ -7,7 +7,8 @@ import pytest
 
 from experiments.core.revision import require_clean
 from experiments.publish import results
-from experiments.publish.results import BLOCK, DOCUMENT, TABLES, filled, main, over_seeds
+from experiments.publish.over_seeds import over_seeds
+from experiments.publish.results import BLOCK, DOCUMENT, TABLES, filled, main
 from plap_jax.metrics import mean_interval
 
 

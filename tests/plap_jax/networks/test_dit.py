@@ -1,7 +1,5 @@
 """The transformer: patches, positions, what it is told, derivatives, bfloat16, training, and what it refuses."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +12,7 @@ from plap_jax.networks import DiT
 from plap_jax.networks.dit import positions
 from plap_jax.networks.tokens import attend
 from plap_jax.training import TrainConfig, load_diffusion, save_diffusion, train
+from tests.helpers.perturbed import call, image, perturbed, quick
 
 TINY = {"width": 8, "depth": 2, "heads": 2, "mlp_ratio": 2, "embed_dim": 4}
 SHAPE = (4, 6, 2)
@@ -23,20 +22,6 @@ def make(shape=SHAPE, seed=0, perturb=True, **kwargs):
     """A small network; perturbed, none of its parameters is at a special value such as 0."""
     network = DiT(shape, **{**TINY, **kwargs}, rngs=nnx.Rngs(seed))
     return perturbed(network, seed) if perturb else network
-
-
-def perturbed(network, seed=0):
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda a: jnp.asarray(a + 0.2 * rng.normal(size=a.shape).astype(a.dtype)), network)
-
-
-def image(shape=SHAPE, seed=1, dtype=np.float32):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(dtype))
-
-
-# What is compiled is used once or twice, so the compiler need not try hard.
-quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-call = quick(lambda network, x, level, condition=None: network(x, level, condition))
 
 
 @pytest.mark.parametrize(
@@ -50,11 +35,11 @@ def test_shapes(shape, kwargs):
 
 def test_zero_at_the_start_and_blocks_that_do_nothing():
     network = make(perturb=False)
-    np.testing.assert_array_equal(call(network, image(), 0.3), np.zeros(SHAPE))
+    np.testing.assert_array_equal(call(network, image(SHAPE), 0.3), np.zeros(SHAPE))
     h, e = image((6, 8)), image((4,))
     for block in network.blocks:
         np.testing.assert_array_equal(block(h, e), h)
-    assert np.abs(call(perturbed(network), image(), 0.3)).max() > 0
+    assert np.abs(call(perturbed(network), image(SHAPE), 0.3)).max() > 0
 
 
 def test_number_of_parameters():
@@ -111,14 +96,14 @@ def test_only_positions_tell_tokens_apart(monkeypatch):
     def exchanged(x):
         return jnp.concatenate([x[:, 2:4], x[:, :2], x[:, 4:]], axis=1)
 
-    network, x = make(), image()
+    network, x = make(), image(SHAPE)
     assert np.abs(exchanged(network(x, 0.3)) - network(exchanged(x), 0.3)).max() > 0.01
     monkeypatch.setattr("plap_jax.networks.dit.positions", lambda rows, columns, width: np.zeros((1, width)))
     np.testing.assert_allclose(exchanged(network(x, 0.3)), network(exchanged(x), 0.3), rtol=1e-4, atol=1e-5)
 
 
 def test_level_and_caption_are_told():
-    network, x = make(n_conditions=3), image()
+    network, x = make(n_conditions=3), image(SHAPE)
     out = {c: call(network, x, 0.5, jnp.asarray(c)) for c in (-1, 0, 2)}
     np.testing.assert_allclose(call(network, x, 0.5), out[-1], rtol=1e-5, atol=1e-6)  # no caption is −1
     assert min(np.abs(out[a] - out[b]).max() for a, b in ((-1, 0), (0, 2))) > 1e-3
@@ -127,7 +112,7 @@ def test_level_and_caption_are_told():
 
 
 def test_every_parameter_has_a_gradient_and_every_pixel_a_say():
-    network, x = make(n_conditions=2), image()
+    network, x = make(n_conditions=2), image(SHAPE)
     loss = quick(jax.grad(lambda network, x: jnp.sum(network(x, 0.5, jnp.asarray(1)) ** 2), argnums=(0, 1)))
     gradients, of_pixels = loss(network, x)
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
@@ -147,7 +132,7 @@ def test_a_batch_is_a_loop_and_heads_are_independent():
 
 
 def test_bfloat16_computes_in_it_and_keeps_parameters_and_output():
-    exact, rounded, x = make(), make(dtype="bfloat16"), image()
+    exact, rounded, x = make(), make(dtype="bfloat16"), image(SHAPE)
     assert {leaf.dtype for leaf in jax.tree.leaves(rounded)} == {jnp.dtype("float32")}
     one, other = call(exact, x, 0.5), call(rounded, x, 0.5)
     assert one.dtype == other.dtype == jnp.float32
@@ -210,4 +195,4 @@ def test_bad_calls_are_refused():
     with pytest.raises(ValueError, match=r"x=\(4, 4, 1\): must have the shape of the network, \(4, 6, 2\)"):
         make()(jnp.ones((4, 4, 1)), 0.0)
     with pytest.raises(ValueError, match="condition=1: must be None: this network has no captions"):
-        make()(image(), 0.0, 1)
+        make()(image(SHAPE), 0.0, 1)

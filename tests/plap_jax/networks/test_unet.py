@@ -1,7 +1,5 @@
 """The U-Net: shapes, what it is told, derivatives, bfloat16, and what it refuses."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +12,7 @@ from plap_jax.networks import UNet
 from plap_jax.networks.tokens import fold, unfold
 from plap_jax.networks.unet import _GroupNorm
 from plap_jax.training import load_diffusion, save_diffusion
+from tests.helpers.perturbed import call, image, perturbed, quick
 
 TINY = {"width": 4, "multipliers": (1, 2), "groups": 2, "embed_dim": 4}
 SHAPE = (4, 4, 2)
@@ -23,20 +22,6 @@ def make(shape=SHAPE, seed=0, perturb=True, **kwargs):
     """A small network; perturbed, none of its parameters is at a special value such as 0."""
     network = UNet(shape, **{**TINY, **kwargs}, rngs=nnx.Rngs(seed))
     return perturbed(network, seed) if perturb else network
-
-
-def perturbed(network, seed=0):
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda a: jnp.asarray(a + 0.2 * rng.normal(size=a.shape).astype(a.dtype)), network)
-
-
-def image(shape=SHAPE, seed=1, dtype=np.float32):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(dtype))
-
-
-# What is compiled is used once or twice, so the compiler need not try hard.
-quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-call = quick(lambda network, x, level, condition=None: network(x, level, condition))
 
 
 @pytest.mark.parametrize(
@@ -60,8 +45,8 @@ def test_shapes(shape, kwargs):
 
 def test_zero_at_the_start():
     network = make(multipliers=(1,), perturb=False)
-    np.testing.assert_array_equal(call(network, image(), 0.3), np.zeros(SHAPE))
-    assert np.abs(call(perturbed(network), image(), 0.3)).max() > 0
+    np.testing.assert_array_equal(call(network, image(SHAPE), 0.3), np.zeros(SHAPE))
+    assert np.abs(call(perturbed(network), image(SHAPE), 0.3)).max() > 0
 
 
 def test_number_of_parameters():
@@ -79,7 +64,7 @@ def test_number_of_parameters():
 
 
 def test_output_depends_on_point_level_and_caption():
-    network, x = make(multipliers=(1,), n_conditions=3), image()
+    network, x = make(multipliers=(1,), n_conditions=3), image(SHAPE)
     outputs = np.stack([call(network, x, 0.0, c) for c in (0, 1, 2, -1)])
     assert len(np.unique(outputs, axis=0)) == 4
     np.testing.assert_allclose(call(network, x, 0.0), outputs[3], rtol=1e-4, atol=1e-5)
@@ -89,8 +74,8 @@ def test_output_depends_on_point_level_and_caption():
 
 
 def test_every_parameter_and_every_pixel_has_a_gradient():
-    network, x = make(n_conditions=2), image()
-    target, captions = image(seed=2), jnp.array([0, 1, -1])
+    network, x = make(n_conditions=2), image(SHAPE)
+    target, captions = image(SHAPE, seed=2), jnp.array([0, 1, -1])
 
     def loss(network, x):
         return jnp.mean((jax.vmap(network, (None, None, 0))(x, 0.5, captions) - target) ** 2)
@@ -110,8 +95,8 @@ def test_a_batch_is_a_loop():
 
 
 def test_derivatives_in_double_precision(x64):
-    network, x = make(), image(dtype=np.float64)
-    along = image(seed=4, dtype=np.float64)
+    network, x = make(), image(SHAPE, dtype=np.float64)
+    along = image(SHAPE, seed=4, dtype=np.float64)
 
     @quick
     def both(x):
@@ -128,7 +113,7 @@ def test_bfloat16_computes_in_it_and_keeps_parameters_and_output():
     exact, rounded = make(multipliers=(1,)), make(multipliers=(1,), dtype="bfloat16")
     jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(exact), jax.tree.leaves(rounded))
     assert {leaf.dtype for leaf in jax.tree.leaves(rounded)} == {jnp.dtype("float32")}
-    x = image()
+    x = image(SHAPE)
     one, other = call(exact, x, 0.5), call(rounded, x, 0.5)
     assert one.dtype == other.dtype == jnp.float32
     error = np.abs(one - other).max() / np.abs(one).max()
@@ -141,9 +126,9 @@ def test_what_is_computed_in_bfloat16():
         return [str(e.invars[0].aval.dtype) for e in found]
 
     for network, x, narrow in (
-        (make(dtype="bfloat16"), image(), "bfloat16"),
-        (make(dtype="bfloat16"), image().astype(jnp.bfloat16), "bfloat16"),
-        (make(), image(), "float32"),
+        (make(dtype="bfloat16"), image(SHAPE), "bfloat16"),
+        (make(dtype="bfloat16"), image(SHAPE).astype(jnp.bfloat16), "bfloat16"),
+        (make(), image(SHAPE), "float32"),
     ):
         assert dtypes("conv_general_dilated") == [narrow] * 11 + ["float32"]  # the last is the output layer
         assert dtypes("exp") == ["float32"] * 3  # softmax
@@ -173,9 +158,9 @@ def test_folding():
 
 
 def test_two_networks_of_one_architecture_share_compiled_code():
-    call(make(multipliers=(1,)), image(), 0.0)
+    call(make(multipliers=(1,)), image(SHAPE), 0.0)
     before = call._cache_size()
-    call(make(multipliers=(1,), seed=5), image(), 0.1)
+    call(make(multipliers=(1,), seed=5), image(SHAPE), 0.1)
     assert call._cache_size() == before
 
 
@@ -230,4 +215,4 @@ def test_bad_calls_are_refused():
     with pytest.raises(ValueError, match=r"x=\(4, 4, 1\): must have the shape of the network, \(4, 4, 2\)"):
         make()(jnp.ones((4, 4, 1)), 0.0)
     with pytest.raises(ValueError, match="condition=1: must be None: this network has no captions"):
-        make()(image(), 0.0, 1)
+        make()(image(SHAPE), 0.0, 1)
