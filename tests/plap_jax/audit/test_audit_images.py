@@ -62,10 +62,12 @@ def test_an_audit_does_not_depend_on_the_path(schedule):
         found.append(audit_images(model, everything, key=KEY, **how))
     one, other = found
     np.testing.assert_allclose(other.kappa, one.kappa, atol=2e-3)
-    # At a memorized image ε̂ vanishes, and its logarithm is of what float32 leaves.
-    np.testing.assert_allclose(other.evidence, one.evidence, rtol=0.05, atol=0.05)
-    np.testing.assert_allclose(other.score, one.score, rtol=0.05, atol=0.05)
-    assert other.score[20:].min() > other.score[:20].max()
+    held_out, memorized = slice(20), slice(20, None)
+    np.testing.assert_allclose(other.evidence[held_out], one.evidence[held_out], rtol=0.05, atol=0.05)
+    np.testing.assert_allclose(other.score[held_out], one.score[held_out], rtol=0.05, atol=0.05)
+    # At a memorized image ε̂ vanishes, and its logarithm is of what float32 leaves: only "far" is sure.
+    for result in found:
+        assert result.score[memorized].min() > 2 * result.score[held_out].max()
 
 
 def test_a_reference_that_is_too_small_says_so_wherever_the_result_is_shown(audited):
