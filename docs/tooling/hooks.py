@@ -1,16 +1,21 @@
-"""What the site adds to docs/: the pages of the API, and the repository's files that a page links to.
+"""What the site adds to docs/: the pages of the API, the repository's files that a page links to, search from disk.
 
 The sources are read, never imported: the site builds without JAX.
 """
 
 import ast
+import json
 import posixpath
 import re
 from pathlib import Path
 
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[2]
+SEARCH = "assets/javascripts/search_from_disk.js"
+BELOW = "---\nsearch:\n  boost: 0.3\n---\n\n"  # the API is found below pages that are written to be read
+UNLISTED = "---\nsearch:\n  exclude: true\n---\n\n"
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 PICTURES = {".png", ".jpg", ".svg"}
 
@@ -34,9 +39,9 @@ def api_pages():
     """Markdown of each page of the API, by its path in docs/."""
     names = "\n\n".join(f"::: plap_jax.{name}" for name in flat_root())
     intro = "# plap_jax\n\nEverything that is used daily: `from plap_jax import flux, Diffusion, audit_images, …`.\n\n"
-    pages = {"api/plap_jax.md": intro + names + "\n"}
+    pages = {"api/plap_jax.md": BELOW + intro + names + "\n"}
     for name in submodules():
-        body = f"# plap_jax.{name}\n\n::: plap_jax.{name}\n    options:\n      show_root_heading: false\n"
+        body = f"{BELOW}# plap_jax.{name}\n\n::: plap_jax.{name}\n    options:\n      show_root_heading: false\n"
         inner = sorted(
             ".".join(path.relative_to(ROOT).with_suffix("").parts)
             for path in (ROOT / "plap_jax" / name).rglob("*.py")
@@ -47,7 +52,8 @@ def api_pages():
 
 
 def on_config(config):
-    """Pages of the API and of changes at the end of the menu."""
+    """Pages of the API at the end of the menu; the script of search before the theme's own."""
+    config.extra["polyfills"] = [SEARCH]
     reference = next(part["Reference"] for part in config.nav if "Reference" in part)
     reference.append({"plap_jax": "api/plap_jax.md"})
     reference.append({"Submodules": [{f"plap_jax.{name}": f"api/{name}.md"} for name in submodules()]})
@@ -72,6 +78,18 @@ def on_files(files, config):
             files.append(File.generated(config, uri, content=content))
             queue.append((uri, content))
     return files
+
+
+@event_priority(-100)  # when the search plugin has written its index
+def on_post_build(config):
+    """Index and worker of the search as scripts, the only files that a page from disk may load."""
+    site = Path(config.site_dir)
+    index = (site / "search" / "search_index.json").read_text()
+    (site / "search" / "search_index.js").write_text(f"var __index = {index};\n")
+    (worker,) = (site / "assets" / "javascripts" / "workers").glob("search.*.js")
+    source = re.sub(r"//# sourceMappingURL=.*", "", worker.read_text())
+    script = (Path(__file__).parent / "search_from_disk.js").read_text()
+    (site / SEARCH).write_text(script.replace("__SOURCE__", json.dumps(source)))
 
 
 def on_page_markdown(markdown, page, **_):
@@ -109,7 +127,7 @@ def shown(target):
     if target.suffix == ".md":
         return target.read_text()
     paths = sorted(p for p in target.iterdir() if p.suffix in {".py", ".yaml"}) if target.is_dir() else [target]
-    parts = [f"# {name}\n"]
+    parts = [f"{UNLISTED}# {name}\n"]  # code would be most of what a search finds
     for path in paths:
         title = f"\n## {path.name}\n" if target.is_dir() else ""
         parts.append(f"{title}\n````{path.suffix.lstrip('.')}\n{path.read_text()}````\n")
