@@ -7,6 +7,7 @@ root mean squares relative to the CPU's result.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 
 from benchmarks.gpu_check.rows import Compared
 from benchmarks.gpu_check.sizes import Sizes
+from benchmarks.gpu_check.software import NotHereError, torch_device
 from experiments.shared.random_networks import evaluate, random_diffusion, random_unet
 from plap_jax import FluxEstimator, p_laplacian
 from plap_jax.diffusion import Diffusion
@@ -42,6 +44,7 @@ def checks(sizes: Sizes) -> Mapping[str, Callable[[], Compared]]:
     made["U-Net in bfloat16 beside the CPU's float32"] = partial(bfloat16_alike, sizes, scores)
     made["flux in bfloat16 beside the CPU's float32"] = partial(bfloat16_alike, sizes, fluxes)
     made["flux twice, share of values that differ"] = partial(repeated, sizes)
+    made["PyTorch module called from JAX beside PyTorch on the CPU"] = partial(bridge_alike, sizes)
     return {name: partial(_named, name, check) for name, check in made.items()}
 
 
@@ -141,6 +144,15 @@ def repeated(sizes: Sizes) -> tuple[float, float]:
     diffusion = checked_unet(sizes)
     call = partial(on, jax.devices()[0], fluxes, diffusion.score_at(TIME), points_for(sizes, diffusion))
     return float(np.mean(call() != call())), 0.0
+
+
+def bridge_alike(sizes: Sizes) -> tuple[float, float]:
+    """A module on the card, whose tensors are JAX's own buffers; PyTorch may round its convolutions to TF32."""
+    device = torch_device(jax.default_backend())
+    if device.name is None:
+        raise NotHereError(f"PyTorch: {device.told}")
+    both = import_module("benchmarks.pytorch.bridged").both
+    return difference(*both(points_for(sizes, checked_unet(sizes)), device.name)), ALLOWED["default"]
 
 
 def _named(name: str, check: Callable[[], tuple[float, float]]) -> Compared:

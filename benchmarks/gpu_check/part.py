@@ -13,7 +13,7 @@ from benchmarks.gpu_check import correctness, speed
 from benchmarks.gpu_check.names import PARTS
 from benchmarks.gpu_check.rows import Finding, Missing, to_line
 from benchmarks.gpu_check.sizes import FULL, SMOKE, Sizes
-from benchmarks.gpu_check.software import describe
+from benchmarks.gpu_check.software import NotHereError, describe
 
 MEASURES: Mapping[str, Callable[[Sizes], Mapping[str, Callable[[], Finding]]]] = {
     "correctness": correctness.checks,
@@ -27,7 +27,7 @@ def found(what: str, measure: Callable[[], Finding]) -> Finding:
     """The row of a measurement, or why there is none: one that fails does not end the others."""
     try:
         return measure()
-    except speed.NotHereError as error:
+    except NotHereError as error:
         return Missing(what, str(error), failed=False)
     except ModuleNotFoundError as error:
         return Missing(what, f"needs {error.name}, which is not installed", failed=False)

@@ -13,6 +13,10 @@ from benchmarks.gpu_check.rows import Machine
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
+class NotHereError(Exception):
+    """Something that this machine does not have or does not tell."""
+
+
 class TorchDevice(NamedTuple):
     """PyTorch's name of the device that JAX computes on, or None; and what to tell of it."""
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.gpu_check.rows import HeldMemory, Timed
 from benchmarks.gpu_check.sizes import Sizes
-from benchmarks.gpu_check.software import torch_device
+from benchmarks.gpu_check.software import NotHereError, torch_device
 from experiments.shared.random_networks import evaluate, random_diffusion, random_unet
 from experiments.shared.timing import take_turns
 from plap_jax import FluxEstimator, p_laplacian
@@ -25,10 +25,6 @@ from plap_jax.typing import Array, ScoreFn
 
 TIME = 30
 N_TRAIN = 4096
-
-
-class NotHereError(Exception):
-    """Something that this machine does not tell."""
 
 
 def one_line(error: Exception) -> str:

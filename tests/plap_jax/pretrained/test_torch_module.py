@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+from benchmarks.gpu_check import correctness
+from benchmarks.gpu_check.sizes import SMOKE
 from plap_jax import audit_images, detectors, flux, load_torch, map_points, p_laplacian
 from plap_jax.audit.command_line import main
 from plap_jax.detectors import FLIPD, FluxDensity, FluxGap, Query
@@ -55,6 +57,11 @@ def by_hand(module, x, t):
 
 
 class TestBridge:
+    def test_on_the_device_that_both_frameworks_see(self):
+        """On a card by DLPack; a float32 of a card may have passed TF32."""
+        check = correctness.checks(SMOKE)["PyTorch module called from JAX beside PyTorch on the CPU"]()
+        assert check.difference <= (1e-5 if jax.default_backend() == "cpu" else check.allowed)
+
     @pytest.mark.parametrize("shares", [True, False])
     def test_one_call_for_all_axes(self, shares, monkeypatch):
         """Mapped twice, in a loop, compiled or not: all points at once, and the values of a loop in PyTorch."""
