@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from experiments.core.cache import Cache
 from experiments.core.report import Report
 from experiments.core.tracker import Tracker
+from experiments.detection_benchmark.forms import Form, against, calibrated, forms_of, methods_in, name_in
 from experiments.detection_benchmark.results import Cell, Results
 from experiments.detection_benchmark.scoring import CandidateScores, score
 from experiments.detection_benchmark.tasks import tasks
@@ -28,6 +29,7 @@ class Config(CaptionedConfig):
 
     noise_levels: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
     detectors: dict[str, Method] = Field(min_length=1)
+    forms: list[Form] = Field(min_length=1, description="of each detector: raw, calibrated, baseline")
     reference: str = Field(description="the detector that the others are compared with")
     min_copy_share: float = Field(gt=0, le=1, description="a caption with that share of copies is memorized")
 
@@ -39,14 +41,18 @@ class Config(CaptionedConfig):
         allowed = f"must be one of {', '.join(self.detectors)} that needs no prompt"
         known = self.reference in self.detectors and self.detectors[self.reference].runs_with("unknown")
         require(known, "reference", self.reference, allowed)
+        distinct = "raw" in self.forms and len(set(self.forms)) == len(self.forms)
+        require(distinct, "forms", self.forms, "must hold raw, and none twice")
         return self
 
 
 def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> None:
     """Train, generate, label, score with every detector, choose on the validation half, measure on the test half."""
     common = {"report": report, "cache": cache}
-    study = prepare(config, tracker=tracker, **common)
-    results = Results(config.detectors, config.reference, config.seed, tuple(sorted(config.planting.copies)))
+    study = prepare(config, with_control="baseline" in config.forms, tracker=tracker, **common)
+    results = Results(
+        methods_in(config.detectors, config.forms), config.reference, config.seed, tuple(sorted(config.planting.copies))
+    )
     for guidance in config.samples.guidance:
         made = generated(config, study, guidance, **common)
         _count_copies(config, study, made, report)
@@ -62,20 +68,20 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
 def _scores(
     config: Config, study: CaptionedStudy, made: CaptionedImages, prompt: Prompt, *, report: Report, cache: Cache
 ) -> dict[str, CandidateScores]:
-    return {
-        name: score(
-            method,
-            study,
-            made,
-            name=name,
-            prompt=prompt,
-            seed=config.seed,
-            report=report,
-            cache=cache,
-        )
-        for name, method in config.detectors.items()
-        if method.runs_with(prompt)
-    }
+    """By the name of the detector and its form; a form next to the others of the same detector."""
+    found, how = {}, {"prompt": prompt, "seed": config.seed, "report": report, "cache": cache}
+    validation = study.captions.validation[made.prompts]
+    for name, method in config.detectors.items():
+        if not method.runs_with(prompt):
+            continue
+        raw = score(method, study, made, name=name, network=study.network, **how)
+        for form in forms_of(method, prompt, config.forms):
+            if form == "baseline":
+                control = score(method, study, made, name=f"{name}/control", network=study.baseline, **how)
+                found[name_in(form, name)] = against(raw, control)
+            else:
+                found[name_in(form, name)] = raw if form == "raw" else calibrated(raw, made.images, validation)
+    return found
 
 
 def _count_copies(config: Config, study: CaptionedStudy, made: CaptionedImages, report: Report) -> None:

@@ -12,7 +12,7 @@ from experiments.core.cache import Cache, code_tag, target_modules
 from experiments.core.report import Report
 from experiments.shared.captions import CaptionedImages, CaptionedStudy
 from experiments.shared.methods import Method, Prompt
-from experiments.shared.networks import named_key
+from experiments.shared.networks import Trained, named_key
 from plap_jax.detectors import Query
 from plap_jax.sampling import NO_CONDITION
 
@@ -40,17 +40,18 @@ def score(
     made: CaptionedImages,
     *,
     name: str,
+    network: Trained,
     prompt: Prompt,
     seed: int,
     report: Report,
     cache: Cache,
 ) -> CandidateScores:
-    """``method`` on the images ``made``, with their prompts or without, the same randomness for all images."""
+    """``method`` asks ``network`` about the images ``made``, with their prompts or without; one randomness for all."""
     uses_prompt = method.kind.takes_prompt or "prompt" in method.kind.needs
     prompts = made.prompts if prompt == "known" else np.full_like(made.prompts, NO_CONDITION)
     queries = Query(made.images, prompts if uses_prompt else None, made.noise, made.guidance)
     detectors = [method.make(candidate, study.reference) for candidate in method.candidates]
-    model, dim = study.network.network, made.images[0].size
+    model, dim = network.network, made.images[0].size
 
     def compute() -> dict[str, np.ndarray]:
         key = named_key(seed, "detectors")
@@ -65,7 +66,7 @@ def score(
         return {"values": np.stack(values), "milliseconds": 1e3 * np.asarray(seconds) / len(made.images)}
 
     depends_on = {
-        "network": study.network.key,
+        "network": network.key,
         "images": report.fingerprint(f"scored/g{made.guidance:g}", made.images, made.noise, made.prompts),
         "prompt": prompt if uses_prompt else "unused",
         "guidance": made.guidance,

@@ -85,11 +85,23 @@ class CaptionedConfig(RunConfig):
 
 @dataclass(frozen=True)
 class CaptionedStudy:
-    """Images, their captions, and the network trained on both."""
+    """Images, their captions, the network trained on both, and a control that has seen no planted image."""
 
     images: Planted
     captions: Captions
     network: Trained
+    control: Trained | None = None
+
+    @property
+    def baseline(self) -> Trained:
+        """The control, where ``prepare`` was asked for one.
+
+        Raises:
+            ValueError: it was not.
+        """
+        if self.control is None:
+            raise ValueError("control: none was trained")
+        return self.control
 
     def prompts(self, per_caption: dict[Kind, int]) -> np.ndarray:
         """Every caption as often as images are generated for its kind: ``(n,)`` int32."""
@@ -120,8 +132,13 @@ class CaptionedImages:
     copies: Copies
 
 
-def prepare(config: CaptionedConfig, *, report: Report, cache: Cache, tracker: Tracker) -> CaptionedStudy:
-    """Loads, plants and captions the images, trains the network with captions withheld as ``config.train`` says."""
+def prepare(
+    config: CaptionedConfig, *, report: Report, cache: Cache, tracker: Tracker, with_control: bool = False
+) -> CaptionedStudy:
+    """Loads, plants and captions the images, trains the network with captions withheld as ``config.train`` says.
+
+    With a control: a second network trained in the same way on the single images and their captions alone.
+    """
     with report.stage("data"):
         data: ImageData = config.data.make(seed=config.seed)
         part = config.planting
@@ -136,14 +153,17 @@ def prepare(config: CaptionedConfig, *, report: Report, cache: Cache, tracker: T
         )
     report.fingerprint("images", images.points, images.copies, captions.of_point)
     conditions = captions.of_training(images)
-    network = trained(
-        config, images.train, name="captioned", conditions=conditions, report=report, cache=cache, tracker=tracker
-    )
+    how = {"report": report, "cache": cache, "tracker": tracker}
+    network = trained(config, images.train, name="captioned", conditions=conditions, **how)
+    control = None
+    if with_control:
+        single = captions.of_point[images.is_single]
+        control = trained(config, images.control, name="captioned_control", conditions=single, **how)
     for kind in KINDS:
         report.metric(f"data/captions_{kind}", len(captions.of_kind(kind)))
     report.metric("data/training_images", len(captions.of_point[captions.of_point >= 0]))
     report.metric("data/training_rows", len(conditions))
-    return CaptionedStudy(images, captions, network)
+    return CaptionedStudy(images, captions, network, control)
 
 
 def generated(

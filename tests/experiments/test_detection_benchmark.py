@@ -13,6 +13,7 @@ from experiments.core.errors import UserError
 from experiments.core.report import Report
 from experiments.core.schema import check
 from experiments.detection_benchmark.evaluation import Chosen, Measured, choose, measure
+from experiments.detection_benchmark.forms import against, calibrated, forms_of, methods_in
 from experiments.detection_benchmark.results import Cell, Results
 from experiments.detection_benchmark.scoring import CandidateScores, score
 from experiments.detection_benchmark.tasks import DetectionTask, tasks
@@ -53,11 +54,53 @@ def test_every_detector_of_the_configs_takes_part():
         ("planting.copies=[1,1,1,1,1,1]", r"planting\.copies=.*must not repeat a number"),
         ("model.n_conditions=4", r"model\.n_conditions=4: must be null"),
         ("min_copy_share=0.0", r"min_copy_share=0\.0: must be > 0"),
+        ("forms=[calibrated]", r"^forms=.*: must hold raw, and none twice"),
+        ("forms=[raw,adjusted]", r"^forms\.1='?adjusted'?: must be one of 'raw', 'calibrated' or 'baseline'"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused_by_name(override, message):
     with pytest.raises(UserError, match=message):
         checked(override)
+
+
+def test_forms_are_of_detectors_of_images_and_a_baseline_knows_no_prompt():
+    config, _ = checked()
+    forms = ("raw", "calibrated", "baseline")
+    found = {
+        (name, prompt): forms_of(config.detectors[name], prompt, forms)
+        for name in ("flux_p1", "sharpness", "copy_ratio")
+        for prompt in ("known", "unknown")
+    }
+    assert found["flux_p1", "unknown"] == forms and found["flux_p1", "known"] == ("raw", "calibrated")
+    assert {found[name, "known"] for name in ("sharpness", "copy_ratio")} == {("raw",)}
+    assert list(methods_in({"flux_p1": config.detectors["flux_p1"]}, forms)) == [
+        "flux_p1",
+        "flux_p1_calibrated",
+        "flux_p1_baseline",
+    ]
+
+
+def test_difficulty_is_taken_out_by_the_validation_half_alone():
+    """Scores that are the images' contrast say nothing afterwards; what is added to a few remains."""
+    generator = np.random.default_rng(0)
+    contrast = generator.uniform(0.05, 0.9, 400)
+    images = (contrast[:, None, None, None] * generator.uniform(-1, 1, (400, 8, 8, 1))).astype(np.float32)
+    memorized, validation = np.arange(400) % 20 == 0, np.arange(400) < 200
+    raw = scored(np.log(contrast) + 0.5 * memorized + 0.02 * generator.normal(size=400), np.zeros(400))
+    found = calibrated(raw, images, validation)
+    test = ~validation
+    auc_raw, auc_calibrated = (roc_auc_score(memorized[test], one.values[0][test]) for one in (raw, found))
+    assert auc_raw < 0.85 and auc_calibrated > 0.99
+    assert (found.values[1] == 0).all() and found.candidates == raw.candidates
+    changed = scored(raw.values[0] + 100 * (test & memorized), np.zeros(400))
+    plain = ~(test & memorized)
+    np.testing.assert_array_equal(calibrated(changed, images, validation).values[0][plain], found.values[0][plain])
+
+
+def test_a_baseline_is_subtracted_and_paid_for():
+    one, other = scored([3.0, 1.0]), scored([1.0, 2.0])
+    found = against(one, other)
+    assert found.values.tolist() == [[2.0, -1.0]] and found.evaluations.tolist() == [2]
 
 
 def test_the_family_is_the_p_laplacian_that_is_best_on_the_validation_half():
@@ -236,6 +279,7 @@ def test_what_is_unknown_is_not_told_and_what_was_scored_is_kept(tmp_path):
 
     def found(name, prompt, report):
         how = {"name": name, "prompt": prompt, "seed": 0, "report": Report(tmp_path / report, {})}
+        how["network"] = study.network
         return score(config.detectors[name], study, made, cache=Cache(tmp_path / "cache"), **how)
 
     known, unknown = (found("score_norm", prompt, prompt) for prompt in ("known", "unknown"))
