@@ -8,11 +8,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.core.catalogue import CONF
+from plap_jax.calibration import benjamini_hochberg
 from plap_jax.pretrained import as_pretrained
 from tests.helpers.places import ROOT
 
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(text, language):
@@ -60,7 +61,7 @@ def test_commands_compose(words):
     assert config.seed is not None
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document):
     headings = {
         path: {slug(line) for line in path.read_text().splitlines() if line.startswith("#")} for path in DOCUMENTS
@@ -77,3 +78,26 @@ def test_links_lead_somewhere(document):
 def slug(heading):
     text = re.sub(r"[^\w\s-]", "", heading.lstrip("# ").lower())
     return text.replace(" ", "-")
+
+
+def test_the_reference_that_a_flag_needs():
+    """The table of docs/choose.md against a first flag by Benjamini and Hochberg: all of m₁ at the smallest p-value."""
+    table = re.findall(r"^\| ([\d.]+) % \| ([\d,]+) \|$", (ROOT / "docs" / "choose.md").read_text(), re.MULTILINE)
+    assert len(table) == 5
+    for share, told in table:
+        m, n_reference = 1000, int(told.replace(",", ""))
+        planted = np.arange(m) < m * float(share) / 100
+
+        def flagged(n, planted=planted):
+            return benjamini_hochberg(np.where(planted, 1 / (n + 1), 1.0), 0.05)
+
+        assert flagged(n_reference).sum() == planted.sum()
+        assert not flagged(n_reference - 1).any()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_folded_reads_as_markdown_here_and_on_a_forge(document):
+    """A blank line on both sides of what is inside, a summary, and a mark for the site to read it as Markdown."""
+    text = document.read_text()
+    folded = re.findall(r"<details markdown>\n<summary>[^\n]+</summary>\n\n.*?\n\n</details>\n", text, re.DOTALL)
+    assert len(folded) == text.count("<details") == text.count("</details>")
