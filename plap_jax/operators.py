@@ -128,6 +128,12 @@ def p_laplacian_estimate(
 
     Raises:
         ValueError: as ``p_laplacian``, and for fewer than two probes.
+
+    Example:
+        >>> q = GaussianMixture(jnp.ones(1), jnp.zeros((1, 64)), jnp.ones(1), covariance_type="spherical")
+        >>> laplacian = p_laplacian_estimate(q.score, jnp.ones(64), 2.0, key=jax.random.key(0), n_probes=8)
+        >>> round(float(laplacian.value), 2)  # −d; every probe gives that, as ∇s = −I
+        -64.0
     """
     require_order(p)
     _require_eps(eps)

@@ -211,7 +211,7 @@ def check_arguments(spec: dict[str, Any], path: tuple[str, ...]) -> None:
 
 def _signature_model(target: Any) -> type[BaseModel]:
     """A model of the keyword arguments of ``target``; annotations that YAML cannot hold are left to the callee."""
-    parameters = _parameters(target)
+    parameters = parameters_of(target)
     fields: dict[str, Any] = {
         f"argument_{p.name}": (p.annotation if _is_plain(p.annotation) else Any, Field(None, alias=p.name))
         for p in parameters
@@ -222,7 +222,8 @@ def _signature_model(target: Any) -> type[BaseModel]:
     return create_model(getattr(target, "__name__", "Arguments"), __config__=config, **fields)
 
 
-def _parameters(target: Any) -> list[inspect.Parameter]:
+def parameters_of(target: Any) -> list[inspect.Parameter]:
+    """Of a function, or of what makes a class; annotations as they are, where all of them can be evaluated."""
     is_class = inspect.isclass(target)  # the class itself may have the signature of its metaclass
     try:
         signature = inspect.signature(target.__init__ if is_class else target, eval_str=True)

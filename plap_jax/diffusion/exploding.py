@@ -30,6 +30,11 @@ class VE(Schedule):
 
     Raises:
         ValueError: any of them outside its range.
+
+    Example:
+        >>> schedule = VE(sigma_min=0.01, sigma_max=100.0)
+        >>> round(float(schedule.sigma(0.5)), 4)  # halfway by the logarithm
+        1.0
     """
 
     sigma_min: float = 0.01
@@ -73,6 +78,11 @@ class EDM(Schedule):
 
     Raises:
         ValueError: any of them outside its range.
+
+    Example:
+        >>> schedule = EDM()
+        >>> float(schedule.time_at(0.5))  # time is the noise level
+        0.5
     """
 
     sigma_min: float = 0.002

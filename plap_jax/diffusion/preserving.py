@@ -28,6 +28,12 @@ class VPLinear(Schedule):
 
     Raises:
         ValueError: any of them outside its range.
+
+    Example:
+        >>> schedule = VPLinear()
+        >>> t = schedule.time_at(0.6)  # the time at which σ = 0.6
+        >>> round(float(schedule.alpha(t)), 4)
+        0.8
     """
 
     beta_min: float = 0.1
@@ -77,6 +83,12 @@ class VPCosine(Schedule):
 
     Raises:
         ValueError: any of them outside its range.
+
+    Example:
+        >>> schedule = VPCosine()
+        >>> t = schedule.time_at_ratio(1.0)  # as much noise as signal
+        >>> round(float(schedule.sigma(t)) ** 2, 4)
+        0.5
     """
 
     s: float = 0.008
@@ -129,6 +141,12 @@ class DiscreteVP(Schedule):
 
     Raises:
         ValueError: no numbers, or numbers outside (0, 1).
+
+    Example:
+        >>> schedule = DiscreteVP.linear(1000)  # of DDPM; its steps are 0 to 999
+        >>> t = schedule.time_at(0.5)  # the step with the nearest σ
+        >>> round(float(schedule.sigma(t)), 2)
+        0.5
     """
 
     betas: tuple[float, ...]

@@ -24,17 +24,38 @@ def test_readme_is_short():
     assert len(README.splitlines()) <= 120
 
 
-def test_readme_snippets_run_and_show_what_they_say(capsys):
-    snippets = blocks(README, "python")
-    assert len(snippets) == 2
-    names = {}
+def run_blocks(document):
+    """Names after all its blocks of Python, one after the other."""
+    names = {"__name__": "__main__"}
+    snippets = blocks(document.read_text(), "python")
+    assert snippets
     for snippet in snippets:
-        exec(compile(snippet, "README.md", "exec"), names)
+        exec(compile(snippet, str(document), "exec"), names)
+    return names
+
+
+def test_readme_snippet_runs_and_shows_what_it_says(capsys):
+    names = run_blocks(ROOT / "README.md")
     at_mode, between = (float(line.split()[0]) for line in capsys.readouterr().out.splitlines())
     assert at_mode > 0.9 > between
-    assert names["kappa"].shape == (100,)
-    model = as_pretrained(names["factory"]())
+    assert names["laplacian"].shape == ()
+
+
+def test_your_own_score_runs():
+    assert run_blocks(ROOT / "docs" / "start" / "score.md")["kappa"].shape == (100,)
+
+
+def test_your_own_model_is_one():
+    model = as_pretrained(run_blocks(ROOT / "docs" / "start" / "audit.md")["factory"]())
     assert model.diffusion.eps(np.ones((8, 8, 1), np.float32), 0.5).shape == (8, 8, 1)
+
+
+@pytest.mark.parametrize("document", sorted((ROOT / "docs" / "tutorials").glob("*.md")), ids=lambda path: path.stem)
+def test_tutorials_print_what_they_say(document, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    run_blocks(document)
+    said = [line.strip() for block in blocks(document.read_text(), "python") for line in re.findall("# → (.*)", block)]
+    assert capsys.readouterr().out.splitlines() == said
 
 
 COMMANDS = [

@@ -12,23 +12,15 @@ from flax import nnx
 import plap_jax
 from plap_jax import calibration, detectors, networks, pretrained, sampling, training
 
+NEED_FILES = [plap_jax.audit_images, plap_jax.load_checkpoint, plap_jax.load_diffusers, plap_jax.load_torch]
 SHOWN = [
-    plap_jax.Diffusion,
-    plap_jax.FluxEstimator,
-    plap_jax.GaussianMixture,
-    plap_jax.UserModel,
-    plap_jax.adaptive_flux,
-    plap_jax.flux,
-    plap_jax.map_points,
-    plap_jax.p_laplacian,
-    plap_jax.volume,
+    *(shown for name in plap_jax.__all__ if (shown := getattr(plap_jax, name)) not in NEED_FILES),
     calibration.benjamini_hochberg,
     calibration.conformal_p_values,
     detectors.Detector.scores,
     sampling.sample,
     training.train,
 ]
-NEED_FILES = [plap_jax.load_checkpoint, plap_jax.load_diffusers, plap_jax.load_torch]
 
 
 def examples(shown):

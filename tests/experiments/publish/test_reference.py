@@ -1,0 +1,56 @@
+"""The pages on settings and command lines say what the programs say."""
+
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from experiments.core.catalogue import experiments
+from experiments.core.schema import Flux
+from experiments.publish.reference import BLOCK, DOCUMENTS, LISTS, filled
+from experiments.publish.settings import GROUPS, allowed
+
+
+def words(text):
+    """Cells and lines without the layout, in which versions of argparse differ."""
+    return text.split()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_pages_are_up_to_date(document):
+    text = document.read_text()
+    assert words(filled(text)) == words(text), "python -m experiments.publish.reference"
+
+
+def test_every_list_stands_in_a_page():
+    found = [match["name"] for document in DOCUMENTS for match in BLOCK.finditer(document.read_text())]
+    assert sorted(found) == sorted(LISTS)
+
+
+def test_every_experiment_group_and_key_is_told():
+    text = DOCUMENTS[0].read_text()
+    assert [line[4:] for line in text.splitlines() if line.startswith("### ")] == [*experiments(), *GROUPS]
+    for key in (
+        *(f"flux.{name}" for name in Flux.model_fields),
+        "planted.samples[].dim",
+        "train.n_steps",
+        "data.n_train",
+    ):
+        assert f"| `{key}` |" in text
+    assert "`300` / `12000` / `120000`" in text  # of smoke, cpu and full
+
+
+@pytest.mark.parametrize(
+    ("annotation", "said"),
+    [
+        (Annotated[float, Field(ge=1)], "number ≥ 1"),
+        (Annotated[float, Field(gt=0, lt=1)], "number > 0 and < 1"),
+        (Annotated[int, Field(gt=0)] | None, "whole number > 0, or null"),
+        (list[Annotated[int, Field(le=4096)]], "list: whole number ≤ 4,096"),
+        (Literal["iid", "quasi", "orthogonal"], "`iid`, `quasi` or `orthogonal`"),
+        (dict[str, Flux], "sections by name: section"),
+        (bool, "true or false"),
+    ],
+)
+def test_what_a_field_takes(annotation, said):
+    assert allowed(annotation) == said
