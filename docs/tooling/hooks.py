@@ -14,6 +14,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[2]
 SEARCH = "assets/javascripts/search_from_disk.js"
+STYLE = "assets/stylesheets/site.css"
 BELOW = "---\nsearch:\n  boost: 0.3\n---\n\n"  # the API is found below pages that are written to be read
 UNLISTED = "---\nsearch:\n  exclude: true\n---\n\n"
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
@@ -54,6 +55,7 @@ def api_pages():
 def on_config(config):
     """Pages of the API at the end of the menu; the script of search before the theme's own."""
     config.extra["polyfills"] = [SEARCH]
+    config.extra_css.append(STYLE)
     reference = next(part["Reference"] for part in config.nav if "Reference" in part)
     reference.append({"plap_jax": "api/plap_jax.md"})
     reference.append({"Submodules": [{f"plap_jax.{name}": f"api/{name}.md"} for name in submodules()]})
@@ -61,7 +63,8 @@ def on_config(config):
 
 
 def on_files(files, config):
-    """Add pages of the API, and what the pages link to outside docs/."""
+    """Add pages of the API, a style sheet, and what the pages link to outside docs/."""
+    files.append(File.generated(config, STYLE, abs_src_path=str(Path(__file__).parent / "site.css")))
     for path, text in api_pages().items():
         files.append(File.generated(config, path, content=text))
     queue = [(file.src_uri, file.content_string) for file in files.documentation_pages() if "api/" not in file.src_uri]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from experiments.core.checksums import sha256_tree
 from experiments.core.files import replacing, write_json
 from experiments.core.report import Report, flatten
 from plap_jax.metrics import Interval
+from tests.helpers.places import ROOT
 
 CONFIG = {"name": "tiny", "seed": 3, "flux": {"p": 1.0}, "cache_dir": "a", "tracking": {}}
 
@@ -153,3 +155,10 @@ def test_files_are_whole_or_absent(tmp_path):
         write_json(path, {"a": math.nan})
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_page_on_files_tells_every_key_of_the_manifest(report):
+    report.write_manifest()
+    page = (ROOT / "docs" / "files.md").read_text().partition("## manifest.json")[2]
+    told = [key for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)]
+    assert sorted(told) == sorted(read(report, "manifest.json"))
