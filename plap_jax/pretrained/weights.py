@@ -25,6 +25,7 @@ WHY_NOT = (
 # Stems of the files with weights: of transformers for text encoders, of diffusers for all others.
 _DIFFUSERS_STEMS = ("diffusion_pytorch_model", "diffusion_pytorch_model")
 _TRANSFORMERS_STEMS = ("model", "pytorch_model")
+_REMARKS = "__metadata__"  # in the header of safetensors
 _LARGEST_HEADER = 100_000_000
 FLOATS = ("F64", "F32", "F16", "BF16")
 # How names begin in a single file, by piece; what begins otherwise is of the network.
@@ -125,13 +126,24 @@ def header(path: Path, what: str) -> dict[str, Mapping[str, Any]]:
     Raises:
         ValueError: no safetensors.
     """
+    return {str(name): entry for name, entry in _header(path, what).items() if name != _REMARKS}
+
+
+def remarks(path: Path, what: str) -> Mapping[str, str]:
+    """What a safetensors file says of itself in its header, beside its tensors.
+
+    Raises:
+        ValueError: no safetensors.
+    """
+    return _header(path, what).get(_REMARKS, {})
+
+
+def _header(path: Path, what: str) -> dict[str, dict[str, Any]]:
     try:
         with path.open("rb") as handle:
             size = int.from_bytes(handle.read(8), "little")
             text = handle.read(size) if 0 < size <= _LARGEST_HEADER else b""
-        content = json.loads(text.decode())
-        content.pop("__metadata__", None)
-        return {str(name): dict(entry) for name, entry in content.items()}
+        return {name: dict(entry) for name, entry in json.loads(text.decode()).items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{what}: cannot be loaded: {shown(path.name)} is no safetensors file") from error
 

@@ -146,6 +146,7 @@ def test_other_data_compile_nothing(estimator):
     assert others == [0] * 7
 
 
+@pytest.mark.slow
 def test_cost_of_the_exact_operator(monkeypatch):
     monkeypatch.setattr(operator_cost, "IMAGES", TINY)
     rows = operator_cost.measure_cost((6,), (None, 4, 7), 1)
@@ -181,6 +182,7 @@ def test_goals_of_the_exact_operator(monkeypatch):
     assert all(row.met is None for row in exact_operator.of_dimension(6, 2))
 
 
+@pytest.mark.slow
 def test_rate_of_matrix_products(monkeypatch):
     for module in (matrix_products, many_points):
         monkeypatch.setattr(module, "EVALUATIONS_AT_ONCE", (32,))
@@ -201,6 +203,7 @@ def test_operations_counted_are_those_of_the_matrix_products():
     assert multiplied < counted < 1.5 * multiplied
 
 
+@pytest.mark.slow
 def test_flux_against_the_bare_network(monkeypatch):
     monkeypatch.setattr(many_points, "N_POINTS", 8)
     monkeypatch.setattr(many_points, "EVALUATIONS_AT_ONCE", (128,))

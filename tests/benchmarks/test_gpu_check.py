@@ -139,6 +139,7 @@ def mlp_rows():
     return [part.found(what, measure) for what, measure in speed.mlp(SMOKE).items()]
 
 
+@pytest.mark.slow
 def test_the_mlp_is_timed(mlp_rows):
     timed = {row.what: row for row in mlp_rows if isinstance(row, Timed)}
     assert list(timed) == [f"MLP, float32: {name}" for name in ("flux", "bare network", "training")] + [
@@ -150,6 +151,7 @@ def test_the_mlp_is_timed(mlp_rows):
     assert timed["MLP, float32: training"].flops > SMOKE.mlp_batch * timed["MLP, float32: bare network"].flops
 
 
+@pytest.mark.slow
 def test_a_device_that_keeps_no_count_is_told(mlp_rows):
     if jax.devices()[0].memory_stats() is None:
         assert mlp_rows[-1] == Missing("MLP, float32", "this device keeps no count", failed=False)

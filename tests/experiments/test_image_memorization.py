@@ -326,6 +326,7 @@ def test_snapshots_are_increasing_and_end_with_the_training(n, n_steps):
     assert steps[-1] == n_steps and list(steps) == sorted(set(steps)) and steps[0] >= 1 and len(steps) <= n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "shape"), [("mnist", (28, 28, 1)), ("cifar10", (32, 32, 3))])
 def test_a_step_of_the_full_size_network_has_the_right_shapes(name, shape):
     """Traced, not compiled: a step of these takes an accelerator."""

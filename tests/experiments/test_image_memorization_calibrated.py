@@ -44,6 +44,7 @@ def first(shared):
 
 
 @needs_fashion_mnist
+@pytest.mark.slow  # a whole run, as the one of digits of every day
 def test_every_dose_is_scored_four_ways(first):
     found, manifest = metrics(first), json.loads((first / "manifest.json").read_text())
     required = [f"train_images/k{k}/auc{way}{kind}" for k in DOSES for way in WAYS for kind in KINDS]
@@ -65,6 +66,7 @@ def test_its_figures_need_the_arrays_alone(first, tmp_path):
 
 
 @needs_fashion_mnist
+@pytest.mark.slow
 def test_the_aucs_are_those_of_the_test_half_over_all_levels(first):
     """From the arrays of the training images: each column by itself, its mean, scikit-learn's AUC."""
     a, found = arrays(first, "train_images"), metrics(first)

@@ -1,6 +1,8 @@
 """Tiny diffusers pipelines with random weights, written to disk as ``save_pretrained`` does. Needs the extra."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import diffusers
 import torch
@@ -40,7 +42,10 @@ def tokenizer():
     """One token for a letter, as CLIP's where no merges apply, and one merge."""
     tokens = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "ca", "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    return transformers.CLIPTokenizer(vocab=vocabulary, merges=[("c", "a")], model_max_length=LENGTH)
+    with tempfile.TemporaryDirectory() as folder:  # constructors differ between versions of transformers, files don't
+        (Path(folder) / "vocab.json").write_text(json.dumps(vocabulary))
+        (Path(folder) / "merges.txt").write_text("#version: 0.2\nc a\n")
+        return transformers.CLIPTokenizer.from_pretrained(folder, model_max_length=LENGTH)
 
 
 def text_encoder():

@@ -1,6 +1,9 @@
 """Tiny pipelines of all other kinds with random weights, by diffusers' own classes. Needs the extra."""
 
+import tempfile
+
 import diffusers
+import tokenizers
 import torch
 import transformers
 from diffusers import (
@@ -17,6 +20,9 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.processors import TemplateProcessing
 
 from tests.helpers import tiny_diffusers as tiny
 
@@ -36,7 +42,12 @@ def stirred(module, seed):
 def t5_tokenizer():
     """One token for a letter."""
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("▁", -1.0), *((letter, -2.0) for letter in tiny.LETTERS)]
-    return transformers.T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=512)
+    made = tokenizers.Tokenizer(Unigram(pieces, unk_id=2))
+    made.pre_tokenizer = Metaspace()
+    made.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    with tempfile.TemporaryDirectory() as folder:  # as for CLIP's
+        made.save(f"{folder}/tokenizer.json")
+        return transformers.T5TokenizerFast.from_pretrained(folder, extra_ids=0, model_max_length=512)
 
 
 def t5():

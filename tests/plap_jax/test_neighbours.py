@@ -112,6 +112,7 @@ def test_the_arguments_are_left_as_they_were():
     np.testing.assert_array_equal(reference, np.arange(8.0).reshape(4, 2))
 
 
+@pytest.mark.slow
 def test_memory_stays_within_its_bound():
     rng = np.random.default_rng(3)
     queries, reference = (rng.normal(size=(n, 512)).astype(np.float32) for n in (300, 6000))

@@ -34,6 +34,7 @@ def run_blocks(document):
     return names
 
 
+@pytest.mark.slow
 def test_readme_snippet_runs_and_shows_what_it_says(capsys):
     names = run_blocks(ROOT / "README.md")
     at_mode, between = (float(line.split()[0]) for line in capsys.readouterr().out.splitlines())
@@ -50,6 +51,7 @@ def test_your_own_model_is_one():
     assert model.diffusion.eps(np.ones((8, 8, 1), np.float32), 0.5).shape == (8, 8, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", sorted((ROOT / "docs" / "tutorials").glob("*.md")), ids=lambda path: path.stem)
 def test_tutorials_print_what_they_say(document, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

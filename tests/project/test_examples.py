@@ -27,6 +27,7 @@ def examples(shown):
     return doctest.DocTestParser().get_examples(inspect.getdoc(shown))
 
 
+@pytest.mark.slow  # each compiles something of its own
 @pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: shown.__qualname__)
 def test_an_example_runs(shown):
     names = {"jax": jax, "jnp": jnp, "np": np, "nnx": nnx}

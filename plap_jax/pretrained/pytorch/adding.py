@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from diffusers.loaders import lora_base
 from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -14,8 +15,9 @@ from safetensors.torch import load_file
 
 from plap_jax.pretrained.lora import PEFT, Lora
 from plap_jax.pretrained.pytorch.loading import line, quiet
-from plap_jax.pretrained.weights import header
+from plap_jax.pretrained.weights import header, remarks
 
+_CONFIG = "lora_adapter_metadata"  # in the remarks of a file: peft's config, with alpha
 _OF_PEFT = "base_model.model."  # before the names of weights that peft saves
 
 
@@ -32,9 +34,15 @@ def add_loras(pipe: Any, network: torch.nn.Module, loras: Sequence[Lora]) -> Non
     """
     for number, lora in enumerate(loras):
         name, what = f"lora_{number}", f"lora {lora.path.name}"
+        of_peft = (lora.path.parent / PEFT).is_file()
+        if not of_peft and _CONFIG in remarks(lora.path, what) and not hasattr(lora_base, "LORA_ADAPTER_METADATA_KEY"):
+            # It would take alpha = rank in silence.
+            raise ValueError(
+                f"{what}: says its alpha in a way that this version of diffusers does not read; upgrade it"
+            )
         try:
             with quiet():
-                if (lora.path.parent / PEFT).is_file():
+                if of_peft:
                     modules = [network]
                     _load_of_peft(network, lora, name)
                 elif hasattr(pipe, "load_lora_weights"):
@@ -80,5 +88,4 @@ def _merge(name: str, scale: float, modules: Sequence[torch.nn.Module]) -> None:
             recurse_remove_peft_layers(module)
             module.requires_grad_(False)
             for attribute in ("peft_config", "_hf_peft_config_loaded"):
-                if hasattr(module, attribute):
-                    delattr(module, attribute)
+                vars(module).pop(attribute, None)  # the class may have a default of its own

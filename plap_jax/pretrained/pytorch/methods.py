@@ -52,8 +52,11 @@ def flow_of_packed(
     """
     n, channels, height, width = x.shape
     packed = FluxPipeline._pack_latents(x.contiguous(), n, channels, height, width)
-    image_ids = FluxPipeline._prepare_latent_image_ids(n, height // 2, width // 2, x.device, x.dtype)
+    places = torch.cartesian_prod(torch.arange(height // 2), torch.arange(width // 2))
+    image_ids = torch.nn.functional.pad(places, (1, 0)).to(x)  # 0, row, column
     text_ids = torch.zeros(text.shape[1], 3, device=x.device, dtype=x.dtype)
+    if FluxPipeline._prepare_latent_image_ids(n, 2, 2, x.device, x.dtype).ndim == 3:  # diffusers 0.30: of each point
+        image_ids, text_ids = (ids.expand(n, *ids.shape) for ids in (image_ids, text_ids))
     found = transformer(
         hidden_states=packed,
         timestep=level,
@@ -64,7 +67,8 @@ def flow_of_packed(
         img_ids=image_ids,
         return_dict=False,
     )[0]
-    return FluxPipeline._unpack_latents(found, 8 * height, 8 * width, 8)
+    found = found.unflatten(1, (height // 2, width // 2)).unflatten(3, (channels, 2, 2))
+    return found.permute(0, 3, 1, 4, 2, 5).reshape(x.shape)  # of versions that count pixels, latents or halves alike
 
 
 def noise_given_masked_text(

@@ -83,7 +83,9 @@ def test_every_experiment_composes_at_every_scale(exp, scale):
     assert checked(f"scale={scale}", *NEEDED.get(exp, ()), exp=exp).name == exp
 
 
-@pytest.mark.parametrize("scale", ["smoke", "cpu", "full"])
+@pytest.mark.parametrize(
+    "scale", ["cpu", *(pytest.param(scale, marks=pytest.mark.slow) for scale in ("smoke", "full"))]
+)
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "captioned").glob("*.yaml")))
 def test_every_set_of_captioned_images_composes_and_suffices(name, scale):
     config = checked(f"captioned={name}", f"scale={scale}", exp="detection_benchmark")

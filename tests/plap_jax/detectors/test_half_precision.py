@@ -42,6 +42,12 @@ DETECTORS = {
     "anisotropy": detectors.Anisotropy(SIGMA),
     "dsm gap": detectors.DSMGap(10),
 }
+EVERY_DAY = {
+    "flux density",
+    "flipd, probes",
+    "normal bundle",
+    "score norm",
+}  # of both kinds, with and without derivatives
 # What a statistic that vanishes at a memorized image is elsewhere: 1 % of it is allowed there.
 ELSEWHERE = {
     "flipd": D,
@@ -89,7 +95,9 @@ def test_all_detectors_are_here():
     assert exported - {Detector} == {type(detector) for detector in DETECTORS.values()}
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in EVERY_DAY else pytest.mark.slow) for name in DETECTORS]
+)
 def test_half_precision_is_within_one_per_cent_of_float32(name):
     detector, prediction = DETECTORS[name], PREDICTION.get(name, "eps")
     expected = scores(detector, prediction, "float32")

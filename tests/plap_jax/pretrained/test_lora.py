@@ -140,6 +140,13 @@ def test_what_does_not_fit(made, tmp_path):
     refused("^lora changed.safetensors: (only .* match this model; it was|does not fit)", load, base, lora=more)
 
 
+def test_an_alpha_that_an_old_diffusers_would_pass_over(made, monkeypatch):
+    base, _ = made
+    monkeypatch.delattr("diffusers.loaders.lora_base.LORA_ADAPTER_METADATA_KEY")
+    refused(f"^lora {FILE}: says its alpha in a way that this version of diffusers", load, base, lora=base / "one")
+    load(base, lora=base / "kohya.safetensors")
+
+
 def test_in_the_folder_of_the_base(made, tmp_path):
     base, pipe = made
     for path in (base / "base").rglob("*"):

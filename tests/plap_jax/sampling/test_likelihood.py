@@ -32,7 +32,9 @@ def prior_of(schedule):
     return Partial(GaussianMixture.log_prob, noised(schedule, schedule.t_max))
 
 
-@pytest.mark.parametrize("schedule", [VPLinear(), EDM(), RectifiedFlow()], ids=name)
+@pytest.mark.parametrize(
+    "schedule", [VPLinear(), *(pytest.param(one, marks=pytest.mark.slow) for one in (EDM(), RectifiedFlow()))], ids=name
+)
 def test_log_likelihood_is_the_log_density_at_t_min(schedule, x64):
     diffusion = exact_diffusion(GaussianMixture(*MIXTURE), schedule)
     expected = log_densities(noised(schedule, schedule.t_min), POINTS)

@@ -208,13 +208,18 @@ def has_the_law_of(points, mixture):
     ("schedule", "sampler"),
     [
         (VPLinear(), DDIM(400, eta=1.0)),
-        (EDM(), DDIM(400)),
-        (VPCosine(), ProbabilityFlow()),
-        (VPLinear(), ReverseSDE()),
         (RectifiedFlow(), DDIM(200)),
-        (RectifiedFlow(), DDIM(400, eta=1.0)),
-        (RectifiedFlow(), ProbabilityFlow()),
-        (RectifiedFlow(), ReverseSDE()),
+        (VPCosine(), ProbabilityFlow()),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (EDM(), DDIM(400)),
+                (VPLinear(), ReverseSDE()),
+                (RectifiedFlow(), DDIM(400, eta=1.0)),
+                (RectifiedFlow(), ProbabilityFlow()),
+                (RectifiedFlow(), ReverseSDE()),
+            )
+        ),
     ],
     ids=lambda a: a.name if hasattr(a, "name") else f"{type(a).__name__}-{getattr(a, 'eta', 0):g}",
 )
@@ -224,6 +229,7 @@ def test_samples_have_the_law_of_the_data(schedule, sampler):
     has_the_law_of(points, mixture)
 
 
+@pytest.mark.slow
 def test_the_brownian_path_is_that_of_the_key():
     diffusion, start = exact_diffusion(GaussianMixture(*GAUSSIAN), VPLinear()), jnp.array(START)
     keys = jax.random.split(KEY, 8)
@@ -232,7 +238,9 @@ def test_the_brownian_path_is_that_of_the_key():
     assert np.linalg.norm(fine[1:] - fine[0], axis=-1).min() > 0.1
 
 
-@pytest.mark.parametrize("sampler", [ProbabilityFlow(max_steps=3), ReverseSDE(max_steps=3)])
+@pytest.mark.parametrize(
+    "sampler", [ProbabilityFlow(max_steps=3), pytest.param(ReverseSDE(max_steps=3), marks=pytest.mark.slow)]
+)
 def test_a_solver_that_does_not_arrive_is_never_silent(sampler):
     diffusion = exact_diffusion(GaussianMixture(*TWO), VPLinear())
     with pytest.raises(NonFiniteSampleError, match=r"^2 of 2 samples are not finite, the first is sample 0: the netw"):
@@ -276,6 +284,7 @@ def test_progress_counts_samples():
     assert calls == [(3, 5), (5, 5)]
 
 
+@pytest.mark.slow
 def test_nothing_compiles_twice():
     mixture = GaussianMixture(*TWO)
     for sampler in (DDIM(3, eta=0.5), ProbabilityFlow(0.1, 0.1)):

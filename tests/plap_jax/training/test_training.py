@@ -97,7 +97,7 @@ def test_loss_is_the_mean_square_of_the_predictions_own_error(prediction, x64):
         (RectifiedFlow(), "flow", "log_snr"),
         (EDM(), "edm", "log_snr"),
         (EDM(), "edm", "edm"),
-        (VPLinear(), "edm", "edm"),
+        pytest.param(VPLinear(), "edm", "edm", marks=pytest.mark.slow),
     ],
     ids=["flow", "edm", "edm as published", "edm preserving"],
 )
