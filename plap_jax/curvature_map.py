@@ -72,25 +72,57 @@ def curvature_map(
         >>> found = curvature_map(model.score_at(t), centre, radius=radius, key=jax.random.key(0), channels=True)
         >>> mask = found.value > 3 * found.stderr
     """
+    how = {"radius": radius, "key": key, "n_samples": n_samples, "directions": directions, "channels": channels}
+    inward, weight = map_units(score_fn, x, **how)
+    if baseline is not None:
+        inward = inward - map_units(baseline, x, **how)[0]
+    found = map_of_units(inward, weight)
+    factor = jnp.asarray(one_or_nan(1.0, radius), found.value.dtype)
+    return CurvatureMap(factor * found.value, factor * found.stderr)
+
+
+def map_units(
+    score_fn: ScoreFn,
+    x: Array,
+    *,
+    radius: ArrayLike,
+    key: PRNGKey,
+    n_samples: int,
+    directions: Directions = "iid",
+    channels: bool = False,
+) -> tuple[Array, Array]:
+    """Σ −ŝ_j n_j and Σ n_j² over the directions of each independent unit, ``(n_units, *map)`` both.
+
+    What ``curvature_map`` is made of by ``map_of_units``; arguments and errors as there.
+    """
     x = jnp.asarray(x)
     require_ball(x, radius, 1.0)
     require(not channels or x.ndim >= 2, "channels", channels, f"must be false for a point of shape {x.shape}")
     vectors = sample_directions(key, n_samples, x.shape, directions, x.dtype)
     n = vectors.reshape(n_samples, *x.shape)
     unit = _unit_field(score_fn, x, radius, n)
-    if baseline is not None:
-        unit = unit - _unit_field(baseline, x, radius, n)
-    axes = (-1,) if channels else ()
     n = n.astype(unit.dtype)
-    grouped = (*vectors.shape[:2], *x.shape)
-    inward, weight = (jnp.sum(a.reshape(grouped), axis=(1, *axes)) for a in (-unit * n, n * n))
-    value = jnp.sum(inward, axis=0) / jnp.sum(weight, axis=0)
-    units = len(weight)
-    # Of a ratio of two sums over independent units, by its linear part.
-    off = inward - value * weight
-    spread = safe_sqrt(jnp.sum(off**2, axis=0) * units / (units - 1)) / jnp.sum(weight, axis=0)
-    factor = jnp.asarray(one_or_nan(1.0, radius), value.dtype)
-    return CurvatureMap(factor * value, factor * spread)
+    grouped, axes = (*vectors.shape[:2], *x.shape), (1, -1) if channels else (1,)
+    inward, weight = (jnp.sum(a.reshape(grouped), axis=axes) for a in (-unit * n, n * n))
+    return inward, weight
+
+
+def map_of_units(inward: Array, weight: Array, strata: int = 1) -> CurvatureMap:
+    """Σ inward / Σ weight over independent units, with the standard error of a ratio of two sums.
+
+    Args:
+        inward, weight: ``(n_units, …)``, as of ``map_units``; shapes that fit each other.
+        strata: equal parts of the units, one after the other, each of at least two, whose means may differ, such as
+            noise levels: the value is then the mean over them, and their differences are no part of the error.
+    """
+    total = weight.sum(axis=0)
+    value = inward.sum(axis=0) / total
+    off = inward - value * weight  # the ratio's linear part
+    of_each = len(inward) // strata
+    apart = off.reshape(strata, of_each, *off.shape[1:])
+    apart = apart - apart.mean(axis=1, keepdims=True)
+    spread = safe_sqrt((apart**2).sum(axis=(0, 1)) * of_each / (of_each - 1)) / total
+    return CurvatureMap(value, spread)
 
 
 @jax.tree_util.register_dataclass

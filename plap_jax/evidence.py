@@ -17,7 +17,7 @@ from plap_jax.diffusion import Diffusion, Schedule
 from plap_jax.directions import Directions
 from plap_jax.memory import points_at_once
 from plap_jax.parallel import map_points
-from plap_jax.typing import Array, ArrayLike, PRNGKey, require, standard_error
+from plap_jax.typing import Array, ArrayLike, PRNGKey, ScoreFn, require, standard_error
 
 NOISE_LEVELS = (0.03, 0.05, 0.08, 0.16, 0.22, 0.32, 0.58)
 N_DIRECTIONS = 4
@@ -57,10 +57,7 @@ class EvidenceAt:
     def __call__(self, image: Array, prompt: Array | None = None) -> tuple[Array, Array, Array, Array]:
         """Four scalars, float32 at least."""
         centre, radius = self.model.ball(image, self.t)
-        if self.kind == "kappa_gap":
-            score_fn = gap_at(self.model, self.t, prompt)
-        else:
-            score_fn = self.model.score_at(self.t, prompt if self.kind == "kappa_given" else None)
+        score_fn = field_at(self.model, self.t, self.kind, prompt)
         how = {"p": 1.0, "n_samples": self.n_samples, "directions": self.directions}
         units, _ = flux_units(score_fn, centre, radius=radius, key=self.key, **how)
         # Not of the gap, which vanishes where a prompt adds nothing.
@@ -72,6 +69,13 @@ class EvidenceAt:
     def nfe(self) -> int:
         """Evaluations of the network for an image."""
         return nfe_at_level(self.kind, self.n_samples)
+
+
+def field_at(model: Diffusion, t: ArrayLike, kind: Kind, prompt: Array | None) -> ScoreFn:
+    """The field of which κ₁ is taken: the score without a prompt, given it, or the difference of both; a pytree."""
+    if kind == "kappa_gap":
+        return gap_at(model, t, prompt)
+    return model.score_at(t, prompt if kind == "kappa_given" else None)
 
 
 def nfe_at_level(kind: Kind, n_samples: int) -> int:

@@ -34,6 +34,7 @@ def write_metrics(report: Report, result: AuditResult, n_skipped: int) -> None:
         report.metric(f"audit/reference_told_apart/{name}", value, None if fit else NOT_TRIED)
     report.metric("audit/evaluations_per_image", result.nfe_spent)
     report.metric("audit/evaluations", result.nfe_total)
+    report.metric("audit/evaluations_of_maps", result.nfe_maps)
     report.metric("audit/score_median", float(np.median(result.score)))
     report.metric("audit/score_highest", float(result.score.max()))
     report.metric("audit/stderr_median", float(np.median(result.stderr)))
@@ -58,7 +59,7 @@ def write_metrics(report: Report, result: AuditResult, n_skipped: int) -> None:
 
 
 def write_arrays(report: Report, result: AuditResult, on_sheet: int) -> None:
-    """``arrays/audit.npz``: all scores, and the pictures of the contact sheet."""
+    """``arrays/audit.npz``: all scores, the pictures of the contact sheet, and curvature maps."""
     verdict, columns = result.verdict, result.audited.columns
     top = verdict.order[:on_sheet]
     more = {}
@@ -72,6 +73,8 @@ def write_arrays(report: Report, result: AuditResult, on_sheet: int) -> None:
             "difficulty": result.calibration.difficulty[: len(result.names)],
         }
         more |= {"envelope": np.asarray(verdict.envelope, float).reshape(-1, 4)}
+    if result.maps is not None:
+        more |= result.maps.arrays(result.names)
     report.arrays(
         "audit",
         score=verdict.score,

@@ -8,7 +8,7 @@ from experiments.core.schema import STRICT, Flux, Target, checked_as
 from experiments.shared.generation import Labels
 from experiments.shared.methods import Method
 from experiments.shared.own_images import Generation
-from plap_jax.audit.settings import AuditSettings, PixelRange, Score
+from plap_jax.audit.settings import N_MAP, AuditSettings, PixelRange, Score
 from plap_jax.data.decoding import Resize
 from plap_jax.detectors import Detector
 from plap_jax.directions import MIN_UNITS, unit_size
@@ -106,10 +106,12 @@ class Request(Settings):
     resize: Resize
     crop: Annotated[int, Field(ge=1)] | None
     pixel_range: PixelRange | None
+    maps: int = Field(N_MAP, ge=0, description="directions of the curvature map of each flagged image; 0: none")
     generation: Generation
 
     @model_validator(mode="after")
     def _has_images(self) -> "Request":
         one = (self.images is None) != (self.generate is None)
+        require(self.maps == 0 or self.maps >= MIN_UNITS, "maps", self.maps, f"must be 0, or at least {MIN_UNITS}")
         require(one, "images", self.images, "must be a folder, an .npz or an .npy; or give generate=n, but not both")
         return self

@@ -55,12 +55,9 @@ def audit(
     Raises:
         ValueError: images, prompts, levels or a detector that do not fit the model or each other, in one line.
     """
-    settings, detector = (
-        config.of_audit(
-            resize=config.resize, crop=config.crop, pixel_range=config.pixel_range, lora_base=config.lora_base
-        ),
-        config.made_detector(),
-    )
+    own_fields = ("resize", "crop", "pixel_range", "lora_base", "maps")
+    settings = config.of_audit(**{name: getattr(config, name) for name in own_fields})
+    detector = config.made_detector()
     how = {"held": held, "settings": settings}
     own = {"seed": seed, "report": report, "cache": cache}
     audited = _audited(config, how, own)

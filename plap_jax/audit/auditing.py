@@ -16,9 +16,11 @@ from plap_jax.audit.asking import Asked, calibrated, plain
 from plap_jax.audit.calibrated import CALIBRATED, Calibration
 from plap_jax.audit.fitness import fitness
 from plap_jax.audit.images import Pictures, Source, Subset, open_source
+from plap_jax.audit.maps import curvature_maps
 from plap_jax.audit.passes import base_of_loras, check_passes, cut_prompts
 from plap_jax.audit.prompts import read_prompts
 from plap_jax.audit.result import AuditResult
+from plap_jax.audit.scores import takes_level
 from plap_jax.audit.settings import NAMES, WITH_PROMPT, AuditSettings, Score, number
 from plap_jax.audit.store import FolderStore, Surroundings
 from plap_jax.audit.stream import NEAR, THUMBNAIL, Scored
@@ -84,11 +86,11 @@ def audit_images(
             ``sigma`` where that is given.
         shape: of one image ``(h, w, c)``, for a ``Diffusion`` with a folder, which cannot tell.
         settings: rarely changed, see ``AuditSettings``.
-        **more: single fields of ``AuditSettings``, as ``n_samples=32``.
+        **more: single fields of ``AuditSettings``, as ``n_samples=32``, or ``maps=False`` for no curvature maps.
 
     Returns:
-        ``AuditResult``: ``score``, ``stderr``, ``p_value``, ``flagged``, ``nfe``, ``names`` … by name, ``to_rows()``,
-        ``save_report(path)``, ``save_csv(path)``.
+        ``AuditResult``: ``score``, ``stderr``, ``p_value``, ``flagged``, ``curvature_map``, ``nfe``, ``names`` … by
+        name, ``to_rows()``, ``save_report(path)``, ``save_csv(path)``, ``save_maps(path)``.
 
     Raises:
         ValueError: images, prompts, a baseline, levels or a detector that do not fit the model or each other, in one
@@ -198,6 +200,9 @@ def audit(
     verdict = judge(name, scored, compared, fdr if compared is not None else None)
     if calibration is not None and verdict.fdr is not None:
         fit = fitness(calibration, len(scored))
+    levels = settings.noise_levels if calibration is None else calibration.levels.tolist()
+    level = float(sigma) if sigma is not None and (detector is None or takes_level(detector)) else None
+    maps = curvature_maps(held, baseline, settings, score, levels, level, asked, scored, verdict)
     found = in_words(meaning, settings, scored, audited.source, compared, verdict.fdr, calibration)
     found = held.in_words("model") | ({} if baseline is None else baseline.in_words("baseline")) | found
     held.release()
@@ -213,7 +218,8 @@ def audit(
         training=training,
         calibration=calibration,
         fitness=fit,
-        words=found | dict(words or {}) | cut,
+        maps=maps,
+        words=found | ({} if maps is None else {"curvature maps": maps.words}) | dict(words or {}) | cut,
     )
 
 

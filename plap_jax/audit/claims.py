@@ -84,6 +84,20 @@ def difficulty_in_words(explained: float, *, with_baseline: bool) -> tuple[str, 
     )
 
 
+def maps_in_words(*, of_difference: bool) -> str:
+    """What a curvature map shows, and what it does not, for a reader."""
+    if of_difference:
+        return (
+            "Bright where the model’s density is peaked around the image more sharply than the baseline’s, so that "
+            "noise on these pixels is drawn back to the image; that is no proof that this part is memorized, since two "
+            "models may differ for other reasons, too."
+        )
+    return (
+        "Bright where the model’s density is locally peaked around the image, so that noise on these pixels is drawn "
+        "back to the image; that is no proof that this part is memorized, since plain areas are bright in any image."
+    )
+
+
 def _with_error_control(fdr: float, n_reference: int, calibrated: bool) -> Claims:
     one_rule = (
         "These p-values rest on one thing: every image is scored by one rule, which does not know which images are the "

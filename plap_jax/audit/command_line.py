@@ -21,7 +21,7 @@ import jax
 
 from plap_jax.audit.auditing import audit_images
 from plap_jax.audit.models import load_model
-from plap_jax.audit.output import FOLDER, PARTS, REPORT, SKIPPED, TABLE, refuse_foreign, write_output
+from plap_jax.audit.output import FOLDER, MAPS, PARTS, REPORT, SKIPPED, TABLE, refuse_foreign, write_output
 from plap_jax.audit.prompts import is_file
 from plap_jax.audit.result import AuditResult, load_writer
 from plap_jax.audit.settings import AuditSettings, PixelRange
@@ -57,7 +57,7 @@ The same command again goes on where it was interrupted. What the numbers prove,
 written in the report."""
 SETTINGS = (
     *("noise_levels", "n_directions", "duplicate_distance", "n_samples", "max_samples", "target_stderr"),
-    *("evaluations", "resize", "crop", "pixel_range", "lora_base"),
+    *("evaluations", "resize", "crop", "pixel_range", "lora_base", "maps"),
 )
 # Of diffusers folders: those of the model alone, and those that its baseline shares.
 OF_MODEL = ("lora", "lora_scale", "base", "ema")
@@ -138,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
     how = made.add_argument_group("how")
     how.add_argument("--sigma", type=float, metavar="S", help="plain flux at this noise level alone, nothing taken out")
     how.add_argument("--fdr", type=float, default=0.05, metavar="Q", help="false-discovery rate (%(default)s)")
-    how.add_argument("--out", default=FOLDER, metavar="FOLDER", help="for report.html and audit.csv (%(default)s)")
+    how.add_argument("--out", default=FOLDER, metavar="FOLDER", help="for report.html, audit.csv … (%(default)s)")
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of all randomness (%(default)s)")
     _add_folder(made.add_argument_group("of a diffusers folder"))
     _add_settings(made.add_argument_group("seldom changed"))
@@ -167,6 +167,7 @@ def _add_settings(group: Any) -> None:
     for name, kind, meaning in (
         ("n-directions", int, "random directions at each noise level"),
         ("duplicate-distance", float, "root mean square up to which two images are near-duplicates"),
+        ("maps", int, "random directions of the curvature map of each flagged image, 0 for none"),
         ("n-samples", int, "with --sigma, random directions in a round"),
         ("max-samples", int, "at most so many for an image"),
         ("target-stderr", float, "with --sigma, rounds are added until the standard error is as small"),
@@ -257,6 +258,8 @@ def _tell(out: Path, result: AuditResult) -> None:
     skipped = result.skipped_rows()
     if skipped:
         print(f"files skipped: {len(skipped)}, {out / SKIPPED} says why")
+    if result.maps is not None:
+        print(f"{out / MAPS} holds the curvature maps of {len(result.maps.rows)} flagged images")
     print(f"{out / REPORT} shows them all, {out / TABLE} is the table")
 
 

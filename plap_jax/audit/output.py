@@ -6,12 +6,13 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from plap_jax.audit.result import AuditResult, write_rows
+from plap_jax.audit.result import AuditResult
+from plap_jax.audit.table import write_rows
 from plap_jax.typing import require
 
 FOLDER = "plap-audit"
-REPORT, TABLE, SKIPPED = "report.html", "audit.csv", "skipped.csv"
-NAMES = (REPORT, TABLE, SKIPPED)
+REPORT, TABLE, SKIPPED, MAPS = "report.html", "audit.csv", "skipped.csv", "maps.npz"
+NAMES = (REPORT, TABLE, SKIPPED, MAPS)
 PARTS = "parts"  # finished chunks, so that the same command goes on after a kill
 # The checksums of what was written, as `sha256sum -c` reads them: a file of these names with another content is
 # someone else's, or was changed by hand, and is not replaced.
@@ -34,7 +35,7 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def write_output(folder: Path, result: AuditResult) -> None:
-    """``report.html``, ``audit.csv``, and ``skipped.csv`` where there is something to say, each whole or not at all.
+    """``report.html``, ``audit.csv``; ``skipped.csv`` and ``maps.npz`` where there are any; each whole or not at all.
 
     Raises:
         ValueError: as ``refuse_foreign``.
@@ -48,6 +49,8 @@ def write_output(folder: Path, result: AuditResult) -> None:
         result.save_csv(new / TABLE)
         if skipped := result.skipped_rows():
             write_rows(new / SKIPPED, skipped)
+        if result.maps is not None:
+            result.save_maps(new / MAPS)
         made = [name for name in NAMES if (new / name).exists()]
         lines = [_line(new / name) for name in made]
         _note(folder, [*_written(folder), *lines])  # first, so that a kill in between leaves nothing that is refused

@@ -18,6 +18,7 @@ from PIL import Image
 
 from plap_jax.audit.claims import Claims
 from plap_jax.audit.drawings import Scatter, scatter_drawing, strip
+from plap_jax.audit.heat import Heat, HeatScale
 from plap_jax.audit.histogram import Histogram, drawing
 from plap_jax.audit.slider import WHEREVER, Slider
 from plap_jax.typing import require
@@ -50,7 +51,8 @@ class Row:
     """An image; thumbnails are uint8, ``(h, w, 1 or 3)``. A score that is not finite is shown as such.
 
     ``evidence`` is ``(2L,)`` in standard deviations, κ₁ at all levels, then the contrast; ``kappa`` and ``baseline``
-    are mean κ₁ of the model and of its baseline; ``same_as`` names the near-duplicate that is tested in its place.
+    are mean κ₁ of the model and of its baseline; ``same_as`` names the near-duplicate that is tested in its place;
+    ``heat`` is the curvature map.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Row:
     kappa: float | None = None
     baseline: float | None = None
     same_as: str | None = None
+    heat: Heat | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,9 @@ class Page:
         scatter: κ₁ as measured against expected, or None.
         levels: noise levels of the rows' evidence.
         extreme, n_extreme: reference images with high scores, and how many there are in all.
+        maps: what the rows' curvature maps show and do not, in sentences; none: there are no maps.
+        map_cells: what they are maps of, "pixels" or "latent cells".
+        maps_of_difference: a baseline's maps are subtracted.
     """
 
     title: str
@@ -111,6 +117,9 @@ class Page:
     levels: Sequence[float] = ()
     extreme: Sequence[Row] = ()
     n_extreme: int = 0
+    maps: Sequence[str] = ()
+    map_cells: str = "pixels"
+    maps_of_difference: bool = False
 
 
 def write_page(path: Path, page: Page) -> None:
@@ -128,6 +137,7 @@ def write_page(path: Path, page: Page) -> None:
     )
     environment.filters |= {"number": number, "chance": chance, "picture": _picture}
     histogram = drawing(page.histogram)
+    heats = [row.heat for row in best if row.heat is not None]
     html = environment.get_template("page.html.jinja").render(
         page=page,
         rows=best,
@@ -141,6 +151,7 @@ def write_page(path: Path, page: Page) -> None:
         levels=", ".join(f"{level:g}" for level in page.levels),
         strip=lambda evidence: strip(evidence, page.levels),
         scale=scale,
+        heat_scale=HeatScale(heats, page.maps_of_difference) if heats else None,
         isfinite=lambda value: value is not None and math.isfinite(value),
         style=Markup(style),
         script=Markup(script),

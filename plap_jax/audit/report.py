@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from plap_jax.audit.claims import difficulty_in_words
+from plap_jax.audit.claims import difficulty_in_words, maps_in_words
 from plap_jax.audit.drawings import Scatter
+from plap_jax.audit.heat import Heat
 from plap_jax.audit.histogram import Histogram
 from plap_jax.audit.images import picture, pixels
 from plap_jax.audit.page import Nearest, Page, Row, write_page
 from plap_jax.audit.result import AuditResult
 from plap_jax.audit.slider import Slider, slider
+from plap_jax.audit.words import listed
 
 MOST_EXTREME = 24  # reference images that the page shows
 CALIBRATED = (
@@ -57,6 +59,7 @@ def page_of(result: AuditResult, max_rows: int, table: str | None = None) -> Pag
         **_extreme(result),
         **_meaning(result),
         **_difficulty(result),
+        **_maps(result),
     )
 
 
@@ -107,6 +110,42 @@ def _difficulty(result: AuditResult) -> dict[str, Any]:
     return {"difficulty": words, "scatter": scatter, "levels": found.levels.tolist()}
 
 
+def _maps(result: AuditResult) -> dict[str, Any]:
+    """What the curvature maps are, in words."""
+    found = result.maps
+    if found is None:
+        return {}
+    several = len(found.levels) > 1
+    how = [
+        "No unit; 0 where nothing is drawn back, about 1 everywhere around a sharp maximum of all pixels."
+        if not found.of_difference
+        else "No unit; the difference of two maps, of which either is about 1 everywhere around a sharp maximum.",
+        f"{'Mean over' if several else 'At'} σ = {listed(found.levels)}, from {found.n_directions} further directions "
+        f"for each image, drawn after the verdict, which they do not change: {found.spent:,.0f} evaluations in all. "
+        "Open a picture to enlarge it and to see its standard error.",
+    ]
+    if found.of_latents:
+        (h, w), (height, width) = found.value.shape[1:], found.image_shape
+        how.append(
+            f"The maps are of the model’s {h}×{w} latents, drawn at the size of the image: a cell stands for "
+            f"{height // h}×{width // w} pixels and some of their neighbourhood."
+        )
+    if len(found.rows) < found.n_flagged:
+        how.append(f"There are maps of {len(found.rows):,} of the {found.n_flagged:,} flagged images.")
+    return {
+        "maps": [maps_in_words(of_difference=found.of_difference), " ".join(how)],
+        "map_cells": "latent cells" if found.of_latents else "pixels",
+        "maps_of_difference": found.of_difference,
+    }
+
+
+def _heat(result: AuditResult, i: int) -> Heat | None:
+    if result.maps is None or i not in result.maps.places:
+        return None
+    place = result.maps.places[i]
+    return Heat(result.maps.value[place], result.maps.stderr[place])
+
+
 def _extreme(result: AuditResult) -> dict[str, Any]:
     """The reference images that score highest, with their pictures."""
     found = result.extreme_reference
@@ -137,6 +176,7 @@ def _row(result: AuditResult, i: int, picture: np.ndarray | None, same_as: str |
         nearest=_nearest(result, i),
         prompt=None if prompt is None else str(prompt),
         same_as=same_as,
+        heat=_heat(result, i),
         **_evidence(result, i),
     )
 
@@ -175,4 +215,5 @@ def _tiles(result: AuditResult) -> dict[str, str]:
         tiles |= {"noise level σ": "its own" if result.sigma is None else f"{result.sigma:g}"}
     else:
         tiles |= {"explained by difficulty": f"{100 * max(result.calibration.explained, 0):.0f} %"}
-    return tiles | {"evaluations": f"{result.nfe_total:,.0f}"}
+    tiles |= {"evaluations": f"{result.nfe_total:,.0f}"}
+    return tiles | ({"of these for maps": f"{result.nfe_maps:,.0f}"} if result.nfe_maps else {})

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from plap_jax.audit.calibrated import Calibration
 from plap_jax.audit.claims import Claims, claims
 from plap_jax.audit.fitness import Fitness
 from plap_jax.audit.images import Pictures, picture
+from plap_jax.audit.maps import Maps, maps_by_image
 from plap_jax.audit.notebook import notebook_view
 from plap_jax.audit.settings import AuditSettings
 from plap_jax.audit.stream import NEAR, Scored
+from plap_jax.audit.table import finite_or_none, write_rows
 from plap_jax.audit.training import Training
-from plap_jax.audit.verdict import Verdict
+from plap_jax.audit.verdict import Verdict, extreme_reference
 from plap_jax.audit.words import notices_of
+from plap_jax.typing import require
 
 NOTEBOOK_ROWS = 20  # images that a notebook shows
-EXTREME = 4.0  # robust standard deviations above the median of the reference
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,6 +44,7 @@ class AuditResult:
         training: the training images, or None.
         calibration: how difficulty was taken out; None where the score is a plain one.
         fitness: whether reference and audited images are of one kind; None where that is not known.
+        maps: curvature maps of flagged images; None where there are none.
         words: the settings in words.
     """
 
@@ -59,6 +59,7 @@ class AuditResult:
     training: Training | None = None
     calibration: Calibration | None = None
     fitness: Fitness | None = None
+    maps: Maps | None = None
     words: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -108,9 +109,25 @@ class AuditResult:
 
     @property
     def nfe_total(self) -> float:
-        """All evaluations that the audit spent: for its images and the reference, of the model and the baseline."""
+        """All evaluations that the audit spent: images, reference and maps, of the model and the baseline."""
         sides = [one.columns for one in (self.audited, self.reference) if one is not None]
-        return float(sum(one[name].sum() for one in sides for name in ("spent", "baseline/spent") if name in one))
+        judged = sum(one[name].sum() for one in sides for name in ("spent", "baseline/spent") if name in one)
+        return float(judged) + self.nfe_maps
+
+    @property
+    def nfe_maps(self) -> float:
+        """Those of them that went into curvature maps, after the verdict."""
+        return 0.0 if self.maps is None else self.maps.spent
+
+    @property
+    def curvature_map(self) -> list[np.ndarray | None]:
+        """For each flagged image ``(h, w)`` of the model's grid: where the density is peaked; None for others."""
+        return maps_by_image(self.maps, "value", len(self.names))
+
+    @property
+    def curvature_map_stderr(self) -> list[np.ndarray | None]:
+        """Standard errors of ``curvature_map``, over the directions."""
+        return maps_by_image(self.maps, "stderr", len(self.names))
 
     @property
     def reference_score(self) -> np.ndarray | None:
@@ -175,17 +192,7 @@ class AuditResult:
 
         They are not removed. One memorized image in the reference can hide all memorized images among the audited.
         """
-        if self.verdict.fdr is None:
-            return []
-        threshold = self.verdict.threshold
-        scores = self.verdict.reference
-        spread = stats.median_abs_deviation(scores, scale="normal")
-        limit = np.median(scores) + EXTREME * spread
-        limit = limit if spread > 0 else np.inf
-        limit = limit if threshold is None else min(limit, threshold)
-        scores = self.reference.columns[self.verdict.name]
-        chosen = np.flatnonzero(self.reference.columns.get("stays", np.ones(len(scores), bool)) & (scores >= limit))
-        return [(self.reference.names[i], float(scores[i])) for i in chosen[np.argsort(-scores[chosen])].tolist()]
+        return extreme_reference(self.verdict, self.reference)
 
     def _of_audited(self, name: str) -> np.ndarray | None:
         return None if self.calibration is None else getattr(self.calibration, name)[: len(self.names)]
@@ -217,6 +224,15 @@ class AuditResult:
     def save_csv(self, path: str | os.PathLike) -> None:
         """``to_rows`` as a CSV file in UTF-8."""
         write_rows(Path(path).expanduser(), self.to_rows())
+
+    def save_maps(self, path: str | os.PathLike) -> None:
+        """The curvature maps as an ``.npz``: ``curvature_map``, its ``_stderr``, ``_index`` and ``_names``.
+
+        Raises:
+            ValueError: there are none.
+        """
+        require(self.maps is not None, "maps", None, "must be there: no image is flagged, or maps were not asked for")
+        self.maps.save(Path(path).expanduser(), self.names)
 
     def save_report(self, path: str | os.PathLike, *, max_rows: int = 2000, table: str | None = None) -> None:
         """One HTML file that opens offline: ranked images with intervals, a histogram, and what all of it proves.
@@ -252,9 +268,9 @@ class AuditResult:
             row |= {name: float(columns[name][i]), f"{name}_stderr": float(columns[f"{name}/stderr"][i])}
         row |= {"low": float(verdict.low[i]), "high": float(verdict.high[i]), "nfe": int(columns["nfe"][i])}
         if verdict.flagged is not None:
-            row |= {"p_value": _number(verdict.p_value[i]), "q_value": _number(verdict.q_value[i])}
+            row |= {"p_value": finite_or_none(verdict.p_value[i]), "q_value": finite_or_none(verdict.q_value[i])}
             row |= {"flagged": int(verdict.flagged[i])}
-        row["z"] = _number(verdict.z[i])
+        row["z"] = finite_or_none(verdict.z[i])
         if self.calibration is not None:
             row |= {
                 "same_as": self.same_as[i],
@@ -280,16 +296,3 @@ def load_writer() -> ModuleType:
         return importlib.import_module("plap_jax.audit.report")
     except ModuleNotFoundError as error:
         raise ImportError(f"a report needs {error.name}: pip install 'plap-jax[audit]'") from error
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """A CSV file in UTF-8 of at least one row; names that are no UTF-8 with backslashes."""
-    text = StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace", newline="")
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -13,6 +13,7 @@ from plap_jax.directions import MIN_UNITS, Directions, unit_size
 from plap_jax.evidence import N_DIRECTIONS, NOISE_LEVELS
 from plap_jax.typing import require
 
+N_MAP = 64  # directions of a curvature map
 PixelRange = Literal["-1..1", "0..1"]
 Score = Literal["kappa", "kappa_given", "kappa_gap", "detector"]
 WITH_PROMPT: tuple[Score, ...] = ("kappa_given", "kappa_gap")
@@ -41,6 +42,8 @@ class AuditSettings:
         target_stderr: with ``sigma``, rounds are added until the standard error of κ is as small.
         max_samples: but no more directions than that for an image.
         repeats: draws of a detector's randomness, ≥ 2, for its standard error.
+        maps: directions of the curvature map of each flagged image, all noise levels together: 0 (or False) for no
+            maps, True for 64, else at least 8. They are drawn after the verdict, and change nothing of it.
         max_ratio, max_distance: d₁/d₂, and d₁/√d in units of [−1, 1], below which an image is a copy of its nearest
             training image.
         chunk: images after which what is finished is put on record, at the end of a block (see ``evaluations``); after
@@ -65,6 +68,7 @@ class AuditSettings:
     target_stderr: float = 0.01
     max_samples: int = 128
     repeats: int = 4
+    maps: int = N_MAP
     max_ratio: float = 1 / 3
     max_distance: float = 0.1
     chunk: int = 512
@@ -89,6 +93,10 @@ class AuditSettings:
             if value is not None or name not in ("evaluations", "crop"):
                 require(isinstance(value, Integral) and value >= 1, name, value, "must be an integer >= 1")
                 object.__setattr__(self, name, int(value))
+        maps = int(self.maps) * N_MAP if isinstance(self.maps, bool) else self.maps
+        allowed = f"must be 0 for none, or an integer >= {MIN_UNITS}: directions of each curvature map"
+        require(isinstance(maps, Integral) and (maps == 0 or maps >= MIN_UNITS), "maps", self.maps, allowed)
+        object.__setattr__(self, "maps", int(maps))
         self._check_ranges()
 
     def _check_ranges(self) -> None:

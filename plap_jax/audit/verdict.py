@@ -19,6 +19,7 @@ from plap_jax.envelope import ThresholdRow, false_discovery_envelope
 from plap_jax.typing import Estimate, require
 
 NO_CONTROL = "no error control"
+EXTREME = 4.0  # robust standard deviations above the median of the reference
 
 
 @dataclass(frozen=True)
@@ -172,3 +173,18 @@ def agreement(verdict: Verdict, audited: Scored, max_ratio: float) -> Agreement:
     varies = len(ratio) >= 3 and np.ptp(ratio) > 0 and np.ptp(verdict.score) > 0
     correlation = float(stats.spearmanr(verdict.score, -ratio).statistic) if varies else None
     return Agreement(ratio < max_ratio, correlation)
+
+
+def extreme_reference(verdict: Verdict, reference: Scored) -> list[tuple[str, float]]:
+    """(name, score) of reference images that score like flagged ones, or far outside of the others; high to low.
+
+    None where nothing is tested.
+    """
+    if verdict.fdr is None:
+        return []
+    spread = stats.median_abs_deviation(verdict.reference, scale="normal")
+    limit = np.median(verdict.reference) + EXTREME * spread if spread > 0 else np.inf
+    limit = limit if verdict.threshold is None else min(limit, verdict.threshold)
+    scores = reference.columns[verdict.name]
+    chosen = np.flatnonzero(reference.columns.get("stays", np.ones(len(scores), bool)) & (scores >= limit))
+    return [(reference.names[i], float(scores[i])) for i in chosen[np.argsort(-scores[chosen])].tolist()]

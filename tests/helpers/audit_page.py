@@ -5,8 +5,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from plap_jax.audit.claims import claims, difficulty_in_words
+from plap_jax.audit.claims import claims, difficulty_in_words, maps_in_words
 from plap_jax.audit.drawings import Scatter
+from plap_jax.audit.heat import Heat
 from plap_jax.audit.histogram import Histogram
 from plap_jax.audit.page import Nearest, Page, Row, write_page
 from plap_jax.audit.slider import slider
@@ -41,6 +42,7 @@ def a_page(**changes) -> Page:
             evidence=EVIDENCE[i],
             kappa=0.9 - i / 500,
             baseline=0.5 + i / 500,
+            heat=a_heat(i) if i < N_FLAGGED else None,
         )
         for i in range(N)
     ]
@@ -59,8 +61,16 @@ def a_page(**changes) -> Page:
         levels=LEVELS,
         extreme=[Row(f"other_{i}", 0.7 - i / 10, thumbnail=COLOURS[i]) for i in range(3)],
         n_extreme=5,
+        maps=[maps_in_words(of_difference=False), "Mean over the noise levels."],
     )
     return replace(page, **changes)
+
+
+def a_heat(i: int) -> Heat:
+    """Bright in one quarter of 8×8 pixels, another one for each i."""
+    value = np.random.default_rng(i).normal(0.1, 0.1, (8, 8))
+    value[4 * (i // 2 % 2) :][:4, 4 * (i % 2) :][:, :4] += 1.8
+    return Heat(value, np.full((8, 8), 0.1))
 
 
 def a_scatter(n: int = N, m: int = N_REFERENCE) -> Scatter:
@@ -97,6 +107,8 @@ def a_hostile_page() -> Page:
         n_images=999,
         notices=[HOSTILE],
         difficulty=[HOSTILE],
+        maps=[HOSTILE, HOSTILE],
+        map_cells=HOSTILE,
         extreme=[Row(HOSTILE, 1.0)],
         scatter=replace(page.scatter, names=[HOSTILE] * N),
         **texts,

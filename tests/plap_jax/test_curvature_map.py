@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from plap_jax import flux
-from plap_jax.curvature_map import MapEstimator, curvature_map
+from plap_jax.curvature_map import MapEstimator, curvature_map, map_of_units
 from plap_jax.directions import sample_directions
 from plap_jax.parallel import map_points
 
@@ -103,6 +103,27 @@ def test_channels_are_taken_together():
     assert found.value.shape == (4, 4)
     # 48/16 E√(Σ_M n²) over the red ones, a third of all: its mean over three channels
     assert float(found.value.mean()) == pytest.approx(expected(16, 48) / 3, rel=0.02)
+
+
+def test_of_noise_levels_it_is_the_mean_and_their_differences_are_no_error():
+    rng = np.random.default_rng(0)
+    weight = rng.chisquare(1, (12, 2))  # two coordinates, three levels of four directions
+    inward = weight * np.repeat([2.0, 1.0, 0.0], 4)[:, None] + 0.01 * rng.normal(size=(12, 2))
+    found = map_of_units(inward, weight, strata=3)
+    for j in range(2):
+        ratio = sum(inward[:, j]) / sum(weight[:, j])
+        variance = 0.0
+        for level in range(3):
+            off = [inward[k, j] - ratio * weight[k, j] for k in range(4 * level, 4 * level + 4)]
+            variance += 4 / 3 * sum((one - sum(off) / 4) ** 2 for one in off)
+        assert float(found.value[j]) == pytest.approx(ratio, rel=1e-5)
+        assert float(found.stderr[j]) == pytest.approx(math.sqrt(variance) / sum(weight[:, j]), rel=1e-4)
+    apart = inward - weight * np.repeat([2.0, 1.0, 0.0], 4)[:, None] + np.repeat([2.0, 1.0, 0.0], 4)[:, None]
+    even = map_of_units(apart, np.ones((12, 2)), strata=3)
+    assert (
+        np.abs(even.value - 1).max() < 0.02
+        and even.stderr.max() < 0.01 < map_of_units(apart, np.ones((12, 2))).stderr.min()
+    )
 
 
 def test_many_points_and_a_traced_radius():

@@ -14,6 +14,7 @@ from PIL import Image
 from plap_jax.audit import command_line
 from plap_jax.audit.command_line import main
 from plap_jax.audit.images import pixels
+from plap_jax.audit.maps import Mapper
 from plap_jax.audit.models import load_model
 from plap_jax.audit.scores import Scorer
 from plap_jax.diffusion import Diffusion, VPCosine
@@ -86,6 +87,7 @@ def test_the_files_are_there_and_say_what_was_asked(finished):
     assert str(out.parent) not in page
     assert sorted(path.name for path in out.iterdir()) == [
         "audit.csv",
+        "maps.npz",
         "parts",
         "plap-audit.sha256",
         "report.html",
@@ -93,10 +95,19 @@ def test_the_files_are_there_and_say_what_was_asked(finished):
     ]
 
 
+def test_curvature_maps_of_flagged_images_are_kept_as_arrays(finished):
+    _, out = finished
+    flagged = sorted(row["file"] for row in rows(out / "audit.csv") if row["flagged"] == "1")
+    with np.load(out / "maps.npz") as maps:
+        assert maps["curvature_map_names"].tolist() == flagged and maps["noise_levels"].tolist() == [0.22]
+        assert maps["curvature_map"].shape == maps["curvature_map_stderr"].shape == (len(flagged), 4, 4)
+
+
 def test_the_same_command_again_goes_on_and_tells_the_result(finished, monkeypatch, capsys):
     command, out = finished
     before = (out / "audit.csv").read_bytes()
-    monkeypatch.setattr(Scorer, "__call__", lambda *_: pytest.fail("it is computed again"))
+    for asked in (Scorer, Mapper):
+        monkeypatch.setattr(asked, "__call__", lambda *_: pytest.fail("it is computed again"))
     assert main(command) == 0
     told = capsys.readouterr()
     assert (out / "audit.csv").read_bytes() == before
@@ -104,7 +115,7 @@ def test_the_same_command_again_goes_on_and_tells_the_result(finished, monkeypat
     assert f"{out}/report.html" in told.out and "21/21" in told.err  # the bar
 
 
-@pytest.mark.parametrize("name", ["report.html", "audit.csv", "skipped.csv"])
+@pytest.mark.parametrize("name", ["report.html", "audit.csv", "skipped.csv", "maps.npz"])
 def test_files_of_others_are_not_replaced(folder, tmp_path, name, capsys):
     command = (*MODEL, "--images", f"{folder}/others.npz", "--out", str(tmp_path))
     (tmp_path / name).write_text("mine")
@@ -122,10 +133,10 @@ def test_a_table_that_was_changed_by_hand_is_not_replaced(finished, capsys):
 
 
 def test_what_is_no_longer_true_goes(finished, folder):
-    """skipped.csv of an earlier command in the same folder."""
+    """skipped.csv and maps.npz of an earlier command in the same folder."""
     _, out = finished
     assert main([*MODEL, "--images", f"{folder}/training.npy", "--out", str(out)]) == 0
-    assert not (out / "skipped.csv").exists() and len(rows(out / "audit.csv")) == 15
+    assert not (out / "skipped.csv").exists() and not (out / "maps.npz").exists() and len(rows(out / "audit.csv")) == 15
     assert [line.partition("  ")[2] for line in (out / "plap-audit.sha256").read_text().splitlines()] == [
         "report.html",
         "audit.csv",
@@ -145,6 +156,7 @@ def test_what_is_no_longer_true_goes(finished, folder):
         ("--images=DATA MODEL --noise-levels 0.1 -3", "--noise-levels 0.1 -3: must be different numbers in (0, 1)"),
         ("--images=DATA MODEL --n-samples=4", "--n-samples 4: must hold at least 8 independent units"),
         ("--images=DATA MODEL --max-samples=8", "--max-samples 8: must be an integer >= 16"),
+        ("--images=DATA MODEL --maps=3", "--maps 3: must be 0 for none, or an integer >= 8: directions of each"),
         ("--images=DATA MODEL --seed=-1", "--seed -1: must lie in 0 ... 2^31 - 1"),
         ("--images=DATA MODEL --prompts=3", "--prompts 3: must be null: this model has no prompts"),
         ("--images=DATA MODEL --out=DATA", "--out DATA: must be a folder"),

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from plap_jax.audit.page import MAX_ROWS, Nearest, Row
@@ -13,8 +14,8 @@ def test_it_opens_from_disk_without_a_complaint_or_a_request(opened):
     it = opened(a_page())
     assert it.page.title() == "Audit of a model"
     assert it.names() == [f"image_{i}.png" for i in range(50)]
-    images = it.page.locator("#table img")
-    assert images.count() == 100
+    images = it.page.locator("#table img:not(.heat img)")
+    assert images.count() == 100 and it.page.locator("#table .heat img").count() == N_FLAGGED
     for i in (0, 1, 98, 99):
         images.nth(i).scroll_into_view_if_needed()
         it.page.wait_for_function("image => image.complete", arg=images.nth(i).element_handle())
@@ -100,6 +101,7 @@ def test_it_works_by_keyboard_and_shows_where_the_focus_is(opened):
 
 @pytest.mark.parametrize("width", [320, 390, 700, 850, 1200])
 def test_no_width_needs_scrolling_sideways(opened, width):
+    """Nor does it when a curvature map is enlarged."""
     page = a_page()
     long = replace(page.rows[0], name="a" * 300, prompt="b" * 300, nearest=Nearest("c" * 200, 0.3, COLOURS[0]))
     it = opened(replace(page, rows=[long, *page.rows], title="T" * 100, settings={"S" * 60: "v" * 200}), width)
@@ -107,6 +109,9 @@ def test_no_width_needs_scrolling_sideways(opened, width):
     box = it.page.locator("#table tbody tr td.score").first.bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= width
+    for summary in it.page.locator(".look summary").all()[:2]:
+        summary.click()
+    assert it.page.evaluate("document.documentElement.scrollWidth") <= width
     it.page.locator("button[data-key=p]").click()  # sorting is at hand at every width
     assert it.sorting()["p"] == "ascending"
 
@@ -121,6 +126,7 @@ def luminance(colour: str) -> float:
 def test_text_stands_out_in_both_schemes(opened, scheme):
     """WCAG 2: the contrast of text is at least 4.5."""
     it = opened(a_page(), color_scheme=scheme)
+    it.page.locator(".look summary").first.click()
     assert (luminance(it.page.evaluate("getComputedStyle(document.body).backgroundColor")) > 0.5) is (scheme == "light")
     for selector in (
         "h1",
@@ -136,6 +142,8 @@ def test_text_stands_out_in_both_schemes(opened, scheme):
         ".notice",
         ".quiet",
         ".slide label",
+        "#maps p",
+        ".look p",
     ):
         colour, ground = it.page.locator(selector).first.evaluate(
             """element => {
@@ -147,6 +155,45 @@ def test_text_stands_out_in_both_schemes(opened, scheme):
         )
         brighter, darker = sorted((luminance(colour), luminance(ground)), reverse=True)
         assert (brighter + 0.05) / (darker + 0.05) >= 4.5, selector
+
+
+def test_a_curvature_map_stands_beside_its_image_and_opens_by_keyboard(opened):
+    it = opened(a_page())
+    rows = it.page.locator("#table tbody tr")
+    assert rows.nth(N_FLAGGED).locator(".look").count() == 0
+    row = rows.nth(1)  # bright in the upper right quarter
+    image, heat = (row.locator("th .frame").nth(k).bounding_box() for k in (0, 1))
+    assert image["y"] == heat["y"] and image["width"] == heat["width"] and heat["x"] - image["x"] - image["width"] < 10
+    said = row.locator(".heat img").get_attribute("alt")
+    assert said.startswith("Curvature map: brightest in the upper right, ")
+    assert not row.locator(".look p").is_visible()
+    row.locator("summary").focus()
+    it.page.keyboard.press("Enter")
+    assert row.locator(".heat").bounding_box()["width"] >= 1.9 * heat["width"]
+    assert row.locator(".look p").inner_text().startswith(said)
+    shown = row.locator(".heat img").evaluate(
+        """image => {
+            const canvas = document.createElement("canvas");
+            canvas.width = canvas.height = 8;
+            const context = canvas.getContext("2d");
+            context.drawImage(image, 0, 0);
+            return Array.from(context.getImageData(0, 0, 8, 8).data);
+        }"""
+    )
+    red = np.asarray(shown).reshape(8, 8, 4)[..., 0]
+    assert red[:4, 4:].min() > 200 and red[4:].max() < 120 and red[:, :4].max() < 120
+    it.page.keyboard.press("Enter")
+    assert not row.locator(".look p").is_visible()
+    legend = it.page.locator("#maps")
+    assert "no proof that this part is memorized" in legend.inner_text()
+    assert it.page.locator(".ramp text").all_text_contents()[0] == "0 or below"
+    assert it.complaints == []
+
+
+def test_a_page_without_maps_has_no_legend(opened):
+    rows = [replace(row, heat=None) for row in a_page().rows]
+    it = opened(a_page(rows=rows, maps=()))
+    assert it.page.locator("#maps, .look, .heat").count() == 0 and it.complaints == []
 
 
 def test_scripts_in_names_are_shown_and_not_run(opened):
