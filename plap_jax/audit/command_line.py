@@ -138,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
     how = made.add_argument_group("how")
     how.add_argument("--sigma", type=float, metavar="S", help="plain flux at this noise level alone, nothing taken out")
     how.add_argument("--fdr", type=float, default=0.05, metavar="Q", help="false-discovery rate (%(default)s)")
-    how.add_argument("--out", default=FOLDER, metavar="FOLDER", help="for report.html, audit.csv … (%(default)s)")
+    how.add_argument("--out", default=FOLDER, metavar="FOLDER", help="for the report and its tables (%(default)s)")
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of all randomness (%(default)s)")
     _add_folder(made.add_argument_group("of a diffusers folder"))
     _add_settings(made.add_argument_group("seldom changed"))

@@ -125,7 +125,7 @@ def test_their_evaluations_are_those_of_the_network_and_no_part_of_the_verdict_s
     found, calls = audited
     n_flagged = int(found.flagged.sum())
     assert found.nfe_total == calls and found.nfe_maps == 64 * n_flagged == found.maps.spent
-    assert found.nfe_total - found.nfe_maps == 16 * 74 and (found.nfe == 16).all()
+    assert (found.nfe == 16).all() and 16 * 74 <= found.nfe_total - found.nfe_maps < 16 * 80  # batches are filled up
     assert page_of(found, 2000).summary["of these for maps"] == str(64 * n_flagged)
     assert found.words["curvature maps"].startswith(f"all {n_flagged} flagged images; 64 further directions each")
 
@@ -160,7 +160,7 @@ def test_beside_a_baseline_a_loop_over_levels_and_directions_gives_the_same(besi
     value = np.sum(differences, axis=(0, 1)) / total
     variance = sum(16 * np.var(d - value * w, axis=0, ddof=1) for d, w in zip(differences, squares, strict=True))
     np.testing.assert_allclose(beside.curvature_map[12], value, atol=1e-3)
-    np.testing.assert_allclose(beside.curvature_map_stderr[12], np.sqrt(variance) / total, atol=1e-3)
+    np.testing.assert_allclose(beside.curvature_map_stderr[12], np.sqrt(variance) / total, rtol=5e-3)
     assert value[LEFT[..., 0]].min() > 0.5 > np.abs(value[~LEFT[..., 0]]).max()
     assert beside.nfe_maps == 2 * 32 * beside.flagged.sum()
     page = page_of(beside, 2000)
@@ -220,10 +220,11 @@ def test_an_image_that_is_gone_after_the_verdict_has_none(tmp_path, monkeypatch)
 
 def test_given_the_prompt_the_map_is_of_the_score_given_it():
     model, memorized = memorizing_model.prompted(), memorizing_model.MEMORIZED[:4]
-    told = {"prompts": [1, 2, 3, 4], "reference_prompts": 0, **PLAIN}
+    high = 0.58  # where without the prompt other images count, too
+    told = {"prompts": [1, 2, 3, 4], "reference_prompts": 0, **PLAIN, "sigma": high}
     found = audit_images(model, memorized, **told)
     diffusion = as_pretrained(model).diffusion
-    t = diffusion.schedule.time_at(SIGMA)
+    t = diffusion.schedule.time_at(high)
     centre, radius = diffusion.ball(jnp.asarray(memorized[2]), t)
     how = {"radius": radius, "key": key_of(0), "n_samples": 64, "channels": True}
     given, blind = (curvature_map(diffusion.score_at(t, prompt), centre, **how) for prompt in (np.int32(3), None))
