@@ -122,12 +122,14 @@ class Mapper(Evaluator):
         levels: of the calibrated score.
         sigma: in their place, one level of the model.
         keeps: every direction is kept, for the difference to another model.
+        n_images: batches are no larger than for so many, which may be few, and would be filled up.
     """
 
     kind: Kind
     levels: tuple[float, ...]
     sigma: float | None
     keeps: bool
+    n_images: int
 
     @cached_property
     def times(self) -> dict[float, Array]:
@@ -148,6 +150,10 @@ class Mapper(Evaluator):
         """All that the maps depend on beside images, prompts and code; JSON-able."""
         times = [float(t) for t in self.times.values()]
         return self.identity | {"n_samples": self.n_samples, "times": times, "kind": self.kind, "keeps": self.keeps}
+
+    @property
+    def _most(self) -> int:
+        return max(1, min(super()._most, 2 * self.n_images))
 
     @property
     def cost(self) -> int:
@@ -209,7 +215,7 @@ def curvature_maps(
     told = asked.audited.prompts is not None
     kind = score if score != "detector" else "kappa_given" if told else "kappa"
     how = {"settings": settings, "key": named_key(asked.key, "maps"), "kind": kind, "keeps": baseline is not None}
-    of = partial(Mapper, **how, levels=tuple(levels), sigma=sigma)
+    of = partial(Mapper, **how, levels=tuple(levels), sigma=sigma, n_images=int(verdict.flagged.sum()))
     mapper = of(held.subject)
     if not mapper.times:
         log.warning("  no curvature maps: the schedule has none of the noise levels")

@@ -65,7 +65,7 @@ def test_words_say_where(rows, columns, words):
     one = heat(value)
     assert words in one.words
     told = one.more("latent cells")
-    assert told.startswith(one.words) and "Highest: 2 ± 0.01. 9 of 81 latent cells lie 3 standard errors" in told
+    assert told.startswith(one.words) and "Highest: 2 ± 0.01. 9 of 81 latent cells exceed 3 standard errors." in told
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 5), (8, 8)])
