@@ -48,9 +48,7 @@ class Heat:
         highest = np.unravel_index(np.argmax(self.value), self.value.shape)
         sure = int((self.value > SURE * self.stderr).sum())
         top = f"{_number(self.value[highest])} ± {_number(self.stderr[highest])}"
-        return (
-            f"{self.words}. Highest: {top}. {sure:,} of {self.value.size:,} {cells} lie {SURE} standard errors above 0."
-        )
+        return f"{self.words}. Highest: {top}. {sure:,} of {self.value.size:,} {cells} exceed {SURE} standard errors."
 
 
 class HeatScale:
