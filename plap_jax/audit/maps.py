@@ -36,7 +36,7 @@ UNITS, VALUE, STDERR = "units", "value", "map_stderr"
 
 
 @dataclass(frozen=True)
-class Maps:
+class CurvatureMaps:
     """Curvature maps of k flagged images (``plap_jax.curvature_map``), in directions that no score was made of.
 
     Attributes:
@@ -89,7 +89,7 @@ class Maps:
             np.savez_compressed(stream, **self.arrays(names), noise_levels=np.asarray(self.levels))
 
 
-def maps_by_image(maps: Maps | None, name: Literal["value", "stderr"], n: int) -> list[np.ndarray | None]:
+def maps_by_image(maps: CurvatureMaps | None, name: Literal["value", "stderr"], n: int) -> list[np.ndarray | None]:
     """Maps, or their standard errors, of n audited images; None for those without."""
     values = () if maps is None else getattr(maps, name)
     return [values[maps.places[i]] if maps is not None and i in maps.places else None for i in range(n)]
@@ -195,7 +195,7 @@ def curvature_maps(
     asked: Asked,
     scored: Scored,
     verdict: Verdict,
-) -> Maps | None:
+) -> CurvatureMaps | None:
     """Maps of the flagged images, those with the highest scores where memory does not hold all; None: there is none.
 
     The verdict stands by then: which images are flagged, and every score and p-value, is as without maps.
@@ -236,7 +236,7 @@ def curvature_maps(
     found, n_flagged = _finished(columns, rows), int(verdict.flagged.sum())
     log.info("  curvature maps of %d of %d flagged images", len(found[0]), n_flagged)
     spent = float(columns["spent"].sum())
-    return Maps(*found, **about, n_flagged=n_flagged, spent=spent, of_difference=baseline is not None)
+    return CurvatureMaps(*found, **about, n_flagged=n_flagged, spent=spent, of_difference=baseline is not None)
 
 
 def _chosen(mapper: Mapper, scored: Scored, verdict: Verdict, source: Source) -> np.ndarray:

@@ -17,7 +17,7 @@ from plap_jax.audit.calibrated import Calibration
 from plap_jax.audit.claims import Claims, claims
 from plap_jax.audit.fitness import Fitness
 from plap_jax.audit.images import Pictures, picture
-from plap_jax.audit.maps import Maps, maps_by_image
+from plap_jax.audit.maps import CurvatureMaps, maps_by_image
 from plap_jax.audit.notebook import notebook_view
 from plap_jax.audit.settings import AuditSettings
 from plap_jax.audit.stream import NEAR, Scored
@@ -59,7 +59,7 @@ class AuditResult:
     training: Training | None = None
     calibration: Calibration | None = None
     fitness: Fitness | None = None
-    maps: Maps | None = None
+    maps: CurvatureMaps | None = None
     words: Mapping[str, str] = field(default_factory=dict)
 
     @property
