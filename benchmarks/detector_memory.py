@@ -35,6 +35,11 @@ DETECTORS: dict[str, Detector] = {
     "Sharpness": detectors.Sharpness(),
     "Anisotropy": detectors.Anisotropy(SIGMA),
     "DSMGap": detectors.DSMGap(),
+    "LHSD": detectors.LHSD(SIGMA),
+    "CurvatureDifference": detectors.CurvatureDifference(SIGMA),
+    "CLiD": detectors.CLiD(SIGMA),
+    "UpdateNorm": detectors.UpdateNorm(),
+    "QuantileRegression": detectors.QuantileRegression(SIGMA, jnp.zeros(17), jnp.zeros(17), jnp.ones(17), 0.0),
 }
 
 

@@ -1,4 +1,4 @@
-"""Which pixels are memorized: κ₁ taken apart into its coordinates.
+"""Which pixels are memorized: κ₁, or the trace of the curvature, taken apart into its coordinates.
 
 κ₁ = −E_n⟨ŝ, n⟩ is a sum over coordinates j of −E_n[ŝ_j n_j], which by the divergence theorem is −(r/d) times the
 ball's mean of ∂_j ŝ_j, ŝ = s/|s|. Where a share ρ of the coordinates is memorized, d times that is about 1/√ρ there and
@@ -8,23 +8,37 @@ ball's mean of ∂_j ŝ_j, ŝ = s/|s|. Where a share ρ of the coordinates is me
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from plap_jax.directions import Directions, sample_directions
+from plap_jax.memory import products_at_once
 from plap_jax.operators import p_field
-from plap_jax.typing import Array, ArrayLike, PRNGKey, ScoreFn, one_or_nan, require, require_ball, safe_sqrt
+from plap_jax.typing import (
+    Array,
+    ArrayLike,
+    PRNGKey,
+    ScoreFn,
+    at_least_float32,
+    one_or_nan,
+    require,
+    require_ball,
+    require_point,
+    safe_sqrt,
+    standard_error,
+)
 
 
 class CurvatureMap(NamedTuple):
     """A value for each coordinate or pixel, with its standard error.
 
     Attributes:
-        value: no unit; 0 where the score does not point back to the centre, about 1 everywhere around a sharp maximum,
-            1/√ρ on the memorized part where that is a share ρ. Higher = more memorized.
-        stderr: over the directions.
+        value: of ``curvature_map``: no unit; 0 where the score does not point back to the centre, about 1 everywhere
+            around a sharp maximum, 1/√ρ on the memorized part where that is a share ρ. Higher = more memorized.
+        stderr: over the directions, or probes.
     """
 
     value: Array
@@ -123,6 +137,64 @@ def map_of_units(inward: Array, weight: Array, strata: int = 1) -> CurvatureMap:
     apart = apart - apart.mean(axis=1, keepdims=True)
     spread = safe_sqrt((apart**2).sum(axis=(0, 1)) * of_each / (of_each - 1)) / total
     return CurvatureMap(value, spread)
+
+
+def curvature_difference(
+    score_fn: ScoreFn,
+    x: Array,
+    *,
+    key: PRNGKey,
+    n_probes: int = 16,
+    baseline: ScoreFn | None = None,
+    channels: bool = False,
+) -> CurvatureMap:
+    """The curvature at a point coordinate by coordinate: how fast the score falls off along each of them.
+
+    −diag(J − J_base), J = ∇s: the mean over Rademacher probes v of −v ⊙ (J − J_base) v.
+
+    Kim & Lee (ICML 2026, arXiv 2605.26756) take the score given the prompt, and for the baseline that without it, or
+    another model's, at the last step of a generation. The sum over coordinates is the detector
+    ``CurvatureDifference``. Unlike ``curvature_map`` it needs derivatives, has a unit, and sees the point alone rather
+    than a ball around it.
+
+    Args:
+        score_fn: s = ∇ log q, one point in, same shape out; or a difference of scores, such as ``gap_at``.
+        x: the point ``(*shape)``, floating: an image times α.
+        key: randomness; the same key gives the same probes at every point.
+        n_probes: ≥ 2, one Jacobian-vector product each (two with a baseline). The variance of an entry is that of the
+            other entries of its row.
+        baseline: a second score, or None for the curvature itself.
+        channels: the last axis of x holds channels, which are added up: the map is of pixels, ``shape[:-1]``.
+
+    Returns:
+        ``CurvatureMap`` in 1/unit², of ``x.shape``, or ``x.shape[:-1]`` with channels; float32 at least. Higher = more
+        memorized; negative where the score without the prompt falls off faster.
+
+    Raises:
+        ValueError: x not finite or not floating, fewer than two probes, channels of a point with one axis.
+    """
+    require_point(x)
+    x = at_least_float32(x)
+    require(not channels or x.ndim >= 2, "channels", channels, f"must be false for a point of shape {x.shape}")
+    fits = isinstance(n_probes, Integral) and n_probes >= 2
+    require(fits, "n_probes", n_probes, "must be an integer >= 2: one unit has no standard error")
+
+    def difference(x: Array) -> Array:
+        s = score_fn(x)
+        require(s.shape == x.shape, "score_fn", s.shape, f"must return the shape of x, {x.shape}")
+        return at_least_float32(s) if baseline is None else at_least_float32(s) - at_least_float32(baseline(x))
+
+    _, jacobian = jax.linearize(difference, x)
+
+    def unit(v: Array) -> Array:
+        v = v.reshape(x.shape)
+        diagonal = -v * jacobian(v)
+        return jnp.sum(diagonal, axis=-1) if channels else diagonal
+
+    probes = jax.random.rademacher(key, (n_probes, x.size), x.dtype)
+    at_once = min(n_probes, products_at_once(x.size, 1 if baseline is None else 2))
+    units = jax.lax.map(unit, probes, batch_size=at_once)
+    return CurvatureMap(jnp.mean(units, axis=0), standard_error(units))
 
 
 @jax.tree_util.register_dataclass

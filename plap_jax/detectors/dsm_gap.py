@@ -1,4 +1,4 @@
-"""DSM gap: how much the predicted noise changes over the first step of generation (2026)."""
+"""DSM gap: how much the predicted noise changes over the first step of generation (code released in 2026)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from plap_jax.typing import Array, PRNGKey, at_least_float32, require, require_p
 class DSMGap(Detector):
     """How much the predicted noise changes over the first step of generation.
 
-    ‖ε̂(x_2, t_2 | c) − ε̂(x_1, t_1 | c)‖₂², x_1 the query's noise, x_2 one DDIM step from it (2026).
+    ‖ε̂(x_2, t_2 | c) − ε̂(x_1, t_1 | c)‖₂², x_1 the query's noise, x_2 one DDIM step from it.
 
-    Known as the condition-free DSM gap: the unconditional ε̂ is never evaluated, so the step has no guidance, whatever
-    the query's.
+    Source: the "dynamical singularity metric" from step 0 to 1 in the code of "Early Detection of Memorization in
+    Diffusion Models", released without names (github.com/randomnameforicml/icml-2026, 2026); we found no paper. There
+    the step is guided, at scale 7.5. Here the unconditional ε̂ is never evaluated, so the step has no guidance,
+    whatever the query's: half the cost, and the same at guidance 1.
 
     **The published sign, high when memorized, is not what exact scores give.** If the images of a prompt are N(μ, vI),
     V = α²v + σ², the change is (x_1 − α_1μ) α_2 v (α_1σ_2 − α_2σ_1)/(V_1 V_2): 0 for a single image, v = 0, whose path

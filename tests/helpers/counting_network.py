@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from plap_jax.diffusion import Diffusion, VPLinear
 
@@ -22,6 +24,23 @@ def _counted(kind, x, *others):
     return io_callback(partial(_count, kind), jax.ShapeDtypeStruct(x.shape, x.dtype), x, *others)
 
 
+def _count_product(dx, x):
+    return _counted("products", dx, x)
+
+
+def _batched_product(arguments, axes):
+    return jax.vmap(_count_product, in_axes=axes)(*arguments), 0
+
+
+# dx itself, counted as a product in both modes: a host call alone could not be transposed.
+product = Primitive("counted_product")
+product.def_impl(_count_product)
+product.def_abstract_eval(lambda dx, x: dx)
+mlir.register_lowering(product, mlir.lower_fun(_count_product, multiple_results=False))
+batching.primitive_batchers[product] = _batched_product
+ad.primitive_transposes[product] = lambda back, dx, x: (product.bind(back, x), None)
+
+
 @jax.custom_jvp
 def counted(x):
     """x, counted as an evaluation."""
@@ -32,7 +51,7 @@ def counted(x):
 def _counted_jvp(primals, tangents):
     (x,), (dx,) = primals, tangents
     # Handed x too, as of a network that is not linear: a product at another point is another product.
-    return counted(x), _counted("products", dx, x)
+    return counted(x), product.bind(dx, x)
 
 
 @jax.tree_util.register_dataclass

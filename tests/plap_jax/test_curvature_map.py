@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from plap_jax import flux
-from plap_jax.curvature_map import MapEstimator, curvature_map, map_of_units
+from plap_jax.curvature_map import MapEstimator, curvature_difference, curvature_map, map_of_units
 from plap_jax.directions import sample_directions
 from plap_jax.parallel import map_points
 
@@ -148,3 +148,31 @@ def test_bad_arguments_are_refused_in_one_line(changed, message):
     given = {"score_fn": part, "x": jnp.zeros(SHAPE), "radius": 1.0} | changed
     with pytest.raises(ValueError, match=message):
         curvature_map(given.pop("score_fn"), given.pop("x"), key=KEY, **given)
+
+
+def test_the_curvature_by_coordinates_is_a_loop_over_probes():
+    x = np.linspace(-1, 1, 36, dtype=np.float32).reshape(SHAPE)
+
+    def coupled(x):
+        return mixed(x) + jnp.roll(x, 1, axis=0)
+
+    found = curvature_difference(coupled, x, key=KEY, n_probes=7, baseline=part)
+    jacobian = np.asarray(jax.jacfwd(lambda v: (coupled(v.reshape(SHAPE)) - part(v.reshape(SHAPE))).ravel())(x.ravel()))
+    probes = np.asarray(jax.random.rademacher(KEY, (7, 36), jnp.float32))
+    units = np.stack([-v * (jacobian @ v) for v in probes]).reshape(7, *SHAPE)
+    np.testing.assert_allclose(found.value, units.mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.stderr, units.std(axis=0, ddof=1) / math.sqrt(7), rtol=1e-3, atol=1e-5)
+    assert np.all(np.abs(found.value.ravel() + np.diag(jacobian)) < 6 * found.stderr.ravel() + 1e-4)
+    pixels = curvature_difference(coupled, x, key=KEY, n_probes=7, baseline=part, channels=True)
+    np.testing.assert_allclose(pixels.value, found.value[..., 0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_curvature_of_a_part_is_there_alone():
+    found = curvature_difference(part, jnp.zeros(SHAPE, jnp.float16), key=KEY, n_probes=2)
+    np.testing.assert_array_equal(found.value, MASK)  # diagonal: every probe is exact
+    np.testing.assert_array_equal(found.stderr, 0)
+    assert found.value.dtype == jnp.float32
+    with pytest.raises(ValueError, match="^n_probes=1: must be an integer >= 2: one unit has no standard error$"):
+        curvature_difference(part, jnp.zeros(SHAPE), key=KEY, n_probes=1)
+    with pytest.raises(ValueError, match="^channels=True: must be false"):
+        curvature_difference(lambda x: -x, jnp.zeros(3), key=KEY, channels=True)

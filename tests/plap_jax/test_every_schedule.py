@@ -16,10 +16,13 @@ import plap_jax.detectors
 from plap_jax import GaussianMixture
 from plap_jax.detectors import (
     FLIPD,
+    LHSD,
     PIA,
     Anisotropy,
     BallAverage,
+    CLiD,
     CopyRatio,
+    CurvatureDifference,
     DenoisingLoss,
     Detector,
     DSMGap,
@@ -29,11 +32,13 @@ from plap_jax.detectors import (
     NoiseGapNorm,
     NormalBundle,
     PLaplacianAt,
+    QuantileRegression,
     Query,
     ScoreNorm,
     SecMI,
     Sharpness,
     SimA,
+    UpdateNorm,
 )
 from plap_jax.diffusion import EDM, VE, DiscreteVP, RectifiedFlow, VPCosine, VPLinear
 from plap_jax.sampling import DDIM, ProbabilityFlow, ReverseSDE, log_likelihood
@@ -67,17 +72,21 @@ class Straight(VPLinear):
 # Detector, and the power of α by which its score must be multiplied to be free of the scale of x_t: a score is 1/unit.
 EVERYWHERE = [
     (BallAverage(SIGMA, n_samples=2), 1),
+    (CLiD(SIGMA, n_samples=3), 0),
     (CopyRatio(MEANS), 0),
+    (CurvatureDifference(SIGMA, n_probes=2), 2),
     (DenoisingLoss(SIGMA, n_samples=3), 0),
     (FLIPD(SIGMA), 0),
     (FLIPD(SIGMA, n_probes=2), 0),
     (FluxDensity(SIGMA, n_samples=4), 0),
     (FluxDensity(SIGMA, p=2.5, n_samples=4), 1.5),
     (FluxGap(SIGMA, n_samples=4), 0),
+    (LHSD(SIGMA, n_probes=2, n_steps=3), 0),
     (ManifoldBias(SIGMA, n_samples=4), 0),
     (NormalBundle(SIGMA), 0),
     (PLaplacianAt(SIGMA), 1),
     (PLaplacianAt(SIGMA, p=2.0), 2),
+    (QuantileRegression(SIGMA, np.full(17, 0.1), np.zeros(17), np.ones(17), 0.3, n_samples=3), 0),
     (ScoreNorm(SIGMA), 1),
 ]
 # These depend on the schedule's clock or ends too, or take the image itself for x_t.
@@ -89,6 +98,8 @@ WITH_THE_CLOCK = [
     (SecMI(SIGMA, n_steps=3), -2),
     (Sharpness(), 3),
     (SimA(SIGMA), 0),
+    (UpdateNorm(n_steps=6, first=3), 0),
+    (UpdateNorm(n_steps=6), 0),
 ]
 
 

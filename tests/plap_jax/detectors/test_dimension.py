@@ -7,19 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 from scipy import special
 
 from plap_jax import GaussianMixture
+from plap_jax.curvature_map import curvature_difference
 from plap_jax.detectors import normal_bundle
 from plap_jax.detectors.ball_average import BallAverage
-from plap_jax.detectors.base import Query
+from plap_jax.detectors.base import Query, gap_at
+from plap_jax.detectors.curvature_difference import CurvatureDifference
 from plap_jax.detectors.flipd import FLIPD
 from plap_jax.detectors.flux_density import FluxDensity
 from plap_jax.detectors.flux_gap import FluxGap
+from plap_jax.detectors.lhsd import LHSD, quadrature
 from plap_jax.detectors.manifold_bias import ManifoldBias
 from plap_jax.detectors.normal_bundle import NormalBundle
 from plap_jax.detectors.p_laplacian_at import PLaplacianAt
-from plap_jax.diffusion import DiscreteVP, VPLinear
+from plap_jax.diffusion import EDM, Diffusion, DiscreteVP, VPLinear
 from plap_jax.directions import sample_directions, uniform_in_ball
 from tests.helpers import numpy_twin
 from tests.helpers.analytic_network import exact_diffusion, traces
@@ -39,6 +43,11 @@ SUBSPACE = ([1 / 3] * 3, np.zeros((3, D)), np.stack([FLAT] * 3))
 IMAGES = np.concatenate([MEANS, RNG.normal(size=(2, D))])
 PROMPTS, CAPTIONS = np.array([-1, 0, 1, 2, -1]), np.array([0, 1, 2, 0, 1])
 
+
+def embedding(x):
+    return jnp.stack([x[0] + x[1] ** 2, jnp.sin(x[2]), x[0] * x[2]])
+
+
 DETECTORS = {
     "flipd": FLIPD(SIGMA),
     "flipd, probes": FLIPD(SIGMA, n_probes=3),
@@ -47,6 +56,9 @@ DETECTORS = {
     "p-laplacian": PLaplacianAt(SIGMA, smoothing=0.3),
     "ball average": BallAverage(SIGMA, p=1.5, n_samples=3),
     "manifold bias": ManifoldBias(SIGMA, n_samples=5, curvature=0.7, gradient=1.5, bias=0.4),
+    "manifold bias, embedded": ManifoldBias(SIGMA, n_samples=3, curvature=0.7, embed=Partial(embedding)),
+    "lhsd": LHSD(SIGMA, n_probes=3, n_steps=9, threshold=0.5, width=0.3),
+    "curvature difference": CurvatureDifference(SIGMA, n_probes=3),
     "flux density": FluxDensity(SIGMA, p=1.5, n_samples=4),
     "flux gap": FluxGap(SIGMA, p=1.5, n_samples=4),
 }
@@ -146,6 +158,37 @@ def twin_manifold_bias(detector, level, x):
     return total / detector.n_samples / math.sqrt(D)
 
 
+def twin_embedded_bias(detector, level, x):
+    total, e = 0, lambda a: np.array([a[0] + a[1] ** 2, math.sin(a[2]), a[0] * a[2]])
+    for n in directions(detector.n_samples):
+        u = math.sqrt(D) * n
+        eps, noise, image = (e(a) for a in (-level.sigma * level.score(level.alpha * x + level.sigma * u), u, x))
+        other = detector.curvature * noise / np.linalg.norm(noise) - detector.gradient * eps / math.sqrt(3)
+        total += eps @ (other + detector.bias * image / np.linalg.norm(image)) / np.linalg.norm(eps)
+    return total / detector.n_samples
+
+
+def soft(detector, eigenvalues):
+    """f(λ) of the paper, λ in units of 1/σ²."""
+    threshold = detector.threshold
+    return 1 / (1 + np.exp((eigenvalues - threshold) / (detector.width * threshold)))
+
+
+def rademacher(n):
+    return np.asarray(jax.random.rademacher(KEY, (n, D), jnp.float64))
+
+
+def twin_lhsd(detector, level, x):
+    eigenvalues, vectors = np.linalg.eigh(-(level.sigma**2) * level.hessian(level.alpha * x))
+    filtered = vectors @ np.diag(soft(detector, eigenvalues)) @ vectors.T
+    return -np.mean([v @ filtered @ v for v in rademacher(detector.n_probes)])
+
+
+def twin_curvature_difference(detector, level, x):
+    hessian = level.hessian(level.alpha * x)
+    return -np.mean([v @ hessian @ v for v in rademacher(detector.n_probes)])
+
+
 def twin_flux(detector, level, x):
     total = 0
     for n in directions(detector.n_samples):
@@ -160,6 +203,8 @@ TWINS = {
     PLaplacianAt: twin_p_laplacian,
     BallAverage: twin_ball_average,
     ManifoldBias: twin_manifold_bias,
+    LHSD: twin_lhsd,
+    CurvatureDifference: twin_curvature_difference,
     FluxDensity: twin_flux,
     FluxGap: twin_flux,
 }
@@ -175,11 +220,15 @@ class Gap(Level):
     def score(self, x):
         return super().score(x) - self.without.score(x)
 
+    def hessian(self, x):
+        return super().hessian(x) - self.without.hessian(x)
+
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_the_twin_agrees_and_another_level_compiles_nothing(name):
     detector = DETECTORS[name]
-    asked, level = query(detector), Gap if isinstance(detector, FluxGap) else Level
+    asked, level = query(detector), Gap if "prompt" in detector.needs else Level
+    twin = TWINS[type(detector)] if name != "manifold bias, embedded" else twin_embedded_bias
     exact = model(MIXED)
     first = detector.scores(exact, asked, key=KEY)
     compiled = traces["count"]
@@ -188,7 +237,7 @@ def test_the_twin_agrees_and_another_level_compiles_nothing(name):
     assert traces["count"] == compiled
     for sigma, values in found.items():
         expected = [
-            TWINS[type(detector)](replace(detector, sigma=sigma), level(MIXED, sigma, c), x)
+            twin(replace(detector, sigma=sigma), level(MIXED, sigma, c), x)
             for x, c in zip(asked.image, asked.prompt, strict=True)
         ]
         np.testing.assert_allclose(values, expected, rtol=1e-6, err_msg=f"sigma={sigma}")
@@ -220,6 +269,9 @@ def test_a_memorized_image_is_a_point():
     levels = {"sigma": sigma}
     for name in ("flipd", "flipd, probes", "normal bundle"):
         np.testing.assert_allclose(scores(replace(DETECTORS[name], **levels), POINTS, images), 0, atol=1e-6)
+    lhsd = LHSD(sigma)  # −σ²H is the identity, of which Lanczos' first vector tells all
+    np.testing.assert_allclose(scores(lhsd, POINTS, images), -D * soft(lhsd, 1.0), rtol=1e-5)
+    assert D * soft(lhsd, 1.0) < 1e-4
     curvature = replace(DETECTORS["manifold bias"], curvature=1.0, gradient=0.0, bias=0.0, **levels)
     for detector in (replace(DETECTORS["flux density"], p=1.0, **levels), curvature):
         np.testing.assert_allclose(scores(detector, POINTS, images), 1, rtol=1e-6)
@@ -353,3 +405,100 @@ def test_normal_bundle_refuses_what_is_not_finite():
 def test_too_few_noised_points_are_refused():
     with pytest.raises(ValueError, match="n_samples=5: must be None or at least d=6"):
         NormalBundle(SIGMA, n_samples=5).scores(model(MIXED), Query(image=IMAGES), key=KEY)
+
+
+def test_the_soft_dimension_of_a_subspace_along_the_axes():
+    # f(−H) is diagonal there, so that every probe is exact.
+    sigma, detector = 0.2, LHSD(0.2, n_probes=2, n_steps=4)
+    flat = np.stack([np.diag([SPREAD**2] * K + [0.0] * (D - K))] * 3)
+    along = sigma**2 / ((1 - sigma**2) * SPREAD**2 + sigma**2)
+    expected = -(K * soft(detector, along) + (D - K) * soft(detector, 1.0))
+    found = scores(detector, ([1 / 3] * 3, np.zeros((3, D)), flat), IMAGES)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert abs(expected + K) < 1e-2
+
+
+def test_a_jacobian_that_is_not_symmetric_has_its_symmetric_part_taken():
+    skew = RNG.normal(size=(D, D)) / 3
+    model = Diffusion(Partial(lambda matrix, x, t, condition=None: matrix @ x, jnp.asarray(skew)), VPLinear())
+    detector = LHSD(SIGMA, n_probes=2, n_steps=D, width=1.0)
+    found = detector.statistic(model, Query(image=jnp.asarray(IMAGES[0])), KEY)
+    eigenvalues, vectors = np.linalg.eigh(SIGMA * (skew + skew.T) / 2)
+    filtered = vectors @ np.diag(soft(detector, eigenvalues)) @ vectors.T
+    np.testing.assert_allclose(found, -np.mean([v @ filtered @ v for v in rademacher(2)]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lanczos_stops_where_nothing_is_left_and_is_exact_with_a_step_for_each_eigenvalue(dtype):
+    run = jax.jit(lambda a, n_steps: quadrature(lambda x: a @ x, v, lambda e: jnp.exp(-e), n_steps), static_argnums=1)
+
+    def found(matrix, n_steps):
+        return float(run(jnp.asarray(matrix, dtype), n_steps))
+
+    v = jnp.asarray(rademacher(1)[0], dtype)
+    rtol = 1e-5 if dtype == np.float32 else 1e-12
+    for scale in (0.0, 1 / 3, 3.0):
+        for n_steps in (1, 3, D):
+            np.testing.assert_allclose(found(scale * np.eye(D), n_steps), D * math.exp(-scale), rtol=rtol)
+    three = np.array([0.1, 0.1, 0.5, 0.5, 2.0, 2.0])
+    exact = v @ (BASIS @ np.diag(np.exp(-three)) @ BASIS.T) @ v
+    for n_steps in (3, D):
+        np.testing.assert_allclose(found(BASIS @ np.diag(three) @ BASIS.T, n_steps), exact, rtol=rtol)
+    assert abs(found(BASIS @ np.diag(three) @ BASIS.T, 1) / exact - 1) > 1e-3
+    assert math.isnan(found(np.where(np.eye(D) > 0, np.nan, 1.0), 3))
+
+
+@pytest.mark.parametrize("name", ["lhsd", "curvature difference"])
+def test_the_standard_error_over_probes_is_that_of_the_estimate(name):
+    detector, exact = replace(DETECTORS[name], n_probes=6), model(MIXED)
+    asked = Query(image=jnp.asarray(IMAGES[3]), prompt=jnp.asarray(0))
+    keys = jax.random.split(jax.random.key(1), MANY)
+    found = jax.jit(jax.vmap(lambda key: detector.estimate(exact, asked, key)))(keys)
+    level = (Gap if name == "curvature difference" else Level)(MIXED, SIGMA, 0)
+    hessian = level.hessian(level.alpha * IMAGES[3])
+    truth = -np.trace(hessian)
+    if name == "lhsd":
+        truth = -soft(detector, np.linalg.eigvalsh(-(SIGMA**2) * hessian)).sum()
+    spread = np.std(found.value)
+    assert abs(np.mean(found.value) - truth) < 4 * spread / math.sqrt(MANY)
+    assert abs(np.mean(np.asarray(found.stderr) ** 2) / spread**2 - 1) < 0.2
+    assert found.n_units[0] == 6 and found.nfe[0] == detector.nfe(D)
+
+
+def test_the_curvature_difference_is_the_sum_of_its_map_and_takes_another_model():
+    detector, exact = DETECTORS["curvature difference"], model(MIXED)
+    image, prompt = jnp.asarray(IMAGES[3]), jnp.asarray(0)
+    t = VPLinear().time_at(SIGMA)
+    centre, _ = exact.ball(image, t)
+    how = {"key": KEY, "n_probes": 3}
+    asked = Query(image=image, prompt=prompt)
+    of_prompt = curvature_difference(gap_at(exact, t, prompt), centre, **how)
+    np.testing.assert_allclose(detector.statistic(exact, asked, KEY), of_prompt.value.sum(), rtol=1e-6)
+    other = model(([0.6, 0.2, 0.2], MEANS, 2 * MIXED[2]))
+    found = replace(detector, baseline=other).statistic(exact, asked, KEY)
+    both = {"score_fn": exact.score_at(t, prompt), "baseline": other.score_at(t, prompt)}
+    np.testing.assert_allclose(found, curvature_difference(x=centre, **both, **how).value.sum(), rtol=1e-6)
+    assert abs(found / of_prompt.value.sum() - 1) > 0.01
+    with pytest.raises(ValueError, match="^baseline.schedule=EDM.*must be the model's, VPLinear"):
+        replace(detector, baseline=replace(other, schedule=EDM())).scores(exact, query(detector), key=KEY)
+
+
+def test_a_single_image_behind_a_prompt_has_its_curvature_and_that_of_wide_data_taken_away():
+    # d (1/σ² − 1/(α²v + σ²)); diagonal Hessians, so that every probe is exact. Of the two, the wide one has all weight.
+    sigma, v = 0.1, 4.0
+    wide = ([1e-30, 1 - 1e-30, 0.0], np.stack([MEANS[0]] * 3), np.stack([0 * np.eye(D), v * np.eye(D), np.eye(D)]))
+    expected = D * (1 / sigma**2 - 1 / ((1 - sigma**2) * v + sigma**2))
+    found = CurvatureDifference(sigma, n_probes=2).scores(
+        model(wide), Query(image=np.stack([MEANS[0]] * 5), prompt=np.array([0, 1, 0, 1, 0])), key=KEY
+    )
+    np.testing.assert_allclose(found, np.array([1, 0, 1, 0, 1]) * expected, rtol=1e-6, atol=1e-6)
+
+
+def test_too_few_probes_and_steps_are_refused():
+    for kind in (LHSD, CurvatureDifference):
+        for n in (1, 2.5):
+            with pytest.raises(ValueError, match="^n_probes=.*must be an integer >= 2: one probe has no"):
+                kind(SIGMA, n_probes=n)
+    with pytest.raises(ValueError, match="^n_steps=0: must be an integer >= 1$"):
+        LHSD(SIGMA, n_steps=0)
+    assert LHSD(SIGMA).nfe(10**4) == 1 + 4 * 4 * 10 and LHSD(SIGMA).nfe(3) == 1 + 4 * 4 * 3

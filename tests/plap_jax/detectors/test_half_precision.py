@@ -41,6 +41,11 @@ DETECTORS = {
     "sharpness, noisiest": detectors.Sharpness(),
     "anisotropy": detectors.Anisotropy(SIGMA),
     "dsm gap": detectors.DSMGap(10),
+    "clid": detectors.CLiD(SIGMA),
+    "curvature difference": detectors.CurvatureDifference(SIGMA),
+    "lhsd": detectors.LHSD(SIGMA),
+    "update norm": detectors.UpdateNorm(10),
+    "quantile regression": detectors.QuantileRegression(SIGMA, np.full(17, 0.01), np.zeros(17), np.ones(17), 0.3),
 }
 EVERY_DAY = {
     "flux density",
@@ -59,6 +64,9 @@ ELSEWHERE = {
     "pia": 3 * D,
     "sima": 3 * D,
     "dsm gap": D,
+    "clid": 1,
+    "lhsd": D,
+    "quantile regression": 1,
 }
 # Fourth powers make four times as much of what a network of ε̂ rounds; and at the noisiest step ε̂ in half precision
 # hardly depends on the image, so that its derivative has no digit of the gap left.

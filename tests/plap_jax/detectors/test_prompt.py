@@ -14,6 +14,7 @@ from plap_jax.detectors.base import Query
 from plap_jax.detectors.dsm_gap import DSMGap
 from plap_jax.detectors.noise_gap import NoiseGapNorm
 from plap_jax.detectors.sharpness import Sharpness
+from plap_jax.detectors.update_norm import UpdateNorm
 from plap_jax.diffusion import EDM, Diffusion, DiscreteVP, VPLinear
 from plap_jax.sampling import DDIM, guided
 from tests.helpers import numpy_twin
@@ -34,6 +35,8 @@ DETECTORS = {
     "sharpness, level": Sharpness(0.7),
     "anisotropy": Anisotropy(0.4, weight=0.6),
     "dsm gap": DSMGap(n_steps=5),
+    "update norm": UpdateNorm(n_steps=4),
+    "update norm, region": UpdateNorm(6, 3, mean=np.array([1.0, 2.0, 3.0]), std=np.array([0.5, 0.1, 0.2])),
 }
 
 
@@ -125,7 +128,22 @@ def twin_dsm_gap(detector, mixture, prompt, x, guidance):
     return sum((second - first) ** 2)
 
 
+def twin_updates(mixture, prompt, x, guidance, n_steps):
+    steps = list(path(mixture, prompt, x, guidance, n_steps))
+    _, alpha, sigma, eps = steps[-1]
+    states = [x for x, *_ in steps] + [(steps[-1][0] - sigma * eps) / alpha]
+    return [math.sqrt(sum((b - a) ** 2)) for a, b in zip(states, states[1:], strict=False)]
+
+
+def twin_update_norm(detector, mixture, prompt, x, guidance):
+    norms = twin_updates(mixture, prompt, x, guidance, detector.n_steps)[: detector.first]
+    if detector.mean is None:
+        return sum(norms) / len(norms)
+    return max((u - m) / s for u, m, s in zip(norms, detector.mean, detector.std, strict=True))
+
+
 TWINS = {
+    UpdateNorm: twin_update_norm,
     NoiseGapNorm: twin_noise_gap,
     Sharpness: twin_sharpness,
     Anisotropy: twin_anisotropy,
@@ -147,7 +165,12 @@ def test_another_level_prompt_or_guidance_compiles_nothing(name):
     detector, asked = DETECTORS[name], Query(prompt=CAPTIONS, noise=NOISE, guidance=2.0)
     detector.scores(model(MIXED), asked, key=KEY)
     compiled = traces["count"]
-    others = {"sharpness, level": {"sigma": 0.5}, "anisotropy": {"sigma_low": 0.6, "weight": 2.0}}
+    region = {"mean": np.array([0.5, 1.0, 1.5]), "std": np.array([0.3, 0.2, 0.1])}
+    others = {
+        "update norm, region": region,
+        "sharpness, level": {"sigma": 0.5},
+        "anisotropy": {"sigma_low": 0.6, "weight": 2.0},
+    }
     other = replace(detector, **others.get(name, {}))
     found = other.scores(model(MIXED), replace(asked, prompt=CAPTIONS[::-1], guidance=3.0), key=KEY)
     assert traces["count"] == compiled
@@ -166,7 +189,7 @@ def test_cost_is_what_is_claimed(name):
 
 def test_claimed_costs_are_those_of_the_protocols():
     found = [DETECTORS[name].nfe(100) for name in DETECTORS]
-    assert found == [2 * 4, 2 * 2, 6, 6, 4, 2]
+    assert found == [2 * 4, 2 * 2, 6, 6, 4, 2, 2 * 4, 2 * 3]
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -243,7 +266,7 @@ def test_a_prompt_that_tells_nothing_is_lowest():
     # All data behind the prompt: the gap is 0 on the whole way, and so is the cosine, rather than 0/0.
     nothing = ([1.0, 0.0, 0.0], MEANS, MIXED[2])
     for name in DETECTORS:
-        if name != "dsm gap":
+        if name not in ("dsm gap", "update norm", "update norm, region"):
             np.testing.assert_array_equal(scores(name, nothing, 0), 0)
             assert np.all(np.isfinite(scores(name, MIXED, 0)))
 
@@ -258,6 +281,39 @@ def test_the_change_over_the_first_step_of_a_gaussian():
         found = scores("dsm gap", ([0.2, 0.3, 0.5], MEANS, np.array([0.3, v, 0.6])), 1)
         # One image, v = 0, is the lowest of all, against what is published of trained networks.
         np.testing.assert_allclose(found, np.sum(change**2, axis=1), rtol=1e-6, atol=1e-20)
+
+
+def test_the_updates_towards_a_single_image_are_along_a_straight_line():
+    # x_t = αμ + σn for the n of the start; the last update ends in μ.
+    times = [1 - 0.999 * i / 3 for i in range(4)]
+    alphas, sigmas = ([level(t) for t in times] + [end] for level, end in ((alpha_of, 1.0), (sigma_of, 0.0)))
+    image = ([0.2, 0.3, 0.5], MEANS, np.zeros(3))
+    n = (NOISE - alphas[0] * MEANS[1]) / sigmas[0]
+    expected = [
+        np.linalg.norm((alphas[i + 1] - alphas[i]) * MEANS[1] + (sigmas[i + 1] - sigmas[i]) * n, axis=1)
+        for i in range(4)
+    ]
+    np.testing.assert_allclose(scores("update norm", image, 1, 1.0), np.mean(expected, axis=0), rtol=1e-6)
+
+
+def test_the_region_is_that_of_the_generations_that_it_is_fitted_to():
+    plain = UpdateNorm(6, 3)
+    others = Query(prompt=CAPTIONS, noise=2 * NOISE, guidance=GUIDANCE)
+    fitted = plain.fit(model(MIXED), others)
+    asked = zip(CAPTIONS, 2 * NOISE, GUIDANCE, strict=True)
+    norms = np.array([twin_updates(MIXED, *one, 6)[:3] for one in asked])
+    np.testing.assert_allclose(fitted.mean, norms.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(fitted.std, norms.std(axis=0, ddof=1), rtol=1e-6)
+    found = fitted.scores(model(MIXED), others, key=KEY)
+    np.testing.assert_allclose(found, ((norms - norms.mean(axis=0)) / norms.std(axis=0, ddof=1)).max(axis=1), rtol=1e-5)
+    with pytest.raises(ValueError, match="^queries=1: must be at least 2"):
+        plain.fit(model(MIXED), Query(prompt=CAPTIONS[:1], noise=NOISE[:1]))
+    with pytest.raises(ValueError, match="^std=None: must be given if and only if mean is$"):
+        UpdateNorm(6, mean=np.ones(6))
+    with pytest.raises(ValueError, match=r"^mean=\(2,\): must be \(3,\), one for each step"):
+        replace(plain, mean=np.ones(2), std=np.ones(2)).scores(model(MIXED), others, key=KEY)
+    with pytest.raises(ValueError, match=r"first=7: must be an integer in \[1, n_steps=6\]"):
+        UpdateNorm(6, first=7)
 
 
 def test_the_fewer_images_behind_a_prompt_the_higher():
