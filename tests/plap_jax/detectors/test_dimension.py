@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -467,17 +468,16 @@ def test_the_standard_error_over_probes_is_that_of_the_estimate(name):
 
 def test_the_curvature_difference_is_the_sum_of_its_map_and_takes_another_model():
     detector, exact = DETECTORS["curvature difference"], model(MIXED)
-    image, prompt = jnp.asarray(IMAGES[3]), jnp.asarray(0)
-    t = VPLinear().time_at(SIGMA)
+    image, prompt, t = jnp.asarray(IMAGES[3]), jnp.asarray(CAPTIONS[3]), VPLinear().time_at(SIGMA)
     centre, _ = exact.ball(image, t)
-    how = {"key": KEY, "n_probes": 3}
-    asked = Query(image=image, prompt=prompt)
-    of_prompt = curvature_difference(gap_at(exact, t, prompt), centre, **how)
-    np.testing.assert_allclose(detector.statistic(exact, asked, KEY), of_prompt.value.sum(), rtol=1e-6)
+    drawn = jax.jit(partial(curvature_difference, key=KEY, n_probes=3))
+    of_prompt = drawn(gap_at(exact, t, prompt), centre)
+    found = detector.scores(exact, query(detector), key=KEY)[3]
+    np.testing.assert_allclose(found, of_prompt.value.sum(), rtol=1e-6)
     other = model(([0.6, 0.2, 0.2], MEANS, 2 * MIXED[2]))
-    found = replace(detector, baseline=other).statistic(exact, asked, KEY)
-    both = {"score_fn": exact.score_at(t, prompt), "baseline": other.score_at(t, prompt)}
-    np.testing.assert_allclose(found, curvature_difference(x=centre, **both, **how).value.sum(), rtol=1e-6)
+    found = replace(detector, baseline=other).scores(exact, query(detector), key=KEY)[3]
+    of_other = drawn(exact.score_at(t, prompt), centre, baseline=other.score_at(t, prompt))
+    np.testing.assert_allclose(found, of_other.value.sum(), rtol=1e-6)
     assert abs(found / of_prompt.value.sum() - 1) > 0.01
     with pytest.raises(ValueError, match="^baseline.schedule=EDM.*must be the model's, VPLinear"):
         replace(detector, baseline=replace(other, schedule=EDM())).scores(exact, query(detector), key=KEY)
