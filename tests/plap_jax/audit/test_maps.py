@@ -255,17 +255,6 @@ def test_of_latents_the_grid_is_theirs_and_the_page_says_so():
     assert page.map_cells == "latent cells" and page.rows[0].thumbnail.shape == shape
 
 
-def test_a_module_of_pytorch_has_the_same_maps():
-    pytest.importorskip("torch")
-    ours = pytest.importorskip("tests.helpers.mixture_in_torch")
-    found = [
-        audit_images(model, memorizing_model.MEMORIZED, **PLAIN)
-        for model in (memorizing_model.factory(), ours.factory())
-    ]
-    assert found[0].maps.rows.tolist() == found[1].maps.rows.tolist() == list(range(12))
-    np.testing.assert_allclose(found[1].maps.value, found[0].maps.value, atol=2e-3)
-
-
 def test_levels_that_no_schedule_has_leave_none(audited, caplog):
     found, _ = audited
     settings = dataclasses.replace(found.settings, noise_levels=(1e-6,))

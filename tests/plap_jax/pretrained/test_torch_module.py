@@ -378,6 +378,15 @@ class TestTorchax:
         load_torch(Small(), *rest())  # which any version can do
 
 
+def test_curvature_maps_are_those_of_the_same_model_in_jax():
+    how = {"key": jax.random.key(0), "reference": memorizing_model.images(300, 2), "noise_levels": (0.16, 0.32)}
+    one, other = (
+        audit_images(model, memorizing_model.MEMORIZED, **how) for model in (memorizing_model.factory(), ours.factory())
+    )
+    assert one.maps.rows.tolist() == other.maps.rows.tolist() == list(range(len(memorizing_model.MEMORIZED)))
+    np.testing.assert_allclose(other.maps.value, one.maps.value, atol=2e-3)
+
+
 def test_a_factory_is_audited_from_a_terminal(tmp_path, capsys):
     """With a baseline that is a module, too; the memorized images lead the table."""
     images = np.concatenate([memorizing_model.images(8, seed=3), memorizing_model.MEMORIZED[:4]])
