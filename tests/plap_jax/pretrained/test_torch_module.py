@@ -210,7 +210,8 @@ class TestDerivatives:
         model, query, key = ours.factory().diffusion, Query(points(2)), jax.random.key(0)
         assert not model.has_derivatives and as_pretrained(memorizing_model.factory()).diffusion.has_derivatives
         kinds = [kind for kind in vars(detectors).values() if getattr(kind, "needs_derivatives", False)]
-        assert {kind.__name__ for kind in kinds} == {"BallAverage", "FLIPD", "PLaplacianAt", "Sharpness"}
+        named = {"BallAverage", "CurvatureDifference", "FLIPD", "LHSD", "PLaplacianAt", "Sharpness"}
+        assert {kind.__name__ for kind in kinds} == named
         line = "^detector='FLIPD': needs derivatives, and this model is PyTorch called from JAX: load it with bridge='t"
         with pytest.raises(ValueError, match=line):
             FLIPD(0.3).scores(model, query, key=key)
