@@ -17,6 +17,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 NAMES = {
     "PIL": "pillow",
     "absl": "absl-py",
+    "annotated_types": "annotated-types",
     "hydra": "hydra-core",
     "orbax": "orbax-checkpoint",
     "skimage": "scikit-image",
