@@ -12,13 +12,12 @@ import numpy as np
 from scipy import stats
 from sklearn.linear_model import QuantileRegressor
 
+from plap_jax.adjustment import CLIP
 from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.detectors.denoising_loss import DenoisingLoss
 from plap_jax.difficulty import NAMES, difficulty
 from plap_jax.diffusion import Diffusion
 from plap_jax.typing import Array, ArrayLike, PRNGKey, require
-
-CLIP = 5.0  # robust standard deviations beyond which a statistic of an image counts no more
 
 
 @jax.tree_util.register_dataclass

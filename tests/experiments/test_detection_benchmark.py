@@ -284,9 +284,9 @@ def test_what_is_unknown_is_not_told_and_what_was_scored_is_kept(tmp_path):
     made = SimpleNamespace(images=images, noise=noise, prompts=prompts, guidance=1.0)
 
     def found(name, prompt, report):
-        how = {"name": name, "prompt": prompt, "seed": 0, "report": Report(tmp_path / report, {})}
-        how["network"] = study.network
-        return score(config.detectors[name], study, made, cache=Cache(tmp_path / "cache"), **how)
+        how = {"name": name, "network": study.network, "prompt": prompt, "seed": 0}
+        kept = {"report": Report(tmp_path / report, {}), "cache": Cache(tmp_path / "cache")}
+        return score(config.detectors[name], study, made, **how, **kept)
 
     known, unknown = (found("score_norm", prompt, prompt) for prompt in ("known", "unknown"))
     assert known.values.shape == (1, 6) and known.evaluations.tolist() == [1] and known.candidates == [{"sigma": 0.1}]
