@@ -297,10 +297,10 @@ def test_nothing_compiles_twice():
         assert traces["count"] == traced, sampler
 
 
-def test_trajectories_may_be_mapped():
-    diffusion, starts = exact_diffusion(GaussianMixture(*TWO), VPLinear()), np.asarray([START, START[::-1]], np.float32)
+def test_trajectories_may_be_mapped(x64):
+    diffusion, starts = exact_diffusion(GaussianMixture(*TWO), VPLinear()), np.asarray([START, START[::-1]])
     way = map_points(jax.tree_util.Partial(DDIM(3).trajectory, diffusion, KEY), starts)
-    np.testing.assert_allclose(way.states[1], DDIM(3).trajectory(diffusion, KEY, starts[1]).states, rtol=1e-5)
+    np.testing.assert_allclose(way.states[1], DDIM(3).trajectory(diffusion, KEY, starts[1]).states, rtol=1e-9)
 
 
 # --- bad input
