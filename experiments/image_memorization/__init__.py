@@ -73,9 +73,6 @@ class Config(RunConfig):
         require(fits, "learning.n_snapshots", snapshots, f"must be <= train.n_steps={steps}")
         require(len(set(self.directions)) == 2, "directions", self.directions, "must be two different numbers")
         require(self.flux.p == 1, "flux.p", self.flux.p, "must be 1 here: the orders are those of scoring.p")
-        for kind in self.audits.kinds:
-            allowed = f"must be one of planting.copies, {self.planting.copies}"
-            require(kind.copies in self.planting.copies, "audits.kinds.copies", kind.copies, allowed)
         for name, method in self.attacks.items():
             method.check(f"attacks.{name}", schedule)
             allowed = "must look at the image alone"

@@ -25,7 +25,7 @@ SUFFIX = {"calibrated": "", "baseline": "_baseline", "raw": "_raw"}
 class Audit(Section):
     """One kind of audit."""
 
-    copies: int = Field(ge=2, description="of the planted images, one of planting.copies")
+    copies: int = Field(ge=2, description="of the planted images; null where planting.copies lacks it")
     reference: int = Field(ge=1, description="held-out images that are the reference")
     score: Literal["calibrated", "baseline", "raw"] = Field(description="raw: κ_1 at the validated level")
     divisions: int = Field(ge=2, description="of the held-out images into audited and reference")

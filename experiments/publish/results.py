@@ -109,7 +109,7 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
     **{f"{name}/doses": (name, doses) for name in IMAGES},
     **{f"{name}/ways": (name, ways) for name in IMAGES},
     **{f"{name}/membership": (name, membership) for name in IMAGES},
-    "fashion/audits": ("fashion", audits),
+    **{f"{name}/audits": (name, audits) for name in ("digits", "fashion")},
     **{
         f"detection/{task}/{prompt}": ("detection", ranking(task, prompt))
         for task in ("image", "prompt")
