@@ -113,17 +113,37 @@ sweep: $(DEV) ## the main experiment over seeds and p, collected in one table
 figures: $(DEV) ## every figure, into figures/ with a page; runs what is not there yet (about an hour at first)
 	$(PY) -m experiments.publish.gallery $(ARGS)
 
+# One target for each experiment, none of which runs a seed again that lies there: make results SEEDS=1,2 goes on later.
+# DIR is taken along to another machine by its metrics.json, manifest.json and tables/ (make results-pack).
 SEEDS ?= 1,2,3,4,5
-OVER_SEEDS = $(PY) -m experiments.run -m tracking=disabled seed=$(SEEDS)
-results: $(DEV) ## the experiments on images over five seeds, and the tables of docs/results.md (three to four hours)
-	$(PY) -m experiments.core.revision
-	$(OVER_SEEDS) +exp=image_memorization hydra.sweep.dir=outputs/results/digits $(ARGS)
-	$(OVER_SEEDS) +exp=image_memorization_patches hydra.sweep.dir=outputs/results/patches $(ARGS)
-	$(OVER_SEEDS) +exp=image_memorization_fashion hydra.sweep.dir=outputs/results/fashion $(ARGS)
-	$(OVER_SEEDS) +exp=detection_benchmark hydra.sweep.dir=outputs/results/detection $(ARGS)
-	$(OVER_SEEDS) +exp=memorization_trajectory hydra.sweep.dir=outputs/results/trajectory $(ARGS)
-	$(PY) -m experiments.publish.pooled outputs/results/detection
-	$(PY) -m experiments.publish.results outputs/results
+SEEDS_DIT ?= 1,2,3
+DIR := outputs/results
+OVER_SEEDS = $(PY) -m experiments.publish.seeds $(DIR)/$(1) $(2) +exp=$(3) $(ARGS)
+RESULTS := digits patches fashion detection trajectory clothes clothes_dit clothes_trajectory
+.PHONY: results-pack $(RESULTS:%=results-%)
+
+results-digits: $(DEV)
+	$(call OVER_SEEDS,digits,$(SEEDS),image_memorization)
+results-patches: $(DEV)
+	$(call OVER_SEEDS,patches,$(SEEDS),image_memorization_patches)
+results-fashion: $(DEV)
+	$(call OVER_SEEDS,fashion,$(SEEDS),image_memorization_fashion)
+results-detection: $(DEV)
+	$(call OVER_SEEDS,detection,$(SEEDS),detection_benchmark)
+results-trajectory: $(DEV)
+	$(call OVER_SEEDS,trajectory,$(SEEDS),memorization_trajectory)
+results-clothes: $(DEV)
+	$(call OVER_SEEDS,clothes,$(SEEDS),detection_benchmark_fashion)
+results-clothes_dit: $(DEV)
+	$(call OVER_SEEDS,clothes_dit,$(SEEDS_DIT),detection_benchmark_fashion_dit)
+results-clothes_trajectory: $(DEV)
+	$(call OVER_SEEDS,clothes_trajectory,$(SEEDS),memorization_trajectory_fashion)
+
+results: $(RESULTS:%=results-%) ## the experiments on images over their seeds, and the tables of docs/results.md; goes on where it was
+	$(PY) -m experiments.publish.results $(DIR)
+
+results-pack: ## what make results needs to go on elsewhere: outputs/results.tar.gz, to be unpacked in the same place
+	tar -czf outputs/results.tar.gz --exclude=arrays --exclude=figures --exclude=checkpoints --exclude=run.log --exclude=.lock $(DIR)
 
 clean: ## remove the environment and what the tools cache (results in outputs/ stay)
 	rm -rf $(VENV) $(TORCH_VENV) $(DOCS_VENV) site build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -5,6 +5,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,15 @@ def require_clean(folder: Path = ROOT) -> Revision:
         shown = ", ".join(found.changed[:3]) + ", …" * (len(found.changed) > 3)
         raise ValueError(f"working tree={shown}: must be as committed; what is published comes from a commit")
     return found
+
+
+def same_code(commit: str | None, paths: Sequence[Path | str], folder: Path = ROOT) -> bool:
+    """Whether nothing below ``paths`` differs between ``commit`` and the commit that is checked out."""
+    try:
+        command = ["git", "-C", folder, "diff", "--quiet", str(commit), "HEAD", "--", *paths]
+        return commit is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def main() -> int:

@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 from experiments.core.cache import Cache
 from experiments.core.report import Report
 from experiments.core.tracker import Tracker
-from experiments.detection_benchmark.forms import Form, against, calibrated, forms_of, methods_in, name_in
+from experiments.detection_benchmark.forms import Form, Halves, against, calibrated, forms_of, methods_in, name_in
+from experiments.detection_benchmark.halves import apart
 from experiments.detection_benchmark.results import Cell, Results
 from experiments.detection_benchmark.scoring import CandidateScores, score
 from experiments.detection_benchmark.tasks import tasks
@@ -32,6 +33,10 @@ class Config(CaptionedConfig):
     forms: list[Form] = Field(min_length=1, description="of each detector: raw, calibrated, baseline")
     reference: str = Field(description="the detector that the others are compared with")
     min_copy_share: float = Field(gt=0, le=1, description="a caption with that share of copies is memorized")
+    duplicate_distance: Annotated[float, Field(ge=0)] | None = Field(
+        description="√(mean (a − b)²) up to which an image of the test half is one of the validation half, and is "
+        "removed; null: none is"
+    )
 
     @model_validator(mode="after")
     def _can_be_scored(self) -> "Config":
@@ -56,7 +61,9 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
     for guidance in config.samples.guidance:
         made = generated(config, study, guidance, **common)
         _count_copies(config, study, made, report)
-        scored = {prompt: _scores(config, study, made, prompt, **common) for prompt in PROMPTS}
+        made = _distinct(config, study, made, report)
+        halves = Halves.of(made.images, study.captions.validation[made.prompts])
+        scored = {prompt: _scores(config, study, made, halves, prompt, **common) for prompt in PROMPTS}
         with report.stage("evaluate"):
             for task in tasks(study, made, config.min_copy_share):
                 for prompt, found in scored.items():
@@ -66,11 +73,17 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
 
 
 def _scores(
-    config: Config, study: CaptionedStudy, made: CaptionedImages, prompt: Prompt, *, report: Report, cache: Cache
+    config: Config,
+    study: CaptionedStudy,
+    made: CaptionedImages,
+    halves: Halves,
+    prompt: Prompt,
+    *,
+    report: Report,
+    cache: Cache,
 ) -> dict[str, CandidateScores]:
     """By the name of the detector and its form; a form next to the others of the same detector."""
     found, how = {}, {"prompt": prompt, "seed": config.seed, "report": report, "cache": cache}
-    validation = study.captions.validation[made.prompts]
     for name, method in config.detectors.items():
         if not method.runs_with(prompt):
             continue
@@ -78,10 +91,20 @@ def _scores(
         for form in forms_of(method, prompt, config.forms):
             if form == "baseline":
                 control = score(method, study, made, name=f"{name}/control", network=study.baseline, **how)
-                found[name_in(form, name)] = against(raw, control)
+                found[name_in(form, name)] = against(raw, control, halves, method.levels)
             else:
-                found[name_in(form, name)] = raw if form == "raw" else calibrated(raw, made.images, validation)
+                found[name_in(form, name)] = raw if form == "raw" else calibrated(raw, halves, method.levels)
     return found
+
+
+def _distinct(config: Config, study: CaptionedStudy, made: CaptionedImages, report: Report) -> CaptionedImages:
+    """``made`` with both halves apart, where the config asks for it; how many images that cost."""
+    if config.duplicate_distance is None:
+        return made
+    with report.stage("label"):
+        kept = apart(made, study.captions.validation, config.duplicate_distance)
+    report.metric(f"samples/g{made.guidance:g}/duplicates_removed", len(made.images) - len(kept.images))
+    return kept
 
 
 def _count_copies(config: Config, study: CaptionedStudy, made: CaptionedImages, report: Report) -> None:

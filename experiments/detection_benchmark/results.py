@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from experiments.core.report import Report
+from experiments.detection_benchmark import hypothesis
 from experiments.detection_benchmark.evaluation import Chosen, Measured, choose, measure
+from experiments.detection_benchmark.parts import Cell, Part, narrowed, parts
 from experiments.detection_benchmark.scoring import CandidateScores
 from experiments.detection_benchmark.tasks import ALL, DetectionTask, groups_of
 from experiments.shared.methods import Method, Prompt
@@ -17,20 +19,6 @@ from plap_jax.metrics import Interval
 
 FPRS = np.concatenate([[0.0], np.geomspace(1e-3, 1, 61)])  # of the ROC curves
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One task at one guidance scale, with the prompt or without."""
-
-    task: str
-    prompt: Prompt
-    guidance: float
-
-    @property
-    def name(self) -> str:
-        """As in the metrics: ``image/unknown/g3``."""
-        return f"{self.task}/{self.prompt}/g{self.guidance:g}"
 
 
 @dataclass
@@ -46,43 +34,41 @@ class Results:
     _arrays: dict[str, Any] = field(default_factory=dict)
     _resamples: dict[str, Any] = field(default_factory=dict)
     _choices: dict[Cell, tuple[Chosen, Measured | str]] = field(default_factory=dict)
+    _measured: dict[tuple[Cell, str], list[tuple[Part, Measured]]] = field(default_factory=dict)
 
     def add(self, cell: Cell, task: DetectionTask, scored: Mapping[str, CandidateScores]) -> None:
         """Chooses, measures and keeps one cell for every number of copies."""
-        chosen = choose(task, scored)
-        for copies, members in groups_of(self.copies).items():
-            measured = chosen if isinstance(chosen, str) else measure(task, chosen, members, self.seed)
-            self._keep(cell, copies, chosen, measured, scored)
-            if isinstance(measured, Measured):
-                self._resamples |= {
-                    f"{cell.name}/k{copies}/names": np.asarray(measured.names),
-                    f"{cell.name}/k{copies}/auc": np.asarray(measured.auc),
-                    f"{cell.name}/k{copies}/auc_resampled": measured.auc_resampled.astype(np.float32),
-                }
-            if copies == ALL and isinstance(chosen, Chosen):
-                self._choices[cell] = chosen, measured
-                self._keep_arrays(cell, task, chosen)
+        for part in parts(scored, self.reference):
+            units = task if part.images is None else task.of_images(part.images)
+            chosen = choose(units, {name: narrowed(one, part.images) for name, one in part.scored.items()})
+            for copies, members in groups_of(self.copies).items():
+                measured = chosen if isinstance(chosen, str) else measure(units, chosen, members, self.seed)
+                self._keep(cell, copies, chosen, measured, part)
+                if isinstance(measured, Measured):
+                    self._measured.setdefault((cell, copies), []).append((part, measured))
+                    if part.images is None:
+                        self._keep_resamples(cell, copies, measured)
+                if copies == ALL and isinstance(chosen, Chosen) and part.images is None:
+                    self._choices[cell] = chosen, measured
+                    self._keep_arrays(cell, units, chosen)
 
     def write(self, report: Report) -> None:
-        """Metrics ``detection/…`` and ``family/…``, tables, and arrays ``scores``, ``resamples`` and ``summary``."""
+        """Metrics ``detection/…``, ``hypothesis/…`` and ``family/…``, tables; arrays scores, resamples and summary."""
         for name, value, reason in self._metrics:
             report.metric(name, value, reason)
         self._family(report)
+        hypothesis.write(report, self._measured, self.methods, self.reference)
         report.table("detection", [row for row in self.rows if row["copies"] == ALL], kinds=("csv", "md", "tex"))
         report.table("detection_by_copies", self.rows, kinds=("csv",))
         report.arrays("scores", **self._arrays)
         report.arrays("resamples", **self._resamples)
         report.arrays("summary", **_columns(self.rows))
 
-    def _keep(
-        self,
-        cell: Cell,
-        copies: str,
-        chosen: Chosen | str,
-        measured: Measured | str,
-        scored: Mapping[str, CandidateScores],
-    ) -> None:
-        for i, (name, one) in enumerate(scored.items()):
+    def _keep(self, cell: Cell, copies: str, chosen: Chosen | str, measured: Measured | str, part: Part) -> None:
+        for i, name in enumerate(part.scored):
+            if name not in part.names:
+                continue
+            one = part.scored[name]
             prefix = f"detection/{cell.name}/k{copies}/{name}"
             head = {"task": cell.task, "prompt": cell.prompt, "guidance": cell.guidance, "copies": copies}
             if isinstance(measured, str) or isinstance(chosen, str):
@@ -101,12 +87,20 @@ class Results:
                 row |= dict(zip((key, f"{key}_low", f"{key}_high"), ends, strict=True))
             row |= {
                 "validation_auc": chosen.validation_auc[i],
+                "images": len(one.images),
                 "nfe": int(one.evaluations[best]),
                 "ms_per_image": float(one.milliseconds[best]),
                 "needs": needs_of(self.methods[name], cell.prompt),
                 "chosen": " ".join(f"{key}={value}" for key, value in one.candidates[best].items()),
             }
             self.rows.append(row)
+
+    def _keep_resamples(self, cell: Cell, copies: str, measured: Measured) -> None:
+        self._resamples |= {
+            f"{cell.name}/k{copies}/names": np.asarray(measured.names),
+            f"{cell.name}/k{copies}/auc": np.asarray(measured.auc),
+            f"{cell.name}/k{copies}/auc_resampled": measured.auc_resampled.astype(np.float32),
+        }
 
     def _keep_arrays(self, cell: Cell, task: DetectionTask, chosen: Chosen) -> None:
         """The chosen statistics of all units, and the ROC curves of the test half."""

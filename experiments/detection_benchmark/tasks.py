@@ -48,6 +48,12 @@ class DetectionTask:
         np.add.at(sums, (..., self.groups), values)
         return sums / np.bincount(self.groups)
 
+    def of_images(self, images: np.ndarray) -> DetectionTask:
+        """The same of these images alone, indices, and of the units that they belong to; what is positive stays."""
+        units, groups = np.unique(self.groups[images], return_inverse=True)
+        parts = {name: getattr(self, name)[units] for name in ("positive", "copies", "clusters", "validation")}
+        return DetectionTask(self.name, groups, **parts)
+
     def test_classes(self, copies: tuple[int, ...] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Of the test half: the memorized units behind whose caption are that many copies, and all that are not."""
         chosen = self.positive if copies is None else self.positive & np.isin(self.copies, copies)
@@ -56,17 +62,14 @@ class DetectionTask:
 
 def tasks(study: CaptionedStudy, made: CaptionedImages, min_share: float) -> Sequence[DetectionTask]:
     """Both tasks; a caption counts as memorized when at least ``min_share`` of its images are copies."""
-    captions, prompts, is_copy = study.captions, made.prompts, made.copies.by_ratio
-    share = np.bincount(prompts, weights=is_copy) / np.bincount(prompts)
-    every = np.arange(len(captions.kind))
+    captions, is_copy = study.captions, made.copies.by_ratio
+    present, groups = np.unique(made.prompts, return_inverse=True)  # a caption may have lost all its images
+    share = np.bincount(groups, weights=is_copy) / np.bincount(groups)
+
+    def units(name: str, groups: np.ndarray, positive: np.ndarray, prompts: np.ndarray) -> DetectionTask:
+        return DetectionTask(name, groups, positive, captions.copies[prompts], prompts, captions.validation[prompts])
+
     return (
-        DetectionTask(
-            name="image",
-            groups=np.arange(len(prompts)),
-            positive=is_copy,
-            copies=captions.copies[prompts],
-            clusters=prompts,
-            validation=captions.validation[prompts],
-        ),
-        DetectionTask("prompt", prompts, share >= min_share, captions.copies, every, captions.validation),
+        units("image", np.arange(len(made.prompts)), is_copy, made.prompts),
+        units("prompt", groups, share >= min_share, present),
     )

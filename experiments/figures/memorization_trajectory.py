@@ -15,6 +15,7 @@ LINES = {
     "flux_p1": ("κ$_1$, no prompt", COLOURS[0], "-"),
     "flux_prompt_p1": ("κ$_1$, prompt", COLOURS[2], "--"),
     "flux_gap_p1": ("κ$^Δ$", COLOURS[3], "-."),
+    "flux_p1_calibrated": ("κ$_1$, no prompt, difficulty taken out", COLOURS[4], ":"),
 }
 ROWS = ("κ$_1$, no prompt", "κ$^Δ$", "AUC, all captions", "AUC, own captions")
 TICKS = (0, 50, 100)
@@ -68,6 +69,8 @@ def _aucs(panel: Axes, share: np.ndarray, measured: np.ndarray | None, names: li
         panel.text(0.5, 0.6, "one class\nis empty", transform=panel.transAxes, ha="center", fontsize=7)
         return
     for name, (label, colour, line) in LINES.items():
+        if name not in names:
+            continue
         value, low, high = measured[names.index(name)].T
         panel.plot(share, value, line, color=colour, label=label)
         panel.fill_between(share, low, high, color=colour, alpha=0.15, lw=0)

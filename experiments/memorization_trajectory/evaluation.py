@@ -1,12 +1,14 @@
 """How well each statistic ranks copies above others, step by step."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from experiments.core.report import Report
-from experiments.memorization_trajectory.following import STATISTICS
+from plap_jax.adjustment import adjust
 from plap_jax.bootstrap import cluster_weights, fewest_clusters, percentile_interval, weighted_auc
+from plap_jax.data import fingerprint
 from plap_jax.metrics import Interval, auc
 
 SHARES = (10, 25, 50, 75, 100)  # per cent of the steps done
@@ -15,8 +17,29 @@ MIN_PER_CLASS = 2  # images, and captions, of each class
 Measured = list[list[Interval]] | str  # of each statistic at each step; or why there is nothing to measure
 
 
+def calibrated(kappa: np.ndarray, difficulty: np.ndarray, images: np.ndarray, validation: np.ndarray) -> np.ndarray:
+    """κ_1 of every step with difficulty taken out, ``(N, n)``; 0 at a step where κ_1 or difficulty leaves nothing.
+
+    How hard an image is is told by what the step foresees, so that nothing comes from later steps.
+
+    Args:
+        kappa: ``(N, n)``.
+        difficulty: ``(N, n, k)`` of what each step foresees.
+        images: ``(n, *shape)``, those that come out: their hashes are an order of the images.
+        validation: ``(n,)`` booleans, images that regressions are fitted on.
+    """
+    digests = np.asarray([fingerprint(image) for image in images])
+    found = np.zeros(kappa.shape)
+    for step, (values, z) in enumerate(zip(kappa, difficulty, strict=True)):
+        try:
+            found[step] = adjust(values[:, None], z, digests, fitted=validation).residuals[:, 0]
+        except ValueError:  # of the first steps, at which all images may be foreseen alike
+            continue
+    return found
+
+
 def measure(values: np.ndarray, is_copy: np.ndarray, prompts: np.ndarray, seed: int) -> Measured:
-    """AUC of copies against others from ``(3, N, n)``, intervals over captions, the same resamples for all."""
+    """AUC of copies against others from ``(S, N, n)``, intervals over captions, the same resamples for all."""
     for name, members in (("copies", is_copy), ("others", ~is_copy)):
         n, captions = int(members.sum()), len(np.unique(prompts[members]))
         if min(n, captions) < MIN_PER_CLASS:
@@ -30,9 +53,9 @@ def measure(values: np.ndarray, is_copy: np.ndarray, prompts: np.ndarray, seed: 
     ]
 
 
-def summarize(name: str, kind: str, measured: Measured, report: Report) -> None:
+def summarize(name: str, kind: str, statistics: Sequence[str], measured: Measured, report: Report) -> None:
     """The ``kind`` of AUC when some share of the steps is done; the share done when it first exceeds ``EARLY``."""
-    for i, statistic in enumerate(STATISTICS):
+    for i, statistic in enumerate(statistics):
         prefix = f"trajectory/{name}/{statistic}"
         first = f"{prefix}/first_step_{kind}_above_{EARLY:g}"
         if isinstance(measured, str):
@@ -48,14 +71,20 @@ def summarize(name: str, kind: str, measured: Measured, report: Report) -> None:
 
 
 def as_array(measured: Measured) -> np.ndarray:
-    """Value, low and high, ``(3, N, 3)``."""
+    """Value, low and high, ``(S, N, 3)``."""
     return np.asarray([[(one.value, one.low, one.high) for one in line] for line in measured])
 
 
-def rows(guidance: float, sigmas: np.ndarray, measured: dict[str, Measured], by_class: dict[str, np.ndarray]) -> list:
+def rows(
+    guidance: float,
+    statistics: Sequence[str],
+    sigmas: np.ndarray,
+    measured: dict[str, Measured],
+    by_class: dict[str, np.ndarray],
+) -> list:
     """A row for each statistic and step, with the means of ``bands`` of each class; empty where a class is empty."""
     table = []
-    for i, statistic in enumerate(STATISTICS):
+    for i, statistic in enumerate(statistics):
         for step, sigma in enumerate(sigmas):
             row = {"guidance": guidance, "statistic": statistic, "step": step + 1}
             row |= {"share": (step + 1) / len(sigmas), "sigma": float(sigma)}
@@ -70,7 +99,7 @@ def rows(guidance: float, sigmas: np.ndarray, measured: dict[str, Measured], by_
 
 
 def bands(values: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Mean, 10 % and 90 % quantile of the images of one class, ``(3, N, 3)``; NaN where there are none."""
+    """Mean, 10 % and 90 % quantile of the images of one class, ``(S, N, 3)``; NaN where there are none."""
     if not members.any():
         return np.full((*values.shape[:2], 3), np.nan)
     chosen = values[..., members]

@@ -9,9 +9,12 @@ the captions of each, covers too little where seeds differ and too much where ca
 
 import csv
 import json
+import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from plap_jax.console import plain_console
 from plap_jax.metrics import Interval, mean_interval
 
 ALL = "all"
+AUC = re.compile(r"detection/(?P<cell>[^/]+/[^/]+/g[^/]+/k[^/]+)/(?P<detector>[^/]+)/auc")
 ORACLE, REFERENCE = "copy_ratio", "flux_p1"
 Row = dict[str, Any]
 
@@ -34,22 +38,31 @@ class PooledCell:
 
     Attributes:
         names: of the detectors.
-        auc: ``(n seeds, n detectors)``, n ≥ 2.
+        auc: ``(n seeds, n detectors)``, n ≥ 2; NaN where a seed has none, of detectors on a subset of the images.
     """
 
     names: list[str]
     auc: np.ndarray
 
     def interval(self, name: str) -> Interval:
-        """Mean AUC over seeds."""
-        return mean_interval(self._of(name))
+        """Mean AUC over the seeds that have it."""
+        return _over(self._of(name))
 
     def difference(self, name: str, other: str) -> Interval:
         """Mean over seeds of the AUC of one minus that of another."""
-        return mean_interval(self._of(name) - self._of(other))
+        return _over(self._of(name) - self._of(other))
 
     def _of(self, name: str) -> np.ndarray:
         return self.auc[:, self.names.index(name)]
+
+
+def _over(values: np.ndarray) -> Interval:
+    """Of those that are finite; a single one has no interval."""
+    values = values[np.isfinite(values)]
+    if len(values) > 1:
+        return mean_interval(values)
+    value = float(values[0]) if len(values) else math.nan
+    return Interval(value, -math.inf, math.inf, len(values))
 
 
 def runs_of(sweep: Path) -> list[Path]:
@@ -74,25 +87,33 @@ def pool(runs: Sequence[Path], cell: str) -> PooledCell | None:
     """
     found = []
     for run in runs:
-        with np.load(run / "arrays" / "resamples.npz") as stored:
-            if f"{cell}/auc" in stored:
-                found.append((stored[f"{cell}/names"].tolist(), stored[f"{cell}/auc"]))
+        aucs = _aucs(run).get(cell, {})
+        if any(auc is not None for auc in aucs.values()):
+            found.append({name: math.nan if auc is None else auc for name, auc in aucs.items()})
     if len(found) < 2:
         return None
-    names = found[0][0]
-    if any(theirs != names for theirs, _ in found):
+    names = list(found[0])
+    if any(list(theirs) != names for theirs in found):
         raise ValueError(f"cell={cell}: must hold the same detectors in every run")
-    return PooledCell(names, np.stack([auc for _, auc in found]))
+    return PooledCell(names, np.asarray([list(aucs.values()) for aucs in found]))
 
 
 def cells_of(runs: Sequence[Path]) -> dict[str, PooledCell]:
     """``task/prompt/g…`` → the cell, of all that two runs have measured."""
-    names: dict[str, None] = {}
-    for run in runs:
-        with np.load(run / "arrays" / "resamples.npz") as stored:
-            names |= dict.fromkeys(key.rsplit("/", 2)[0] for key in stored.files)
-    found = {name: pool(runs, f"{name}/k{ALL}") for name in sorted(names)}
+    end = f"/k{ALL}"
+    names = sorted({cell.removesuffix(end) for run in runs for cell in _aucs(run) if cell.endswith(end)})
+    found = {name: pool(runs, f"{name}{end}") for name in names}
     return {name: cell for name, cell in found.items() if cell is not None}
+
+
+@cache
+def _aucs(run: Path) -> dict[str, dict[str, float | None]]:
+    """Cell → detector → AUC, None where a run could not measure it; read once."""
+    found: dict[str, dict[str, float | None]] = {}
+    for key, value in json.loads((run / METRICS).read_text()).items():
+        if match := AUC.fullmatch(key):
+            found.setdefault(match["cell"], {})[match["detector"]] = value and value["value"]
+    return found
 
 
 def detection_rows(runs: Sequence[Path]) -> list[Row]:

@@ -1,8 +1,8 @@
 """The tables of docs/results.md from the runs behind them: ``python -m experiments.publish.results DIRECTORY``.
 
-DIRECTORY holds a sweep over seeds per name: ``digits``, ``patches``, ``fashion``, ``detection``, ``trajectory``, as
-``make results`` leaves them. A table stands in the document between ``<!-- table NAME -->`` and ``<!-- end -->``; those
-whose sweep is not there stay as they are.
+DIRECTORY holds a sweep over seeds per name: ``digits``, ``patches``, ``fashion``, ``detection``, ``trajectory``,
+``clothes``, ``clothes_dit``, ``clothes_trajectory``, as ``make results`` leaves them. A table stands in the document
+between ``<!-- table NAME -->`` and ``<!-- end -->``; those whose sweep is not there stay as they are.
 """
 
 import json
@@ -16,6 +16,7 @@ from zipfile import BadZipFile
 from experiments.core.files import write_text
 from experiments.core.report import MANIFEST
 from experiments.core.revision import require_clean
+from experiments.publish.form_tables import by_copies, by_form, foretold, rates
 from experiments.publish.image_tables import audits, doses, headline, membership, ways
 from experiments.publish.over_seeds import metrics_of, over_seeds, table
 from experiments.publish.pooled import ORACLE, PooledCell, cells_of, chosen_family, runs_of
@@ -27,6 +28,8 @@ BLOCK = re.compile(r"<!-- table (?P<name>\S+) -->\n.*?<!-- end -->", re.DOTALL)
 SHARE = re.compile(
     r"trajectory/g(?P<guidance>[^/]+)/(?P<statistic>[^/]+)/auc(?P<own>_own_caption)?_at_(?P<share>\d+)pct"
 )
+CLOTHES = ("clothes", "clothes_dit")  # sweeps of the benchmark in three forms
+FOLLOWED = ("trajectory", "clothes_trajectory")  # those of trajectories
 IMAGES = ("digits", "patches", "fashion")  # sweeps of the image experiment
 COLUMNS = {"auc": "AUC", "tpr_at_1pct_fpr": "TPR at 1 % FPR"}  # of a detector, over seeds
 RIVALS = 4  # of which the differences are shown
@@ -104,7 +107,10 @@ def trajectories(sweep: Path) -> str:
 
 
 TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
-    **{f"{name}/source": (name, source) for name in (*IMAGES, "detection", "trajectory")},
+    **{
+        f"{name}/source": (name, source)
+        for name in (*IMAGES, "detection", "trajectory", *CLOTHES, "clothes_trajectory")
+    },
     **{f"{name}/headline": (name, headline) for name in IMAGES},
     **{f"{name}/doses": (name, doses) for name in IMAGES},
     **{f"{name}/ways": (name, ways) for name in IMAGES},
@@ -117,7 +123,22 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
     },
     "detection/copies": ("detection", copied),
     "detection/family": ("detection", family),
-    "trajectory/summary": ("trajectory", trajectories),
+    **{f"{name}/summary": (name, trajectories) for name in FOLLOWED},
+    **{
+        f"{name}/{task}/{prompt}": (name, by_form(task, prompt))
+        for name in CLOTHES
+        for task in ("image", "prompt")
+        for prompt in ("known", "unknown")
+    },
+    **{
+        f"{name}/{form}/g{scale}": (name, by_copies(form, scale))
+        for name in CLOTHES
+        for form in ("raw", "calibrated", "baseline")
+        for scale in ("1", "2", "4")
+    },
+    **{f"{name}/rates": (name, rates) for name in CLOTHES},
+    **{f"{name}/copies": (name, copied) for name in CLOTHES},
+    **{f"{name}/hypothesis": (name, foretold) for name in CLOTHES},
 }
 
 

@@ -113,6 +113,11 @@ class CaptionedStudy:
         """The images that training has seen, each once."""
         return self.images.points[self.images.copies > 0]
 
+    @cached_property
+    def nonmembers(self) -> np.ndarray:
+        """The images of the validation half that training has not seen."""
+        return self.images.points[self.images.is_heldout & self.images.validation]
+
 
 @dataclass(frozen=True)
 class CaptionedImages:

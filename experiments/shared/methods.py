@@ -2,7 +2,8 @@
 
 import itertools
 import pkgutil
-from typing import Any, Literal
+from inspect import ismethod
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from pydantic import Field, model_validator
 from experiments.core.schema import Section, Target, check_arguments, checked_as
 from plap_jax.detectors import Detector, Query
 from plap_jax.diffusion import Diffusion, Schedule
-from plap_jax.typing import Array, require
+from plap_jax.typing import Array, PRNGKey, require
 
 Prompt = Literal["known", "unknown"]
 Family = Literal["p-laplacian", "other", "oracle"]
@@ -27,6 +28,9 @@ class Method(Section):
     grid: dict[str, list[float | int | None]] = Field(
         description="parameter of the detector → values; all combinations"
     )
+    subset: Annotated[int, Field(ge=2)] | None = Field(
+        default=None, description="images that are scored, drawn at random, of a detector that is dear; null: all"
+    )
 
     @model_validator(mode="after")
     def _holds_values(self) -> "Method":
@@ -38,7 +42,18 @@ class Method(Section):
     @property
     def kind(self) -> type[Detector]:
         """The class of the detector, which says what it needs."""
-        return pkgutil.resolve_name(self.detector.spec["_target_"])
+        named = pkgutil.resolve_name(self.detector.spec["_target_"])
+        return named.__self__ if ismethod(named) else named
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the detector is made by a fit to images that are known not to be members."""
+        return ismethod(pkgutil.resolve_name(self.detector.spec["_target_"]))
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The noise levels that are tried, where the candidates differ in nothing else."""
+        return tuple(self.grid["sigma"]) if tuple(self.grid) == ("sigma",) else ()
 
     @property
     def candidates(self) -> list[dict[str, Any]]:
@@ -50,9 +65,13 @@ class Method(Section):
         more = {"reference": reference} if "training data" in self.kind.needs else {}
         return self.detector.make(**candidate, **more)
 
+    def fit(self, candidate: dict[str, Any], model: Diffusion, nonmembers: np.ndarray, key: PRNGKey) -> Detector:
+        """The detector with these parameters, fitted to images ``(n, *shape)`` that the model was not trained on."""
+        return self.detector.make(model, Query(image=nonmembers), key=key, **candidate)
+
     def runs_with(self, prompt: Prompt) -> bool:
-        """Whether it can do without what is not known."""
-        return prompt == "known" or "prompt" not in self.kind.needs
+        """Whether it can do without what is not known; images to fit to have no prompt of their own."""
+        return prompt == "unknown" if self.is_fitted else prompt == "known" or "prompt" not in self.kind.needs
 
     def check(self, key: str, schedule: Schedule) -> None:
         """Refuses parameters and noise levels out of range, named by ``key``, before anything is computed.
@@ -66,8 +85,13 @@ class Method(Section):
         reference = np.stack([np.zeros(SHAPE), np.ones(SHAPE)])
         for candidate in self.candidates:
             check_arguments({**self.detector.spec, **candidate}, tuple(f"{key}.detector".split(".")))
+            if self.is_fitted:
+                checked_as(f"{key}.grid", candidate, schedule.time_at, candidate["sigma"])
+                continue
             made = checked_as(f"{key}.grid", candidate, self.make, candidate, reference)
             checked_as(f"{key}.grid", candidate, made.check, schedule)
+        if self.is_fitted:
+            return  # it takes a network and images
         try:
             _trace(made, schedule)
         except ValueError as error:

@@ -13,8 +13,9 @@ from experiments.core.errors import UserError
 from experiments.core.report import Report
 from experiments.core.schema import check
 from experiments.detection_benchmark.evaluation import Chosen, Measured, choose, measure
-from experiments.detection_benchmark.forms import against, calibrated, forms_of, methods_in
-from experiments.detection_benchmark.results import Cell, Results
+from experiments.detection_benchmark.forms import Halves, against, calibrated, forms_of, methods_in
+from experiments.detection_benchmark.parts import Cell
+from experiments.detection_benchmark.results import Results
 from experiments.detection_benchmark.scoring import CandidateScores, score
 from experiments.detection_benchmark.tasks import DetectionTask, tasks
 from plap_jax.metrics import tpr_at_fpr
@@ -29,7 +30,7 @@ def checked(*overrides):
 
 
 # Taken by name alone: they cost, or repeat, much of what is there.
-BY_NAME = {"clid", "curvature_difference", "lhsd", "manifold_bias_full", "update_norm"}
+BY_NAME = {"clid", "curvature_difference", "lhsd", "manifold_bias_full", "quantile_regression", "update_norm"}
 
 
 def test_every_detector_of_the_configs_takes_part_or_is_taken_by_name():
@@ -61,6 +62,8 @@ def test_every_detector_of_the_configs_takes_part_or_is_taken_by_name():
         ("model.n_conditions=4", r"model\.n_conditions=4: must be null"),
         ("min_copy_share=0.0", r"min_copy_share=0\.0: must be > 0"),
         ("forms=[calibrated]", r"^forms=.*: must hold raw, and none twice"),
+        ("+detectors.flux_p1.subset=1", r"^detectors\.flux_p1\.subset=1: must be >= 2"),
+        ("duplicate_distance=-0.1", r"^duplicate_distance=-0\.1: must be >= 0"),
         ("forms=[raw,adjusted]", r"^forms\.1='?adjusted'?: must be one of 'raw', 'calibrated' or 'baseline'"),
     ],
 )
@@ -93,19 +96,20 @@ def test_difficulty_is_taken_out_by_the_validation_half_alone():
     images = (contrast[:, None, None, None] * generator.uniform(-1, 1, (400, 8, 8, 1))).astype(np.float32)
     memorized, validation = np.arange(400) % 20 == 0, np.arange(400) < 200
     raw = scored(np.log(contrast) + 0.5 * memorized + 0.02 * generator.normal(size=400), np.zeros(400))
-    found = calibrated(raw, images, validation)
+    halves = Halves.of(images, validation)
+    found = calibrated(raw, halves)
     test = ~validation
     auc_raw, auc_calibrated = (roc_auc_score(memorized[test], one.values[0][test]) for one in (raw, found))
     assert auc_raw < 0.85 and auc_calibrated > 0.99
     assert (found.values[1] == 0).all() and found.candidates == raw.candidates
     changed = scored(raw.values[0] + 100 * (test & memorized), np.zeros(400))
     plain = ~(test & memorized)
-    np.testing.assert_array_equal(calibrated(changed, images, validation).values[0][plain], found.values[0][plain])
+    np.testing.assert_array_equal(calibrated(changed, halves).values[0][plain], found.values[0][plain])
 
 
 def test_a_baseline_is_subtracted_and_paid_for():
     one, other = scored([3.0, 1.0]), scored([1.0, 2.0])
-    found = against(one, other)
+    found = against(one, other, Halves.of(np.zeros((2, 4, 4, 1)), np.ones(2, bool)))
     assert found.values.tolist() == [[2.0, -1.0]] and found.evaluations.tolist() == [2]
 
 

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from experiments.core.catalogue import CONF, experiments
 from experiments.core.errors import UserError
 from experiments.core.schema import check
+from experiments.memorization_trajectory.evaluation import calibrated
 from plap_jax import GaussianMixture, flux
 from plap_jax.diffusion import VPLinear
 from plap_jax.directions import sample_directions
@@ -161,6 +162,24 @@ def test_bad_arguments_are_refused(corners, prompt, options, message):
 
 
 # --- the experiment
+
+
+def test_difficulty_is_taken_out_at_each_step_by_what_that_step_foresees():
+    """What is left of κ_1 is copying; a step at which all images are foreseen alike tells nothing."""
+    rng = np.random.default_rng(0)
+    z, copying = rng.normal(size=(3, 200, 4)), np.arange(200) % 10 == 0
+    kappa = z[..., 0] + 0.5 * copying + 0.05 * rng.normal(size=(3, 200))
+    kappa[0] = 1.0
+    images, validation = rng.normal(size=(200, 4, 4, 1)).astype(np.float32), np.arange(200) % 2 == 0
+    found = calibrated(kappa, z, images, validation)
+    assert (found[0] == 0).all()
+    for step in (1, 2):
+        assert roc_auc_score(copying, kappa[step]) < 0.8 and roc_auc_score(copying, found[step]) > 0.99
+        wrong = calibrated(kappa[step : step + 1], z[:1], images, validation)
+        assert roc_auc_score(copying, wrong[0]) < 0.9
+    moved = kappa + np.where(validation, 0, 100) * (np.arange(200) == 1)  # of the other half, and so not fitted
+    again = calibrated(moved, z, images, validation)
+    np.testing.assert_array_equal(np.delete(again, 1, axis=1), np.delete(found, 1, axis=1))
 
 
 @pytest.fixture(scope="module")

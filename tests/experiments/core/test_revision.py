@@ -3,7 +3,8 @@
 import pytest
 
 from experiments.core import revision as module
-from experiments.core.revision import Revision, main, require_clean, revision
+from experiments.core.revision import Revision, main, require_clean, revision, same_code
+from tests.conftest import git
 
 
 def test_a_clean_tree_has_a_commit_and_no_changes(committed_tree):
@@ -34,6 +35,19 @@ def test_outside_a_repository_it_is_said_and_allowed(tmp_path, monkeypatch, caps
 def test_without_git_there_is_no_commit(committed_tree, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert revision(committed_tree) == Revision(None, None)
+
+
+def test_code_is_the_same_while_nothing_below_its_paths_differs(committed_tree, monkeypatch):
+    first = revision(committed_tree).commit
+    assert same_code(first, ["code.py"], committed_tree)
+    (committed_tree / "other.py").write_text("1")
+    git(committed_tree, "add", ".")
+    git(committed_tree, "commit", "--quiet", "--message", "another file")
+    assert same_code(first, ["code.py"], committed_tree)
+    assert not same_code(first, ["code.py", "other.py"], committed_tree)
+    assert not same_code("0" * 40, ["code.py"], committed_tree) and not same_code(None, ["code.py"], committed_tree)
+    monkeypatch.setenv("PATH", "")
+    assert not same_code(first, ["code.py"], committed_tree)
 
 
 def test_as_a_command(changed_tree, monkeypatch, capsys):

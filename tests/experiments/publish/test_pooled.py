@@ -16,14 +16,12 @@ FAMILIES = ["p-laplacian", "p-laplacian", "p-laplacian", "other", "oracle"]
 
 def make_run(directory, seed, aucs, validation):
     """A run with these AUCs."""
-    (directory / "arrays").mkdir(parents=True)
-    (directory / "tables").mkdir()
-    arrays = {}
-    for copies in ("all", "1to8"):
-        arrays |= {f"{CELL}/k{copies}/names": np.asarray(NAMES), f"{CELL}/k{copies}/auc": np.asarray(aucs)}
-    np.savez(directory / "arrays" / "resamples.npz", **arrays)
+    (directory / "tables").mkdir(parents=True)
     interval = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
     metrics = {f"detection/{CELL}/kall/{name}/tpr_at_1pct_fpr": interval for name in NAMES}
+    for copies in ("all", "1to8"):
+        for name, auc in zip(NAMES, aucs, strict=True):
+            metrics[f"detection/{CELL}/k{copies}/{name}/auc"] = interval | {"value": auc}
     (directory / "metrics.json").write_text(json.dumps(metrics))
     (directory / "manifest.json").write_text(json.dumps({"seed": seed}))
     with (directory / "tables" / "detection.csv").open("w") as handle:
@@ -76,11 +74,25 @@ def test_the_table(sweep):
 def test_a_tpr_that_fewer_than_two_seeds_tell_leaves_its_cells_empty(sweep, told):
     for seed in range(told, 3):
         path = sweep / str(seed) / "metrics.json"
-        path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()))))
+        metrics = json.loads(path.read_text())
+        path.write_text(json.dumps({key: None if "tpr" in key else value for key, value in metrics.items()}))
     row = write(sweep)[0]
     cells = [row[name] for name in ("tpr_at_1pct_fpr", "tpr_low", "tpr_high")]
     assert cells == ([0.5, 0.5, 0.5] if told == 3 else [None, None, None])
     assert row["auc_low"] <= row["auc"] <= row["auc_high"]
+
+
+def test_a_detector_that_one_seed_could_not_measure_is_over_the_others(sweep):
+    for seed, gone in enumerate(("k1to8", "kall/denoising_loss/auc", "k1to8")):
+        path = sweep / str(seed) / "metrics.json"
+        metrics = json.loads(path.read_text())
+        path.write_text(json.dumps({key: None if gone in key else value for key, value in metrics.items()}))
+    cell = pool(runs_of(sweep), f"{CELL}/kall")
+    assert cell.interval("denoising_loss") == mean_interval([0.91, 0.97])
+    assert cell.interval("flux_p1") == mean_interval([0.90, 0.92, 0.94])
+    found, expected = cell.difference("denoising_loss", "flux_p1"), mean_interval([0.01, 0.03])
+    np.testing.assert_allclose((found.low, found.high), (expected.low, expected.high))
+    assert pool(runs_of(sweep), f"{CELL}/k1to8") is None
 
 
 def test_one_seed_twice_is_refused(sweep, capsys):
