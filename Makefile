@@ -139,10 +139,10 @@ results-clothes_dit: $(DEV)
 results-clothes_trajectory: $(DEV)
 	$(call OVER_SEEDS,clothes_trajectory,$(SEEDS),memorization_trajectory_fashion)
 
-results: $(RESULTS:%=results-%) ## the experiments on images over their seeds, and the tables of docs/results.md; goes on where it was
+results: $(RESULTS:%=results-%) ## the experiments on images over their seeds, and the tables of docs/results.md (ten hours, in any number of sittings)
 	$(PY) -m experiments.publish.results $(DIR)
 
-results-pack: ## what make results needs to go on elsewhere: outputs/results.tar.gz, to be unpacked in the same place
+results-pack: ## outputs/results.tar.gz: what make results needs to go on elsewhere, unpacked there in the same place
 	tar -czf outputs/results.tar.gz --exclude=arrays --exclude=figures --exclude=checkpoints --exclude=run.log --exclude=.lock $(DIR)
 
 clean: ## remove the environment and what the tools cache (results in outputs/ stay)
