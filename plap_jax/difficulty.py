@@ -77,7 +77,10 @@ def _band_energies(images: np.ndarray) -> np.ndarray:
     radius = np.hypot(np.arange(height)[:, None] / height, np.arange(width) / width) / math.sqrt(2)
     band = np.minimum((radius * BANDS).astype(int), BANDS - 1).ravel()
     belongs = (band[:, None] == np.arange(BANDS)) & (radius.ravel() > 0)[:, None]
-    return energy.reshape(len(images), -1) @ (belongs / np.maximum(1, belongs.sum(axis=0)))
+    flat = energy.reshape(len(images), -1)
+    # Row by row rather than as a product of matrices, which rounds by how many images are described together.
+    sums = [np.ascontiguousarray(flat[:, chosen]).sum(axis=1) for chosen in belongs.T]
+    return np.stack(sums, axis=1) / np.maximum(1, belongs.sum(axis=0))
 
 
 def _block_variances(images: np.ndarray) -> np.ndarray:

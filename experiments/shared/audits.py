@@ -58,10 +58,10 @@ def audit(
     own_fields = ("resize", "crop", "pixel_range", "lora_base", "maps")
     settings = config.of_audit(**{name: getattr(config, name) for name in own_fields})
     detector = config.made_detector()
-    how = {"held": held, "settings": settings}
+    how = {"takes": held.takes, "settings": settings}
     own = {"seed": seed, "report": report, "cache": cache}
-    audited = _audited(config, how, own)
-    reference = _reference(config, how, own, audited)
+    audited = _audited(config, held, how, own)
+    reference = _reference(config, held, how, own, audited)
     training = None
     if config.training is not None:
         with report.stage("training"):
@@ -92,10 +92,10 @@ def audit(
     return result
 
 
-def _audited(config: Request, how: dict[str, Any], own: dict[str, Any]) -> Pictures:
+def _audited(config: Request, held: Held, how: dict[str, Any], own: dict[str, Any]) -> Pictures:
     if config.generate is None:
         return opened("images", config.images, config.prompts, **how)
-    subject = how["held"].subject
+    subject = held.subject
     prompts = None
     if is_file(config.prompts):
         prompts = listed_prompts("prompts", config.prompts, config.generate, subject)
@@ -104,7 +104,9 @@ def _audited(config: Request, how: dict[str, Any], own: dict[str, Any]) -> Pictu
     return Pictures(generate(subject, config.generate, prompts, config.generation, name="images", **own), prompts)
 
 
-def _reference(config: Request, how: dict[str, Any], own: dict[str, Any], audited: Pictures) -> Pictures | None:
+def _reference(
+    config: Request, held: Held, how: dict[str, Any], own: dict[str, Any], audited: Pictures
+) -> Pictures | None:
     if config.reference is None:
         require(config.reference_prompts is None, "reference_prompts", config.reference_prompts, "needs a reference")
         return None
@@ -114,7 +116,7 @@ def _reference(config: Request, how: dict[str, Any], own: dict[str, Any], audite
     require(config.reference_prompts is None, "reference_prompts", config.reference_prompts, allowed)
     n = config.generation.n_reference
     prompts = None if audited.prompts is None else [audited.prompts[i % len(audited.prompts)] for i in range(n)]
-    return Pictures(generate(how["held"].subject, n, prompts, config.generation, name="reference", **own), prompts)
+    return Pictures(generate(held.subject, n, prompts, config.generation, name="reference", **own), prompts)
 
 
 def _leave(config: Request, result: AuditResult, report: Report) -> None:

@@ -6,23 +6,21 @@ import logging
 from dataclasses import dataclass, replace
 
 import jax
-import numpy as np
 
-from plap_jax.audit.calibrated import Calibration, calibrate, paired
-from plap_jax.audit.evaluator import Evaluator, named_key
+from plap_jax.audit.calibrated import CALIBRATED, paired
+from plap_jax.audit.evaluator import Evaluator
 from plap_jax.audit.gathering import Gatherer
 from plap_jax.audit.images import Pictures
 from plap_jax.audit.scores import Scorer, takes_level
-from plap_jax.audit.settings import WITH_PROMPT, AuditSettings, Score, number
+from plap_jax.audit.settings import NAMES, WITH_PROMPT, AuditSettings, Score, number
 from plap_jax.audit.store import Surroundings
 from plap_jax.audit.stream import Scored, score_all
-from plap_jax.audit.subject import Held, Subject
+from plap_jax.audit.subject import Held, Sketch, Subject
 from plap_jax.audit.training import Training
 from plap_jax.detectors import Detector
 from plap_jax.typing import PRNGKey, require
 
 log = logging.getLogger(__name__)
-Sides = tuple[Scored, Scored | None]
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,7 @@ class Asked:
         audited, reference, training: as opened.
         key: of all directions.
         around: of the audit.
+        in_part: these are a few of the images of an audit, or none: what is said of them must not depend on the others.
     """
 
     audited: Pictures
@@ -40,6 +39,7 @@ class Asked:
     training: Training | None
     key: PRNGKey
     around: Surroundings
+    in_part: bool = False
 
     def without_prompts(self) -> Asked:
         """The same, for a score that is told none."""
@@ -53,7 +53,7 @@ class Asked:
 
     def of(self, evaluator: Evaluator, *, described: bool = False, prefix: str = "") -> list[Scored]:
         """What a model says of each side."""
-        how = {"around": self.around, "described": described}
+        how = {"around": self.around, "described": described, "may_be_none": self.in_part}
         training = {"images": None if prefix else self.training}
         return [
             score_all(evaluator, pictures, training.get(name), key=f"{prefix}{name}", **how)
@@ -63,56 +63,101 @@ class Asked:
 
 @dataclass(frozen=True)
 class Facts:
-    """What has to be known of a model after it was let go, to hold another against it."""
+    """What has to be known of a model after it was let go, to hold another against it.
 
-    key: str
+    Attributes:
+        key: of the model, whatever it is called; None where it is not asked for, since it takes a few evaluations.
+        words: what it is called.
+        image_shape: of its images.
+        space: of the points that are scored.
+        prompts: whether these are texts, and how many are known by number.
+        levels: noise levels of the settings that its schedule has.
+        schedule: its name.
+        sketch: of the model, see ``Subject``; None where it was not asked for.
+    """
+
+    key: str | None
     words: str
     image_shape: tuple[int, ...]
     space: tuple[str, tuple[int, ...]]
     prompts: tuple[bool, int | None]
     levels: tuple[float, ...]
+    schedule: str
+    sketch: Sketch | None = None
 
     @staticmethod
-    def of(subject: Subject, settings: AuditSettings) -> Facts:
+    def of(subject: Subject, settings: AuditSettings, *, with_key: bool, with_sketch: bool) -> Facts:
         """Of a loaded model."""
         model, levels = subject.model, tuple(Gatherer(subject, settings, jax.random.key(0)).times)
-        space, prompts = (model.kind, tuple(model.shape)), (subject.takes_text, model.n_conditions)
-        key = replace(subject, words="").key  # the same model may be told in other words
-        return Facts(key, subject.words, tuple(model.image_shape), space, prompts, levels)
+        space, prompts = (model.kind, tuple(model.shape)), (subject.takes_text, subject.n_conditions)
+        told = (tuple(model.image_shape), space, prompts, levels, model.diffusion.schedule.name)
+        key, sketch = subject.content if with_key else None, subject.sketch if with_sketch else None
+        return Facts(key, subject.words, *told, sketch)
 
 
-def calibrated(
-    held: Held, baseline: Held | None, settings: AuditSettings, kind: Score, asked: Asked
-) -> tuple[Sides, Calibration]:
-    """Both sides with their calibrated scores, and how these were made.
+@dataclass(frozen=True)
+class Frame:
+    """What the numbers of an audit are, before any is computed.
 
-    Of two models that can be loaded one is in memory at a time: the baseline is asked first.
+    Attributes:
+        name: of the score.
+        meaning: what is measured, in words.
+        levels: noise levels of the evidence that the model has, none of a plain score.
+        of_baseline: those that a baseline has, None where there is none.
+        not_reached: levels of the settings that one of them does not have.
+    """
+
+    name: str
+    meaning: str
+    levels: tuple[float, ...] = ()
+    of_baseline: tuple[float, ...] | None = None
+    not_reached: tuple[float, ...] = ()
+
+    @property
+    def common(self) -> list[float]:
+        """The levels that the evidence is taken at."""
+        return [level for level in self.levels if self.of_baseline is None or level in self.of_baseline]
+
+
+def calibrated_frame(settings: AuditSettings, kind: Score, model: Facts, baseline: Facts | None) -> Frame:
+    """What a calibrated score is made of.
 
     Raises:
         ValueError: no noise level that the models have, or a baseline that does not fit the model.
     """
-    asked = asked if kind in WITH_PROMPT else asked.without_prompts()
-    levels = list(Gatherer(held.subject, settings, asked.key).times)
-    schedule = held.subject.model.diffusion.schedule.name
-    allowed = f"must hold a level that the model's schedule has ({schedule}); or give sigma"
-    require(bool(levels), "noise_levels", settings.noise_levels, allowed)
-    common, beside, of_baseline = levels, None, []
-    if baseline is not None:
-        mine = Facts.of(held.subject, settings)
-        held.release()
-        of_baseline = check_baseline(Facts.of(baseline.subject, settings), mine, kind)
-        common = [level for level in levels if level in of_baseline]
-        beside = asked.of(Gatherer(baseline.subject, settings, asked.key, kind), prefix="baseline/")
-        baseline.release()
-    if missing := tuple(level for level in settings.noise_levels if level not in common):
+    allowed = f"must hold a level that the model's schedule has ({model.schedule}); or give sigma"
+    require(bool(model.levels), "noise_levels", settings.noise_levels, allowed)
+    of_baseline = None if baseline is None else tuple(check_baseline(baseline, model, kind))
+    frame = Frame(CALIBRATED, NAMES[kind], model.levels, of_baseline)
+    missing = tuple(level for level in settings.noise_levels if level not in frame.common)
+    if missing:
         told = ", ".join(f"{level:g}" for level in missing)
         log.warning("  noise levels %s are left out: the schedule does not have them", told)
-    sides = asked.of(Gatherer(held.subject, settings, asked.key, kind), described=True)
-    if beside is not None:
-        sides = [paired(one, two, levels, of_baseline) for one, two in zip(sides, beside, strict=True)]
-    salt = np.asarray(jax.random.key_data(named_key(asked.key, "salt"))).tobytes()
-    first, second, found = calibrate(sides[0], (*sides, None)[1], common, settings.duplicate_distance, salt)
-    return (first, second), replace(found, not_reached=missing)
+    return replace(frame, not_reached=missing)
+
+
+def gathered(
+    held: Held, baseline: Held | None, settings: AuditSettings, kind: Score, asked: Asked, frame: Frame
+) -> list[Scored]:
+    """The evidence of each side; of two models that can be loaded one is in memory at a time.
+
+    The baseline is asked first, since it is in memory after ``frame`` was made.
+    """
+    asked = asked if kind in WITH_PROMPT else asked.without_prompts()
+    how = {"settings": settings, "key": asked.key, "kind": kind, "one_shape": asked.in_part}
+    beside = None
+    if baseline is not None:
+        beside = asked.of(Gatherer(baseline.subject, **how), prefix="baseline/")
+        baseline.release()
+    sides = asked.of(Gatherer(held.subject, **how), described=True)
+    if beside is None:
+        return sides
+    levels = (list(frame.levels), list(frame.of_baseline))
+    sides = [paired(one, two, *levels) for one, two in zip(sides, beside, strict=True)]
+    for side in sides:
+        same = len(side) > 0 or asked.in_part
+        require(same, "images", len(side.skipped), "must be the same images for the model and the baseline")
+    return sides
 
 
 def check_baseline(baseline: Facts, model: Facts, kind: Score) -> list[float]:
@@ -134,10 +179,14 @@ def check_baseline(baseline: Facts, model: Facts, kind: Score) -> list[float]:
     return list(baseline.levels)
 
 
-def plain(
+def plain_scorer(
     held: Held, settings: AuditSettings, score: Score, sigma: float | None, detector: Detector | None, asked: Asked
-) -> tuple[Sides, str, str]:
-    """Both sides with their scores at one noise level; the name of the score, and what it is."""
+) -> Scorer:
+    """What gives images their scores at one noise level.
+
+    Raises:
+        ValueError: a level that the schedule does not have, or a detector that does not fit the model.
+    """
     schedule = held.subject.model.diffusion.schedule
     if detector is not None:
         check_detector(detector, asked.audited, asked.reference)
@@ -145,13 +194,12 @@ def plain(
         sigma = number("sigma", sigma)
         if detector is None or takes_level(detector):
             schedule.time_at(sigma)
-    scorer = Scorer(held.subject, settings, asked.key, sigma, () if detector is not None else (score,), detector)
+    scores = () if detector is not None else (score,)
+    scorer = Scorer(held.subject, settings, asked.key, sigma, scores, detector, one_shape=asked.in_part)
     if detector is not None:
         scorer.detector.check(schedule)
         scorer.detector.check_derivatives(held.subject.model.diffusion)
-    log.info("  noise level %s", "of the detector's own" if sigma is None else f"σ = {sigma:g}")
-    found = asked.of(scorer)
-    return (found[0], (*found, None)[1]), "detector" if detector is not None else score, scorer.words
+    return scorer
 
 
 def check_detector(detector: Detector, audited: Pictures, reference: Pictures | None) -> None:

@@ -72,17 +72,18 @@ class Calibration:
 
 
 def paired(scored: Scored, baseline: Scored, levels: list[float], of_baseline: list[float]) -> Scored:
-    """The evidence of both models, of the images that both have seen, at the levels that both have.
+    """The evidence of both models, of the images that both have seen, at the levels that both have; of none, nothing.
 
     Args:
         scored, baseline: of the same source.
         levels, of_baseline: of each model.
     """
+    if not len(scored) or not len(baseline):
+        return Scored({}, [], sorted([*scored.skipped, *((name, GONE) for name in scored.names)]))
     index = baseline.columns[INDEX]
     rows = np.minimum(np.searchsorted(index, scored.columns[INDEX]), len(index) - 1)
     same = index[rows] == scored.columns[INDEX]
     same &= baseline.columns[DIGEST][rows] == scored.columns[DIGEST]
-    require(bool(same.any()), "images", len(scored), "must be the same images for the model and the baseline")
     scored, rows = scored.only(same, GONE), rows[same]
     mine, other = ([one.index(level) for level in levels if level in of_baseline] for one in (levels, of_baseline))
     columns = dict(scored.columns)

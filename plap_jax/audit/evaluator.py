@@ -7,7 +7,7 @@ import math
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -39,11 +39,14 @@ class Evaluator(ABC):
     Attributes:
         subject, settings: of the audit.
         key: of the directions.
+        one_shape: all batches have one shape, so that the numbers of an image do not depend, bit by bit, on which other
+            images it is asked about with, nor on how many.
     """
 
     subject: Subject
     settings: AuditSettings
     key: PRNGKey
+    one_shape: bool = field(default=False, kw_only=True)
 
     @property
     @abstractmethod
@@ -68,7 +71,7 @@ class Evaluator(ABC):
     def identity(self) -> dict[str, Any]:
         """Of model, key and block; part of ``how``."""
         key = np.asarray(jax.random.key_data(self.key)).tolist()
-        return {"model": self.subject.key, "key": key, "block": self.block}
+        return {"model": self.subject.key, "key": key, "block": self.block, "one_shape": self.one_shape}
 
     def __call__(self, images: np.ndarray, prompts: Prompts) -> Columns:
         """Columns with a row for each image; among them ``nfe`` and ``spent``.
@@ -97,7 +100,8 @@ class Evaluator(ABC):
     def _units(self) -> list[int]:
         """Sizes of a batch: whole ones, and small ones for the images that are left; halved where memory runs out."""
         whole = min(self._most, 1 << (self.block - 1).bit_length())
-        return [whole, max(1, whole // 8)]
+        small = max(1, whole // 8)
+        return [small if self.one_shape else whole, small]
 
     def _within_memory(self, compute: Callable[[tuple[int, int]], Any]) -> Any:
         """``compute(sizes of batches)``, with half as many images at a time while the device runs out of memory.

@@ -62,12 +62,12 @@ class Pictures:
 
 
 class Subset:
-    """Some images of a source, such as those with a prompt."""
+    """Some images of a source, such as those with a prompt; ``alone`` without what the source has skipped."""
 
-    def __init__(self, source: Source, kept: Sequence[int], others: Sequence[tuple[str, str]]):
+    def __init__(self, source: Source, kept: Sequence[int], others: Sequence[tuple[str, str]], *, alone: bool = False):
         self._source, self._kept, self.words = source, list(kept), source.words
         self.names = [source.names[i] for i in self._kept]
-        self.skipped = [*source.skipped, *others]
+        self.skipped = [*(() if alone else source.skipped), *others]
 
     def read(self, index: int) -> np.ndarray:
         """As the source does."""

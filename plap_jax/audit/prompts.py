@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plap_jax.audit.subject import Subject
+from plap_jax.audit.subject import Takes
 from plap_jax.typing import require, shown
 
 # Names of columns: ours, and those of Hugging Face's metadata.csv.
@@ -47,7 +47,7 @@ def read_prompts(
     given: str | int | Sequence[str] | Sequence[int] | os.PathLike | None,
     names: Sequence[str],
     skipped: set[str],
-    subject: Subject,
+    takes: Takes,
 ) -> Matched | None:
     """The prompts of ``names``, texts or numbers as the model takes them; None where none was given.
 
@@ -57,7 +57,7 @@ def read_prompts(
             prompt, or file_name and text; other columns are left out of account.
         names: of the images.
         skipped: names that the file may hold, too.
-        subject: the model.
+        takes: of the model.
 
     Raises:
         ValueError: prompts for a model without, a CSV file that cannot be read, names an image twice or none of them,
@@ -65,14 +65,14 @@ def read_prompts(
     """
     if given is None:
         return None
-    require(subject.takes_prompts, key, given, "must be null: this model has no prompts")
+    require(takes.takes_prompts, key, given, "must be null: this model has no prompts")
     given = os.fspath(given) if isinstance(given, os.PathLike) else given
     if not isinstance(given, str | int | np.integer):
         allowed = f"must be one prompt, or one for each of the {len(names)} images"
         require(len(given) == len(names), key, f"{len(given)} prompts", allowed)
-        return Matched([_checked(key, prompt, subject) for prompt in given])
+        return Matched([_checked(key, prompt, takes) for prompt in given])
     if not is_file(given):
-        return Matched([_checked(key, given, subject)] * len(names))
+        return Matched([_checked(key, given, takes)] * len(names))
     rows = _rows(key, given, (FILES, PROMPTS))
     twice = [name for name, times in Counter(name for name, _ in rows).items() if times > 1]
     require(not twice, key, given, f"names {len(twice)} file(s) twice, the first is {shown(twice[:1])}")
@@ -82,18 +82,18 @@ def read_prompts(
     require(bool(with_one), key, given, f"names none of the images: {first}")
     without = [i for i, name in enumerate(names) if name not in table]
     strangers = [name for name, _ in rows if name not in known]
-    return Matched([_checked(key, table[name], subject) for name in with_one], without, strangers)
+    return Matched([_checked(key, table[name], takes) for name in with_one], without, strangers)
 
 
-def listed_prompts(key: str, path: str, n: int, subject: Subject) -> list[str] | list[int]:
+def listed_prompts(key: str, path: str, n: int, takes: Takes) -> list[str] | list[int]:
     """The prompts of a CSV file in turn, again from the first where there are fewer than ``n``.
 
     Raises:
         ValueError: as ``read_prompts``.
     """
-    require(subject.takes_prompts, key, path, "must be null: this model has no prompts")
+    require(takes.takes_prompts, key, path, "must be null: this model has no prompts")
     rows = _rows(key, path, (PROMPTS,))
-    return [_checked(key, rows[i % len(rows)][0], subject) for i in range(n)]
+    return [_checked(key, rows[i % len(rows)][0], takes) for i in range(n)]
 
 
 def is_file(prompts: object) -> bool:
@@ -125,16 +125,16 @@ def _rows(key: str, path: str, columns: Sequence[tuple[str, str]]) -> list[tuple
     return [tuple(row[number] for number in numbers) for _, row in body]
 
 
-def _checked(key: str, prompt: str | int, subject: Subject) -> str | int:
+def _checked(key: str, prompt: str | int, takes: Takes) -> str | int:
     good = isinstance(prompt, str | int | np.integer) and not isinstance(prompt, bool)
-    if subject.takes_text:
+    if takes.takes_text:
         require(good, key, prompt, "must be a text")
         return str(prompt)
-    allowed = f"must be an integer from 0 to {subject.model.n_conditions - 1}, the prompts of this model"
+    allowed = f"must be an integer from 0 to {takes.n_conditions - 1}, the prompts of this model"
     require(good, key, prompt, allowed)
     try:
         number = int(prompt)
     except ValueError:
         number = -1
-    require(0 <= number < subject.model.n_conditions, key, prompt, allowed)
+    require(0 <= number < takes.n_conditions, key, prompt, allowed)
     return number

@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import numpy as np
+
+from plap_jax.audit.files import put
 
 Arrays = Mapping[str, np.ndarray]
 _SOURCE = Path(__file__).resolve().parents[1]
@@ -70,21 +73,15 @@ class FolderStore:
 
     def arrays(self, stage: str, depends_on: Mapping[str, Any], compute: Callable[[], Arrays]) -> dict[str, np.ndarray]:
         """From the file, where it is there and whole; the key holds the library's source and the device, too."""
-        told = {"stage": stage, "depends_on": depends_on, "code": _code(), "device": jax.devices()[0].device_kind}
-        told |= {"jax": [jax.__version__, jax.lib.__version__], "x64": jax.config.jax_enable_x64}
-        told |= {"precision": str(jax.config.jax_default_matmul_precision)}
+        told = {"stage": stage, "depends_on": depends_on, "device": jax.devices()[0].device_kind} | versions()
         key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         path = self._folder / f"{stage.replace('/', '_')}-{key[:32]}.npz"
         if (found := _read(path)) is not None:
             return found
         made = {name: np.asarray(value) for name, value in compute().items()}
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as handle:
-                np.savez(handle, **made)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        content = BytesIO()
+        np.savez(content, **made)
+        put(path, content.getbuffer())
         return made
 
 
@@ -97,8 +94,14 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
+def versions() -> dict[str, Any]:
+    """What changes numbers, though no setting tells of it: code, JAX, precision."""
+    told = {"code": code(), "jax": [jax.__version__, jax.lib.__version__], "x64": jax.config.jax_enable_x64}
+    return told | {"precision": str(jax.config.jax_default_matmul_precision)}
+
+
 @cache
-def _code() -> str:
+def code() -> str:
     """SHA-256 of the library's source: what other code computed is not taken up."""
     paths = sorted(_SOURCE.rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()

@@ -65,6 +65,7 @@ def score_all(
     key: str,
     around: Surroundings,
     described: bool = False,
+    may_be_none: bool = False,
 ) -> Scored:
     """What the model says of every image that can be read.
 
@@ -78,6 +79,7 @@ def score_all(
         key: names the stage and stands in messages.
         around: of the audit; finished chunks are taken from its store.
         described: whether difficulty and thumbnail of each image are kept.
+        may_be_none: whether that there is no image that can be read is an answer, too.
 
     Raises:
         ValueError: no image can be read.
@@ -93,7 +95,7 @@ def score_all(
             found.append(around.arrays(f"audit/{key}", chunk.depends_on, chunk.compute))
             done += int(found[-1][DONE])
             told(done)
-    return _joined(pictures.source, found, key)
+    return _joined(pictures.source, found, key, may_be_none)
 
 
 @dataclass(frozen=True)
@@ -166,13 +168,24 @@ def _concatenated(parts: list[Columns]) -> Columns:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _joined(source: Source, chunks: list[Columns], key: str) -> Scored:
+def _joined(source: Source, chunks: list[Columns], key: str, may_be_none: bool) -> Scored:
     full = [chunk for chunk in chunks if len(chunk[INDEX])]
     skipped = list(source.skipped)
     for chunk in chunks:
         skipped += [(source.names[i], str(why)) for i, why in zip(chunk[SKIPPED].tolist(), chunk[REASON], strict=True)]
-    first = f": {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-    require(bool(full), key, f"{len(source.names)} files", f"must hold an image that can be read and scored{first}")
+    if not full and may_be_none:
+        return Scored({}, [], sorted(skipped))
+    require_one(key, len(source.names), bool(full), skipped)
     names = [name for name in full[0] if name not in (SKIPPED, REASON, DONE)]
     columns = {name: np.concatenate([chunk[name] for chunk in full]) for name in names}
     return Scored(columns, [source.names[i] for i in columns[INDEX].tolist()], sorted(skipped))
+
+
+def require_one(key: str, n: int, found: bool, skipped: list[tuple[str, str]]) -> None:
+    """Refuses n files of which none could be read and scored, with what is wrong with the first.
+
+    Raises:
+        ValueError: there is none.
+    """
+    first = f": {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+    require(found, key, f"{n} files", f"must hold an image that can be read and scored{first}")

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,35 @@ from plap_jax.data import fingerprint
 from plap_jax.diffusion import Diffusion
 from plap_jax.parallel import map_points
 from plap_jax.pretrained import Pretrained, UserModel, as_pretrained
-from plap_jax.typing import require
+from plap_jax.typing import Array, require
 
 PROBES = 3
+PROJECTED = 2**16  # numbers of an array at a time
+# How far the sketches of one model may lie apart on two machines, as a share of an array's root mean square: tables are
+# computed to a few units in the last place, and answers by kernels of different order and precision.
+ROUNDED = {"arrays": 1e-5, "answers": 1e-3}
 Model = Pretrained | UserModel | Diffusion
+Sketch = dict[str, list]
+
+
+@dataclass(frozen=True)
+class Takes:
+    """Which images and prompts a model takes, which may be known without it.
+
+    Attributes:
+        image_shape: ``(H, W, C)``.
+        takes_text: whether a prompt is a text.
+        n_conditions: prompts that are known by number; None: there are none, or they are texts.
+    """
+
+    image_shape: tuple[int, ...]
+    takes_text: bool
+    n_conditions: int | None
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether there are prompts at all."""
+        return self.takes_text or self.n_conditions is not None
 
 
 @dataclass(frozen=True)
@@ -50,38 +75,104 @@ class Subject:
         """File → SHA-256 of what the model was read from."""
         return dict(self.model.sources)
 
+    @property
+    def n_conditions(self) -> int | None:
+        """Prompts that are known by number; None: there are none, or they are texts."""
+        return self.model.n_conditions
+
+    @property
+    def takes(self) -> Takes:
+        """What it takes, without the model itself."""
+        return Takes(tuple(self.model.image_shape), self.takes_text, self.n_conditions)
+
     @cached_property
     def key(self) -> str:
-        """A hash of the arrays that the model computes with, and of what it answers to a few fixed questions.
+        """A hash of what the model is called, ``arrays`` and ``answers``.
 
         The arrays alone do not tell other code, nor a few answers a change far away from the questions.
         """
-        model, digest = self.model, hashlib.sha256(self.words.encode())
-        # Of files by their content: PyTorch's weights are no arrays of JAX.
-        digest.update(json.dumps(sorted(set(self.sources.values()))).encode())
-        if self.takes_text:
-            model = model.with_prompts(["a photograph"], tell=False)
-        told = jnp.asarray(0) if self.takes_prompts else None
-        first = model.diffusion.eps_at(jnp.asarray(model.diffusion.schedule.t_max), told)
-        for array in jax.make_jaxpr(first)(jnp.zeros(model.shape)).consts:
+        return hashlib.sha256(f"{self.words}{self.content}".encode()).hexdigest()
+
+    @cached_property
+    def content(self) -> str:
+        """``key``, whatever the model is called: SHA-256."""
+        digest = hashlib.sha256(json.dumps(self.contents).encode())
+        for array in [*self.arrays, *self.answers]:
             digest.update(fingerprint(array).encode())
-        rng = np.random.default_rng(0)
+        return digest.hexdigest()
+
+    @property
+    def contents(self) -> list[str]:
+        """SHA-256 of the files that the model was read from: PyTorch's weights are no arrays of JAX."""
+        return sorted(set(self.sources.values()))
+
+    @cached_property
+    def sketch(self) -> Sketch:
+        """A few numbers of each of ``arrays`` and ``answers``, and ``contents``: what compares across machines."""
+        numbers = {name: [sketch_of(array) for array in getattr(self, name)] for name in ROUNDED}
+        return numbers | {"contents": self.contents}
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """The arrays that the model computes with."""
+        model = self._told
+        first = model.diffusion.eps_at(jnp.asarray(model.diffusion.schedule.t_max), self._first_prompt)
+        return [np.asarray(array) for array in jax.make_jaxpr(first)(jnp.zeros(model.shape)).consts]
+
+    @cached_property
+    def answers(self) -> list[np.ndarray]:
+        """What the model says of a few fixed questions, and the ends of its schedule; float32."""
+        model, rng = self._told, np.random.default_rng(0)
         points = rng.normal(size=(PROBES, *model.shape)).astype(np.float32)
         schedule = model.diffusion.schedule
-        answers = []
+        found = []
         for share in (0.1, 0.5, 0.9):
             t = schedule.t_min + share * (schedule.t_max - schedule.t_min)
             t = round(t) if schedule.discrete else t
             blind = () if model.without == "refused" else (None,)
             for condition in (*blind, 0) if self.takes_prompts else (None,):
                 told = None if condition is None else jnp.asarray(condition)
-                answers.append(map_points(model.diffusion.eps_at(t, told), points))
-        answers.append(model.encode(rng.uniform(-1, 1, (1, *model.image_shape))))
-        for answer in answers:
-            digest.update(np.ascontiguousarray(answer, np.float32).tobytes())
-        levels = [[float(f(t)) for f in (schedule.alpha, schedule.sigma)] for t in (schedule.t_min, schedule.t_max)]
-        digest.update(json.dumps(levels).encode())
-        return digest.hexdigest()
+                found.append(map_points(model.diffusion.eps_at(t, told), points))
+        found.append(model.encode(rng.uniform(-1, 1, (1, *model.image_shape))))
+        ends = (schedule.t_min, schedule.t_max)
+        found.append([[float(f(t)) for f in (schedule.alpha, schedule.sigma)] for t in ends])
+        return [np.ascontiguousarray(answer, np.float32) for answer in found]
+
+    @property
+    def _told(self) -> Pretrained:
+        """The model, which knows a prompt where it takes texts."""
+        return self.model.with_prompts(["a photograph"], tell=False) if self.takes_text else self.model
+
+    @property
+    def _first_prompt(self) -> Array | None:
+        return jnp.asarray(0) if self.takes_prompts else None
+
+
+def sketch_of(array: np.ndarray) -> list[float]:
+    """The root mean square of an array and four random projections, divided by √n: rounding hardly moves them."""
+    flat, axes = np.ravel(array), _axes()
+    sums = np.zeros(1 + len(axes))
+    for start in range(0, flat.size, PROJECTED):
+        part = np.asarray(flat[start : start + PROJECTED], np.float64)
+        sums += [part @ part, *(axes[:, : part.size] @ part)]
+    n = max(1, flat.size)
+    return [float(np.sqrt(sums[0] / n)), *(sums[1:] / n**0.5).tolist()]
+
+
+@cache
+def _axes() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(4, PROJECTED))
+
+
+def same_model(one: Sketch, other: Sketch) -> bool:
+    """Whether two sketches are of one model, up to what machines round differently."""
+    if one["contents"] != other["contents"]:
+        return False
+    for name, share in ROUNDED.items():
+        a, b = (np.asarray(sketch[name], np.float64).reshape(-1, 5) for sketch in (one, other))
+        if a.shape != b.shape or not np.all(np.isclose(a, b, rtol=0, atol=share * a[:, :1] + 1e-12, equal_nan=True)):
+            return False
+    return True
 
 
 class Held:
@@ -103,6 +194,11 @@ class Held:
         if self._subject is None:
             self._subject = as_subject(self._load(), self._shape)
         return self._subject
+
+    @cached_property
+    def takes(self) -> Takes:
+        """Which images and prompts it takes, without loading it again."""
+        return self.subject.takes
 
     @cached_property
     def words(self) -> str:
