@@ -5,6 +5,7 @@ They come from the programs themselves and stand in a document between ``<!-- re
 
 import re
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -12,7 +13,7 @@ from unittest import mock
 from experiments.core.catalogue import CONF, experiments
 from experiments.core.files import write_text
 from experiments.publish import settings
-from plap_jax.audit.command_line import parser
+from plap_jax.audit.options import merge_parser, parser
 from plap_jax.console import plain_console
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +24,17 @@ TARGET = re.compile(r"^(?P<name>[a-z-]+):.*## (?P<does>.*)$", re.MULTILINE)
 
 def audit_help() -> str:
     """``plap-audit --help``, as wide as a page."""
+    return _help(parser())
+
+
+def merge_help() -> str:
+    """``plap-audit merge --help``, likewise."""
+    return _help(merge_parser())
+
+
+def _help(made: ArgumentParser) -> str:
     with mock.patch.dict("os.environ", {"COLUMNS": "100", "NO_COLOR": "1"}):
-        return f"```text\n{parser().format_help().rstrip()}\n```\n"
+        return f"```text\n{made.format_help().rstrip()}\n```\n"
 
 
 def experiment_list() -> str:
@@ -48,6 +58,7 @@ LISTS: dict[str, Callable[[], str]] = {
     "settings/experiments": settings.own,
     "settings/groups": settings.groups,
     "plap-audit": audit_help,
+    "plap-audit-merge": merge_help,
     "experiments": experiment_list,
     "make": make_targets,
 }

@@ -121,10 +121,11 @@ def settled(folder: Path, plan: Plan) -> Plan:
     if put(folder / PLAN, content.encode(), replace=False):
         return plan
     there = read_plan(folder)
+    if (name := other_model(there, plan.models)) is not None:
+        or_none = ", or with none" if name == "baseline" else ""
+        require(False, "out", str(folder), f"holds an audit with another {name}{or_none}; name another folder")
     apart = next(differences(there.agreed, plan.agreed), None)
     require(apart is None, "out", str(folder), f"holds another audit: {apart}; name another folder")
-    if (name := other_model(there, plan.models)) is not None:
-        require(False, "out", str(folder), f"holds an audit of another {name}; name another folder")
     return there
 
 

@@ -186,7 +186,7 @@ def compute_shard(
         _check_names("images" if name == "audited" else name, side)
     mine = {name: None if side is None else shard.of_pictures(side) for name, side in sides.items()}
     chunks = folder / CHUNKS / shard.file.removesuffix(".parquet")
-    around = replace(asked.around, store=FolderStore(chunks))
+    around = replace(asked.around, store=FolderStore(chunks, now=False))
     of_shard = replace(asked, **mine, around=around, in_part=True)
     asking, cut = question(held, settings, of_shard, baseline=baseline, sigma=sigma, detector=detector)
     words = dict(told.get("words", {})) | cut

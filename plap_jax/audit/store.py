@@ -59,13 +59,16 @@ class FolderStore:
 
     Args:
         folder: made if it is not there.
+        now: False: made when something is kept.
 
     Raises:
         ValueError: it cannot be written.
     """
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike, *, now: bool = True):
         self._folder = Path(folder).expanduser()
+        if not now:
+            return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -38,6 +38,23 @@ def prompted():
     return UserModel(MixtureNetwork(mixture(), SCHEDULE, "score"), SCHEDULE, SHAPE, "score", N_MEMORIZED + 1)
 
 
+def other():
+    """Another training run: the same, but for what is memorized by a little."""
+    found = mixture()
+    moved = found._with(found.weights, found.means * 1.01, found.eigenvalues, found.eigenvectors)
+    return UserModel(MixtureNetwork(moved, SCHEDULE, "eps"), SCHEDULE, SHAPE)
+
+
+def unaware():
+    """A model of prompts, too, that has memorized nothing, and takes no heed of them."""
+
+    def eps(x, t, condition):
+        sigma = SCHEDULE.sigma(t)
+        return sigma * x / ((SCHEDULE.alpha(t) * SPREAD) ** 2 + sigma**2)
+
+    return UserModel(eps, SCHEDULE, SHAPE, n_conditions=N_MEMORIZED + 1)
+
+
 def wrong_shape():
     """Returns another shape than it was given."""
     return UserModel(lambda x, t, condition: x[0], SCHEDULE, SHAPE)
