@@ -14,6 +14,7 @@ PIP := -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRA
 DEV := $(VENV)/.installed-dev-$(VERSION)$(if $(filter-out constraints.txt,$(CONSTRAINTS)),-newest)
 OTHERS := $(filter-out $(DEV),$(wildcard $(VENV)/.installed-dev-*))
 BENCH := $(VENV)/.installed-bench-$(VERSION)
+LAUNCHERS := $(VENV)/.installed-launchers-$(VERSION)
 # Of its own: PyTorch and what comes with it is 1 GB and more, and `make test` shows that everything else works without.
 TORCH_VENV := .venv-torch
 TORCH := $(TORCH_VENV)/.installed-$(VERSION)
@@ -34,7 +35,7 @@ $(error JAX=$(JAX): must be cuda13, cuda12 or tpu, or not be given for the CPU)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch run audit-demo test test-all test-torch lint format bench gpu-check sweep figures results docs clean
+.PHONY: help setup setup-cluster setup-torch run audit-demo test test-all test-torch test-cluster lint format bench gpu-check sweep figures results docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +57,10 @@ $(BENCH): $(DEV)
 	$(PY) $(PIP) --editable ".[bench]"
 	@touch $@
 
+$(LAUNCHERS): $(DEV)
+	$(PY) $(PIP) --editable ".[launchers]"
+	@touch $@
+
 # torch alone first: a CPU build, where the configured index has one, is then kept by everything that follows.
 $(TORCH): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(TORCH_VENV)
@@ -63,6 +68,8 @@ $(TORCH): pyproject.toml constraints.txt
 	$(TORCH_VENV)/bin/python $(PIP) --editable ".[dev,torch,torchax]"
 	$(TORCH_VENV)/bin/python $(PIP) --no-deps --target $(TORCH_VENV)/examples $(TORCH_EXAMPLES)
 	@touch $@
+
+setup-cluster: $(LAUNCHERS) ## what make test-cluster needs, in .venv
 
 setup-torch: $(TORCH) ## .venv-torch, what make test-torch needs
 
@@ -87,6 +94,9 @@ test-all: $(DEV) ## every test: also killed and repeated runs, and coverage over
 
 test-torch: $(TORCH) ## models of PyTorch and diffusers folders, in an environment of their own
 	OMP_NUM_THREADS=1 $(TORCH_VENV)/bin/python -m pytest -n 2 --dist loadfile tests/plap_jax/pretrained $(ARGS)
+
+test-cluster: $(LAUNCHERS) ## audits in shards as jobs of a real Slurm on this machine: as root, with Debian's packages
+	PLAP_JAX_CLUSTER=1 $(PY) -m pytest tests/cluster $(ARGS)
 
 lint: $(DEV) ## style and imports, checked
 	$(PY) -m ruff check .

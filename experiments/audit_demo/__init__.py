@@ -23,7 +23,8 @@ from experiments.shared.own_images import Generation
 from experiments.shared.planting import Planting, planted_images
 from plap_jax.audit import AuditResult
 from plap_jax.audit.auditing import audit as audit_opened
-from plap_jax.audit.images import MODES, Pictures, open_source, pixels
+from plap_jax.audit.images import MODES, Pictures, pixels
+from plap_jax.audit.sources import open_source
 from plap_jax.audit.subject import Held, Subject
 from plap_jax.calibration import benjamini_hochberg, conformal_p_values
 from plap_jax.data import Planted, fingerprint

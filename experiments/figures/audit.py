@@ -14,6 +14,8 @@ COLUMNS, PAIRS = 5, 3  # pictures, or pairs of them, in a row of the contact she
 
 def draw(directory: Path) -> None:
     """Contact sheet, histogram, and how difficulty was taken out."""
+    if not (directory / "arrays" / "audit.npz").exists():
+        return  # of one shard, which is not judged
     arrays, figures = dict(np.load(directory / "arrays" / "audit.npz")), directory / "figures"
     if arrays["sheet"].shape[-1] in (1, 3):
         draw_contact_sheet(arrays, figures)

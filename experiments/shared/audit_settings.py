@@ -9,6 +9,7 @@ from experiments.shared.generation import Labels
 from experiments.shared.methods import Method
 from experiments.shared.own_images import Generation
 from plap_jax.audit.settings import N_MAP, AuditSettings, PixelRange, Score
+from plap_jax.audit.shards import MOST
 from plap_jax.data.decoding import Resize
 from plap_jax.detectors import Detector
 from plap_jax.directions import MIN_UNITS, unit_size
@@ -108,6 +109,24 @@ class Request(Settings):
     pixel_range: PixelRange | None
     maps: int = Field(N_MAP, ge=0, description="directions of the curvature map of each flagged image; 0: none")
     generation: Generation
+    shards: Annotated[int, Field(ge=1, le=MOST)] | None = Field(None, description="into how many parts images are cut")
+    shard: Annotated[int, Field(ge=0)] | None = Field(None, description="which part, from 0; null: all are judged")
+    out: str = Field("outputs/audit_shards", min_length=1, description="with shards: folder in which they leave parts")
+
+    def of_request(self) -> AuditSettings:
+        """The settings for the library."""
+        own = ("resize", "crop", "pixel_range", "lora_base", "maps")
+        return self.of_audit(**{name: getattr(self, name) for name in own})
+
+    @model_validator(mode="after")
+    def _is_a_shard(self) -> "Request":
+        require(self.shard is None or self.shards is not None, "shards", None, "must be given with shard")
+        inside = self.shard is None or self.shard < self.shards
+        require(inside, "shard", self.shard, f"must lie in 0 ... {(self.shards or 0) - 1}, counted from 0")
+        own = "generated" if self.reference == "generated" else None
+        for name, value in (("generate", self.generate), ("reference", own)):
+            require(self.shards is None or value is None, name, value, "cannot be cut into shards; give images")
+        return self
 
     @model_validator(mode="after")
     def _has_images(self) -> "Request":

@@ -55,9 +55,7 @@ def audit(
     Raises:
         ValueError: images, prompts, levels or a detector that do not fit the model or each other, in one line.
     """
-    own_fields = ("resize", "crop", "pixel_range", "lora_base", "maps")
-    settings = config.of_audit(**{name: getattr(config, name) for name in own_fields})
-    detector = config.made_detector()
+    settings, detector = config.of_request(), config.made_detector()
     how = {"takes": held.takes, "settings": settings}
     own = {"seed": seed, "report": report, "cache": cache}
     audited = _audited(config, held, how, own)
@@ -83,12 +81,9 @@ def audit(
     for name, one in {"model": held, "baseline": baseline}.items():
         if one is not None:
             report.files(name, one.sources)
-    report.fingerprint("images", result.audited.digests)
-    if result.reference is not None:
-        report.fingerprint("reference", result.reference.digests)
     if config.generate is not None and result.flagged is not None:
         log.warning("  generate=%d: %s", config.generate, OWN_IMAGES)
-    _leave(config, result, report)
+    leave(config, result, report)
     return result
 
 
@@ -119,7 +114,11 @@ def _reference(
     return Pictures(generate(held.subject, n, prompts, config.generation, name="reference", **own), prompts)
 
 
-def _leave(config: Request, result: AuditResult, report: Report) -> None:
+def leave(config: Request, result: AuditResult, report: Report) -> None:
+    """Tells the result, and leaves the files of an audit in the run's directory."""
+    report.fingerprint("images", result.audited.digests)
+    if result.reference is not None:
+        report.fingerprint("reference", result.reference.digests)
     skipped = result.skipped_rows()
     with report.stage("report"):
         write_tables(report, result, skipped)

@@ -7,7 +7,7 @@ import os
 import weakref
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +18,7 @@ from plap_jax.data.images import UnusableImage, scaled
 from plap_jax.typing import require, shown
 
 ARRAYS = (".npz", ".npy")
+FIRST = "arr_0"  # as NumPy names an array without a name
 EXACT = "taken as they are"
 LOOKED_AT = 64  # rows that tell in which range floats lie
 
@@ -25,7 +26,8 @@ LOOKED_AT = 64  # rows that tell in which range floats lie
 class ArrayFile:
     """The rows of an array ``(n, h, w, c)``, or ``(n, h, w)`` for grey, read one at a time from .npy or .npz.
 
-    uint8 becomes 2 · v/255 − 1; floats must lie in [−1, 1]. Of an .npz the array "images", or the only one.
+    uint8 becomes 2 · v/255 − 1; floats must lie in [−1, 1]. Of an .npz the array "images", or the only one, or
+    "arr_0", or the only one that has the shape of images.
 
     Args:
         key: of the config, for messages.
@@ -42,14 +44,14 @@ class ArrayFile:
 
     def __init__(self, key: str, path: Path, shape: tuple[int, ...], pixel_range: PixelRange | None = None):
         opened = contextlib.ExitStack()
-        self._stream = _opened(key, path, opened)
+        expected = [shape, shape[:2]] if shape[2] == 1 else [shape]
+        self._stream = _opened(key, path, opened, lambda stored: tuple(stored[1:]) in expected)
         weakref.finalize(self, opened.close)
         stored, fortran, dtype = _header(key, path, self._stream)
         good = dtype == np.uint8 or dtype.kind == "f"
         allowed = f"holds {dtype}: must be uint8, or floats in [-1, 1]" + "; no pickled objects" * dtype.hasobject
         require(good, key, str(path), allowed)
         require(not fortran, key, str(path), "must be in C order (numpy.ascontiguousarray)")
-        expected = [shape, shape[:2]] if shape[2] == 1 else [shape]
         allowed = f"holds {stored}: must be (n, {', '.join(map(str, shape))}), the shape of the model's images, n >= 1"
         require(tuple(stored[1:]) in expected and stored[0] >= 1, key, str(path), allowed)
         self._shape, self._dtype, self._start = shape, dtype, self._stream.tell()
@@ -111,7 +113,7 @@ def shape_of(images: Any) -> tuple[int, ...] | None:
         if place.suffix.lower() not in ARRAYS or not place.is_file():
             return None
         with contextlib.ExitStack() as opened:
-            stored, _, _ = _header("images", place, _opened("images", place, opened))
+            stored, _, _ = _header("images", place, _opened("images", place, opened, _may_be_images))
     else:
         stored = np.shape(images)
     return (*stored[1:], 1) if len(stored) == 3 else tuple(stored[1:])
@@ -154,7 +156,13 @@ def _header(key: str, path: Path, stream: IO[bytes]) -> tuple[tuple[int, ...], b
         raise ValueError(f"{key}={path}: is no NumPy array: {shown(error)}") from error
 
 
-def _opened(key: str, path: Path, opened: contextlib.ExitStack) -> IO[bytes]:
+def _may_be_images(stored: tuple[int, ...]) -> bool:
+    """Whether a shape may be that of images, of a size that is not known."""
+    return len(stored) == 3 or (len(stored) == 4 and stored[3] in (1, 3))
+
+
+def _opened(key: str, path: Path, opened: contextlib.ExitStack, fits: Callable[[tuple[int, ...]], bool]) -> IO[bytes]:
+    """The array's stream; ``fits`` tells by its shape whether an array holds images."""
     if path.suffix.lower() == ".npy":
         return opened.enter_context(path.open("rb"))
     try:
@@ -162,10 +170,24 @@ def _opened(key: str, path: Path, opened: contextlib.ExitStack) -> IO[bytes]:
     except zipfile.BadZipFile as error:
         raise ValueError(f"{key}={path}: is no .npz file: {shown(error)}") from error
     names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-    chosen = "images" if "images" in names else names[0] if len(names) == 1 else None
-    allowed = f"must hold one array, or one named images; it holds {', '.join(names) or 'none'}"
-    require(chosen is not None, key, str(path), allowed)
     try:
+        chosen = _chosen(key, path, archive, names, fits)
         return opened.enter_context(archive.open(f"{chosen}.npy"))
     except (RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:  # with a password, or packed otherwise
         raise ValueError(f"{key}={path}: cannot be unpacked: {shown(error)}") from error
+
+
+def _chosen(
+    key: str, path: Path, archive: zipfile.ZipFile, names: list[str], fits: Callable[[tuple[int, ...]], bool]
+) -> str:
+    """The array that holds the images."""
+    if "images" in names or len(names) == 1:
+        return "images" if "images" in names else names[0]
+    likely = []
+    for name in names:
+        with archive.open(f"{name}.npy") as stream, contextlib.suppress(ValueError):
+            likely += [name] if fits(_header(key, path, stream)[0]) else []
+    chosen = FIRST if FIRST in likely else likely[0] if len(likely) == 1 else None
+    allowed = f"must hold one array of images, or one named images; it holds {', '.join(names) or 'none'}"
+    require(chosen is not None, key, str(path), allowed)
+    return chosen

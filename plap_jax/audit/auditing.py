@@ -13,11 +13,12 @@ import numpy as np
 from plap_jax.audit.arrays import shape_of
 from plap_jax.audit.asking import Asked
 from plap_jax.audit.conclusion import conclude
-from plap_jax.audit.images import Pictures, Source, Subset, open_source
+from plap_jax.audit.images import Pictures, Source, Subset
 from plap_jax.audit.measuring import question
-from plap_jax.audit.prompts import read_prompts
+from plap_jax.audit.prompts import CAPTIONS, prompts_beside, read_prompts
 from plap_jax.audit.result import AuditResult
 from plap_jax.audit.settings import AuditSettings, number
+from plap_jax.audit.sources import open_source
 from plap_jax.audit.store import FolderStore, Surroundings
 from plap_jax.audit.subject import Held, Model, Takes
 from plap_jax.audit.training import Training
@@ -62,10 +63,11 @@ def audit_images(
     Args:
         model: what ``plap_jax.pretrained`` loads, a ``UserModel``, or a ``Diffusion`` of images; or a function without
             arguments that loads one.
-        images: ``(n, h, w, c)``, of grey ones also ``(n, h, w)``, uint8 or floats in [−1, 1]; or a folder, an ``.npz``
-            or an ``.npy``.
+        images: ``(n, h, w, c)``, of grey ones also ``(n, h, w)``, uint8 or floats in [−1, 1]; or a folder, an ``.npz``,
+            an ``.npy``, tars or Parquet files (``"tars/{000..063}.tar"``).
         reference: images known not to be in the training data, as ``images``; None: a ranking without error control.
-        prompts: one text (or number) for all, one for each image, or a CSV file of file,prompt; None: none.
+        prompts: one text (or number) for all, one for each image, or a CSV file of file,prompt; "captions":
+            those that lie beside the images in tars and Parquet files; None: none.
         reference_prompts: those of the reference.
         training: the training images, where they are at hand: each image is then told its nearest one.
         baseline: a model of the same kind that has not seen the images: the base of a fine-tune, an earlier checkpoint.
@@ -169,7 +171,10 @@ def opened(key: str, images: Images, prompts: GivenPrompts, *, takes: Takes, set
     """
     source = _source(key, images, takes, settings)
     prompts_key = "prompts" if key == "images" else f"{key}_prompts"
-    found = read_prompts(prompts_key, prompts, source.names, {name for name, _ in source.skipped}, takes)
+    if isinstance(prompts, str) and prompts == CAPTIONS:
+        found = prompts_beside(prompts_key, getattr(source, "captions", None), takes)
+    else:
+        found = read_prompts(prompts_key, prompts, source.names, {name for name, _ in source.skipped}, takes)
     if found is None or not (found.without or found.strangers):
         return Pictures(source, None if found is None else found.prompts)
     log.warning("  %s=%s: %s", prompts_key, prompts, found.words)

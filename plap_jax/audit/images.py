@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from plap_jax.audit.arrays import ARRAYS, EXACT, ArrayFile, rows_of, usable
+from plap_jax.audit.arrays import EXACT, usable
 from plap_jax.audit.prompts import Prompts
-from plap_jax.audit.settings import PixelRange
 from plap_jax.data import fingerprint
 from plap_jax.data.decoding import Mode, Resize
 from plap_jax.data.folder import SUFFIXES, decode, list_images, printable
@@ -78,40 +77,62 @@ class Subset:
         return self._source.identity([self._kept[i] for i in indices])
 
 
-class FolderSource:
-    """The PNG, JPEG and WebP files of a folder and its sub-folders, in the order of their names.
+class EncodedImages:
+    """What images have in common that lie as PNG, JPEG or WebP, of any size, wherever that is.
 
     Args:
         key: of the config, for messages.
-        path: the folder.
+        path: where they lie, for messages.
         shape: of the model's images.
         resize, crop: as for ``plap_jax.data.decoding.as_array``.
 
     Raises:
-        ValueError: no image by its name, or a model whose images no file holds.
+        ValueError: a model whose images no file holds, or a crop smaller than these.
     """
 
-    def __init__(self, key: str, path: Path, shape: tuple[int, ...], resize: Resize, crop: int | None):
+    def __init__(self, key: str, path: str, shape: tuple[int, ...], resize: Resize, crop: int | None):
         height, width, channels = shape
         fits = channels in MODES
         allowed = f"must be .npz or .npy: the model's images are {shape}, and files have 1 or 3 channels"
-        require(fits, key, str(path), allowed)
+        require(fits, key, path, allowed)
         short = min(height, width)
         require(crop is None or crop >= short, "crop", crop, f"must be null or at least {short}, the model's size")
         size = height if height == width else (height, width)
-        self._folder, self._how = path, (size, MODES[channels], resize, crop)
-        self._files, self.skipped = list_images(path)
-        require(bool(self._files), key, str(path), f"must hold images ({', '.join(SUFFIXES)}), and none was found")
-        self.names = [printable(file) for file in self._files]
+        self._how = (size, MODES[channels], resize, crop)
         form = "square" if height == width else f"rectangle of {height}:{width}"
         of = "pixels" if height == width else "pixels on its shorter side"
         cut = f"largest central {form}" if crop is None else f"central {form} of {crop} {of}"
         rule = f"{cut}, averaged down to" if resize == "center-crop" else "only files of"
         self.words = f"{resize}: {rule} {height}×{width}, {'grey' if channels == 1 else 'RGB'}, turned upright"
 
+    def decoded(self, file: Path | BytesIO) -> np.ndarray:
+        """One image as the model takes it.
+
+        Raises:
+            UnusableImage: the reason, on one line.
+        """
+        return decode(file, *self._how)
+
+
+class FolderSource(EncodedImages):
+    """The PNG, JPEG and WebP files of a folder and its sub-folders, in the order of their names.
+
+    Arguments as of ``EncodedImages``.
+
+    Raises:
+        ValueError: no image by its name; as ``EncodedImages``.
+    """
+
+    def __init__(self, key: str, path: Path, shape: tuple[int, ...], resize: Resize, crop: int | None):
+        super().__init__(key, str(path), shape, resize, crop)
+        self._folder = path
+        self._files, self.skipped = list_images(path)
+        require(bool(self._files), key, str(path), f"must hold images ({', '.join(SUFFIXES)}), and none was found")
+        self.names = [printable(file) for file in self._files]
+
     def read(self, index: int) -> np.ndarray:
         """Decoded anew each time."""
-        return decode(self._folder / self._files[index], *self._how)
+        return self.decoded(self._folder / self._files[index])
 
     def identity(self, indices: Sequence[int]) -> Any:
         """The folder, names, sizes and times of the last change: archives unpack with equal times."""
@@ -141,29 +162,6 @@ class Memory:
     def identity(self, indices: Sequence[int]) -> Any:
         """A hash of the values."""
         return fingerprint(self._images[list(indices)])
-
-
-def open_source(
-    key: str,
-    images: str | os.PathLike | np.ndarray,
-    shape: tuple[int, ...],
-    resize: Resize,
-    crop: int | None,
-    pixel_range: PixelRange | None = None,
-) -> Source:
-    """The images of a folder, a file or an array, for a model of ``shape``.
-
-    Raises:
-        ValueError: there is none, or it does not fit the model; under the name ``key``.
-    """
-    if not isinstance(images, str | os.PathLike):
-        return Memory(rows_of(key, images, shape, pixel_range))
-    place = Path(images).expanduser()
-    if place.is_dir():
-        return FolderSource(key, place, shape, resize, crop)
-    is_array = place.suffix.lower() in ARRAYS and place.is_file()
-    require(is_array, key, str(images), "must be a folder of images, an .npz or an .npy file that is there")
-    return ArrayFile(key, place, shape, pixel_range)
 
 
 def read_all(source: Source) -> tuple[np.ndarray, list[str]]:

@@ -33,7 +33,9 @@ MODEL is one of
   module:factory, a function without arguments in a module of the current folder, which returns a
   plap_jax.UserModel, or what plap_jax.load_torch returns
 
-PLACE is a folder with PNG, JPEG or WebP files, or an .npy or .npz file of rows (height, width, channels).
+PLACE is a folder with PNG, JPEG or WebP files, an .npy or .npz file of rows (height, width, channels), tars as
+WebDataset has them, or Parquet files with encoded images; 'tars/{000..063}.tar' names 64 of them. With
+"--prompts captions" the prompts are those that lie beside the images there.
 
 The same command again goes on where it was interrupted. With --shard the evidence of a part of the images is
 left in FOLDER/evidence/, and "plap-audit merge FOLDER" judges all parts together. What the numbers prove, and

@@ -20,6 +20,7 @@ from plap_jax.audit.images import Pictures
 from plap_jax.audit.measuring import Question
 from plap_jax.audit.scores import described
 from plap_jax.audit.settings import AuditSettings
+from plap_jax.audit.sources import in_braces
 from plap_jax.audit.store import versions
 from plap_jax.audit.subject import Sketch, Takes, same_model
 from plap_jax.typing import require, shown
@@ -83,24 +84,23 @@ class Plan:
 
 def plan_of(asking: Question, everything: Asked, n_shards: int, *, fdr: float | None, told: Mapping[str, Any]) -> Plan:
     """The plan of an audit whose images are ``everything``; the models are asked a few questions."""
-    settings = asdict(asking.settings)
     sides = {"images": everything.audited, "reference": everything.reference}
     agreed = {
         "format": FORMAT,
         "shards": n_shards,
-        "settings": {name: value for name, value in settings.items() if name not in OWN},
+        "settings": _agreed(asking.settings),
         "score": asking.score,
         "frame": asdict(asking.frame),
         "sigma": asking.sigma,
         "fdr": fdr,
         "detector": described(asking.detector),
-        "key": np.asarray(jax.random.key_data(everything.key)).tolist(),
+        "key": _numbers(everything.key),
         "takes": asdict(asking.held.takes),
         **{name: None if side is None else listing(side) for name, side in sides.items()},
         "training": None if everything.training is None else everything.training.key,
         **versions(),
     }
-    told = dict(told) | {"settings": settings, "models": asking.models_in_words()}
+    told = dict(told) | {"settings": asdict(asking.settings), "models": asking.models_in_words()}
     return Plan(_plain(agreed), _plain(asking.sketches), _plain(told))
 
 
@@ -148,6 +148,20 @@ def read_plan(folder: Path) -> Plan:
     return plan
 
 
+def check_asked(
+    plan: Plan, settings: AuditSettings, *, n_shards: int, fdr: float | None, sigma: float | None, key: jax.Array
+) -> None:
+    """Refuses a merge that asks for something else than the shards were asked for.
+
+    Raises:
+        ValueError: the first difference.
+    """
+    asked = {"shards": n_shards, "settings": _agreed(settings), "sigma": sigma, "fdr": fdr, "key": _numbers(key)}
+    there = {name: plan.agreed[name] for name in asked}
+    apart = next(differences(there, _plain(asked)), None)
+    require(apart is None, "shards", n_shards, f"the shards were asked for something else: {apart}")
+
+
 def other_model(plan: Plan, models: Mapping[str, Sketch]) -> str | None:
     """Which of the models is another one than the plan's: "model", "baseline" or None."""
     for name in ("model", "baseline"):
@@ -170,9 +184,17 @@ def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
 
 def place_of(given: Any) -> str | int | None:
     """Where something lies, to be found from other folders; None for what lies in memory."""
-    if isinstance(given, str | os.PathLike) and Path(given).expanduser().exists():
+    if isinstance(given, str | os.PathLike) and Path(in_braces(os.fspath(given))[0]).expanduser().exists():
         return str(Path(given).expanduser().absolute())
     return given if isinstance(given, str | int) else None
+
+
+def _agreed(settings: AuditSettings) -> dict[str, Any]:
+    return {name: value for name, value in asdict(settings).items() if name not in OWN}
+
+
+def _numbers(key: jax.Array) -> list[int]:
+    return np.asarray(jax.random.key_data(key)).tolist()
 
 
 def _hash(values: Sequence[str | int]) -> str:

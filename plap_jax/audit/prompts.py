@@ -16,6 +16,7 @@ from plap_jax.typing import require, shown
 
 # Names of columns: ours, and those of Hugging Face's metadata.csv.
 FILES, PROMPTS = ("file", "file_name"), ("prompt", "text")
+CAPTIONS = "captions"  # in place of a prompt: those that lie beside the images
 DELIMITERS = (",", ";", "\t")
 Prompts = list[str] | list[int] | None
 
@@ -83,6 +84,20 @@ def read_prompts(
     without = [i for i, name in enumerate(names) if name not in table]
     strangers = [name for name, _ in rows if name not in known]
     return Matched([_checked(key, table[name], takes) for name in with_one], without, strangers)
+
+
+def prompts_beside(key: str, captions: Sequence[str | None] | None, takes: Takes) -> Matched:
+    """The captions that lie beside images, in tars and tables; images without one are left out.
+
+    Raises:
+        ValueError: there are none, or the model takes none.
+    """
+    require(takes.takes_prompts, key, CAPTIONS, "must be null: this model has no prompts")
+    found = list(captions or ())
+    without = [i for i, text in enumerate(found) if text is None]
+    allowed = "must lie beside the images, in a tar as 0001.txt beside 0001.jpg, in a Parquet file in a column text"
+    require(len(without) < len(found), key, CAPTIONS, allowed)
+    return Matched([_checked(key, text, takes) for text in found if text is not None], without)
 
 
 def listed_prompts(key: str, path: str, n: int, takes: Takes) -> list[str] | list[int]:

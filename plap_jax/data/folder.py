@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -125,16 +126,20 @@ def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
     return sorted(files), sorted(others)
 
 
-def decode(path: Path, size: Size, mode: Mode, resize: Resize, crop: int | None = None) -> np.ndarray:
+def decode(file: Path | BytesIO, size: Size, mode: Mode, resize: Resize, crop: int | None = None) -> np.ndarray:
     """Load one image file: ``(height, width, 3 or 1)`` float32 in [−1, 1], converted by `decoding.as_array`.
+
+    Args:
+        file: where it is, or what it holds.
+        size, mode, resize, crop: as of ``as_array``.
 
     Raises:
         UnusableImage: with the reason, on one line.
     """
     try:
-        if path.stat().st_size == 0:
+        if (file.getbuffer().nbytes if isinstance(file, BytesIO) else file.stat().st_size) == 0:
             raise UnusableImage("empty")
-        with warnings.catch_warnings(action="ignore"), _long_texts(), Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), _long_texts(), Image.open(file, formats=FORMATS) as image:
             return as_array(image, size=size, mode=mode, resize=resize, crop=crop)
     except UnusableImage:
         raise

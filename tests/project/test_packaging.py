@@ -25,6 +25,7 @@ NAMES = {
 }
 # Folders and files that need an extra; they are imported when it is asked for.
 NEED = {
+    "plap_jax/audit/parquet.py": "cluster",
     "plap_jax/audit/parts.py": "cluster",
     "plap_jax/audit/": "audit",
     "plap_jax/pretrained/bridge.py": "torchax",

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image, ImageFile
 
 from plap_jax.audit.arrays import ArrayFile
-from plap_jax.audit.images import FolderSource, Memory, digests_of, open_source, read_all
+from plap_jax.audit.images import FolderSource, Memory, digests_of, read_all
 from plap_jax.audit.prompts import read_prompts
+from plap_jax.audit.sources import open_source
 from plap_jax.audit.subject import Subject, as_subject
 from plap_jax.audit.training import Training
 from plap_jax.data.images import UnusableImage
@@ -178,8 +179,12 @@ def test_rows_that_are_no_images_are_told(tmp_path):
         ("a.npy", np.asfortranarray(np.zeros((3, 8, 8, 3))), "must be in C order"),
         ("a.npy", b"no array", "is no NumPy array: "),
         ("a.npz", b"no archive", "is no .npz file: "),
-        ("a.npz", {"a": np.zeros(1), "b": np.zeros(1)}, "must hold one array, or one named images; it holds a, b"),
-        ("a.npz", {}, "must hold one array, or one named images; it holds none"),
+        (
+            "a.npz",
+            {"a": np.zeros(1), "b": np.zeros(1)},
+            "must hold one array of images, or one named images; it holds a, b",
+        ),
+        ("a.npz", {}, "must hold one array of images, or one named images; it holds none"),
         ("a.txt", b"", "must be a folder of images, an .npz or an .npy file that is there"),
         ("missing/a.npy", None, "must be a folder of images, an .npz or an .npy file that is there"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from plap_jax import GaussianMixture, audit_images
-from plap_jax.audit import auditing
+from plap_jax.audit import auditing, conclusion, maps
 from plap_jax.audit.evaluator import named_key
 from plap_jax.audit.images import pixels
 from plap_jax.audit.maps import Mapper
@@ -206,13 +206,13 @@ def test_an_audit_goes_on_with_finished_maps(tmp_path, monkeypatch):
 def test_an_image_that_is_gone_after_the_verdict_has_none(tmp_path, monkeypatch):
     for i, image in enumerate(EVERYTHING):
         Image.fromarray(pixels(image)[..., 0]).save(tmp_path / f"{i:02d}.png")
-    judge = auditing.judge
+    judge = conclusion.judge
 
     def judged(*args):
         (tmp_path / "11.png").unlink()
         return judge(*args)
 
-    monkeypatch.setattr(auditing, "judge", judged)
+    monkeypatch.setattr(conclusion, "judge", judged)
     found = audit_images(MODEL, tmp_path, **PLAIN)
     assert found.flagged[10:].all() and found.curvature_map[11] is None
     assert all(found.curvature_map[i] is not None for i in (10, 12, 13))
@@ -261,9 +261,7 @@ def test_levels_that_no_schedule_has_leave_none(audited, caplog):
     held = Held(MODEL)
     asked = auditing.Asked(found.pictures, None, None, KEY, auditing.Surroundings())
     with caplog.at_level(logging.WARNING):
-        made = auditing.curvature_maps(
-            held, None, settings, "kappa", (1e-6,), None, asked, found.audited, found.verdict
-        )
+        made = maps.curvature_maps(held, None, settings, "kappa", (1e-6,), None, asked, found.audited, found.verdict)
     assert made is None and "no curvature maps" in caplog.text
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from plap_jax.audit import AuditSettings, audit_images, evaluator
-from plap_jax.audit.images import open_source
 from plap_jax.audit.scores import Scorer
+from plap_jax.audit.sources import open_source
 from plap_jax.audit.subject import as_subject
 from tests.helpers import memorizing_model
 
