@@ -15,8 +15,8 @@ from tests.helpers import memorizing_model
 from tests.helpers.places import ROOT
 
 FACTORY = "tests.helpers.memorizing_model:factory"
-N = 8
-DEADLINE = 240  # seconds
+N = 6
+DEADLINE = 480  # seconds
 
 
 @pytest.fixture(scope="module")
