@@ -29,7 +29,7 @@ class DamagedPart(ValueError):
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardPart:
     """What one shard has measured.
 
     Attributes:
@@ -41,7 +41,7 @@ class Part:
     sides: dict[str, Scored]
 
 
-def write_part(path: Path, part: Part) -> None:
+def write_part(path: Path, part: ShardPart) -> None:
     """One file: rows are images, and what could not be read stands in the header.
 
     Raises:
@@ -56,7 +56,7 @@ def write_part(path: Path, part: Part) -> None:
     put(path, _sealed(stored.getvalue()))
 
 
-def read_part(path: Path) -> Part:
+def read_part(path: Path) -> ShardPart:
     """The part of a file.
 
     Raises:
@@ -75,7 +75,7 @@ def read_part(path: Path) -> Part:
         sides = {name: _side(table, name, [tuple(row) for row in rows]) for name, rows in skipped.items()}
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedPart(f"is no part of an audit: {' '.join(str(error).split())}") from error
-    return Part(header, sides)
+    return ShardPart(header, sides)
 
 
 def _sealed(content: bytes) -> bytes:

@@ -205,7 +205,7 @@ def compute_shard(
         _remove_unfinished(path)
         measured = asking.sides()
         found = dict(zip(of_shard.sides, measured, strict=True))
-        parts.write_part(path, parts.Part(_header(shard, plan, asking), found))
+        parts.write_part(path, parts.ShardPart(_header(shard, plan, asking), found))
         shutil.rmtree(chunks, ignore_errors=True)
     skipped = sum(len(side.skipped) for side in measured)
     n = ", ".join(f"{len(side)} {'of the reference' if i else 'images'}" for i, side in enumerate(measured))
