@@ -114,9 +114,25 @@ def map_units(
     require(not channels or x.ndim >= 2, "channels", channels, f"must be false for a point of shape {x.shape}")
     vectors = sample_directions(key, n_samples, x.shape, directions, x.dtype)
     n = vectors.reshape(n_samples, *x.shape)
-    unit = _unit_field(score_fn, x, radius, n)
-    n = n.astype(unit.dtype)
-    grouped, axes = (*vectors.shape[:2], *x.shape), (1, -1) if channels else (1,)
+    s = jax.vmap(score_fn)(x + jnp.asarray(radius, x.dtype) * n)
+    require(s.shape == n.shape, "score_fn", s.shape[1:], f"must return the shape of x, {x.shape}")
+    return units_of_scores(s, vectors, channels=channels)
+
+
+def units_of_scores(s: Array, vectors: Array, *, channels: bool = False) -> tuple[Array, Array]:
+    """``map_units`` of scores that are there already, so that several maps are made of one evaluation.
+
+    Args:
+        s: ``(m, *shape)``, the scores at x + r n.
+        vectors: ``(n_units, m/n_units, d)``, the directions n as ``sample_directions`` gives them.
+        channels: as for ``curvature_map``.
+
+    Returns:
+        Two arrays ``(n_units, *map)``, float32 at least.
+    """
+    unit = p_field(s.reshape(len(s), -1), 1.0)[0].reshape(s.shape)  # ŝ = s/|s|, 0 where s is
+    n = vectors.reshape(s.shape).astype(unit.dtype)
+    grouped, axes = (*vectors.shape[:2], *s.shape[1:]), (1, -1) if channels else (1,)
     inward, weight = (jnp.sum(a.reshape(grouped), axis=axes) for a in (-unit * n, n * n))
     return inward, weight
 
@@ -219,10 +235,3 @@ class MapEstimator:
         """The map around one point; errors as ``curvature_map``."""
         how = {"n_samples": self.n_samples, "directions": self.directions, "channels": self.channels}
         return curvature_map(self.score_fn, x, radius=self.radius, key=self.key, baseline=self.baseline, **how)
-
-
-def _unit_field(score_fn: ScoreFn, x: Array, radius: ArrayLike, n: Array) -> Array:
-    """ŝ = s/|s| at x + r n, ``(m, *shape)``; 0 where s is."""
-    s = jax.vmap(score_fn)(x + jnp.asarray(radius, x.dtype) * n)
-    require(s.shape == n.shape, "score_fn", s.shape[1:], f"must return the shape of x, {x.shape}")
-    return p_field(s.reshape(len(n), -1), 1.0)[0].reshape(n.shape)

@@ -7,6 +7,7 @@ from plap_jax.data.captions import Captions, caption
 from plap_jax.data.digest import fingerprint
 from plap_jax.data.mixtures import random_mixture, triangle
 from plap_jax.data.planting import Planted, plant
+from plap_jax.data.templates import PlantedTemplates, plant_templates
 
 # Loaded on first use: importing Pillow, scikit-image and scikit-learn takes longer than sampling a mixture.
 _IMAGES = {
@@ -24,6 +25,7 @@ __all__ = [
     "Captions",
     "ImageData",
     "Planted",
+    "PlantedTemplates",
     "caption",
     "digits",
     "faces",
@@ -34,6 +36,7 @@ __all__ = [
     "imagefolder",
     "patches",
     "plant",
+    "plant_templates",
     "random_mixture",
     "triangle",
 ]
