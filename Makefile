@@ -129,7 +129,7 @@ SEEDS ?= 1,2,3,4,5
 SEEDS_DIT ?= 1,2,3
 DIR := outputs/results
 OVER_SEEDS = $(PY) -m experiments.publish.seeds $(DIR)/$(1) $(2) +exp=$(3) $(ARGS)
-RESULTS := digits patches fashion detection trajectory clothes clothes_dit clothes_trajectory
+RESULTS := digits patches fashion detection trajectory clothes clothes_dit clothes_trajectory local_unet local_dit
 .PHONY: results-pack $(RESULTS:%=results-%)
 
 results-digits: $(DEV)
@@ -148,8 +148,12 @@ results-clothes_dit: $(DEV)
 	$(call OVER_SEEDS,clothes_dit,$(SEEDS_DIT),detection_benchmark_fashion_dit)
 results-clothes_trajectory: $(DEV)
 	$(call OVER_SEEDS,clothes_trajectory,$(SEEDS),memorization_trajectory_fashion)
+results-local_unet: $(DEV)
+	$(call OVER_SEEDS,local_unet,$(SEEDS),local_memorization)
+results-local_dit: $(DEV)
+	$(call OVER_SEEDS,local_dit,$(SEEDS_DIT),local_memorization model=dit diffusion=rectified_flow)
 
-results: $(RESULTS:%=results-%) ## the experiments on images over their seeds, and the tables of docs/results.md (ten hours, in any number of sittings)
+results: $(RESULTS:%=results-%) ## the experiments on images over their seeds, and the tables of docs/results.md and docs/local.md (some twelve hours, in any number of sittings)
 	$(PY) -m experiments.publish.results $(DIR)
 
 results-pack: ## outputs/results.tar.gz: what make results needs to go on elsewhere, unpacked there in the same place

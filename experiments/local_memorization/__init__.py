@@ -38,8 +38,9 @@ class Mapping(Section):
     @model_validator(mode="after")
     def _fits(self) -> "Mapping":
         require(len(set(self.names)) == len(self.names), "maps.names", self.names, "must not repeat a map")
-        allowed = f"must be one of maps.names that needs no prompt: {', '.join(self.names)}"
-        require(self.main in self.names and KINDS[self.main].needs != "prompt", "maps.main", self.main, allowed)
+        promptless = [name for name in self.names if KINDS[name].needs != "prompt"]
+        allowed = f"must be one of maps.names that needs no prompt: {', '.join(promptless)}"
+        require(self.main in promptless, "maps.main", self.main, allowed)
         fewest = min(units_of(name, self.evaluations, len(levels)) for name in self.names for levels in self.levels)
         allowed = "must allow two directions or probes at each of maps.levels"
         require(fewest >= 2, "maps.evaluations", self.evaluations, allowed)

@@ -89,6 +89,12 @@ ENTRIES = (
         "κ^Δ at every step, as in the follow-up (Brokman et al., NeurIPS 2025 workshop).",
     ),
     Entry(
+        "local_memorization",
+        "Memorized regions",
+        "Training images share a logo, a sleeve or a background exactly, and maps look for it in other images.",
+        ("detection",),
+    ),
+    Entry(
         "estimator_study",
         "Estimators and their errors",
         "Errors against their bounds, as in the second version of the paper, for every estimator of the library.",

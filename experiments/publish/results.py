@@ -1,8 +1,9 @@
-"""The tables of docs/results.md from the runs behind them: ``python -m experiments.publish.results DIRECTORY``.
+"""The tables of docs/results.md and docs/local.md from their runs: ``python -m experiments.publish.results DIRECTORY``.
 
 DIRECTORY holds a sweep over seeds per name: ``digits``, ``patches``, ``fashion``, ``detection``, ``trajectory``,
-``clothes``, ``clothes_dit``, ``clothes_trajectory``, as ``make results`` leaves them. A table stands in the document
-between ``<!-- table NAME -->`` and ``<!-- end -->``; those whose sweep is not there stay as they are.
+``clothes``, ``clothes_dit``, ``clothes_trajectory``, ``local_unet``, ``local_dit``, as ``make results`` leaves them. A
+table stands in a document between ``<!-- table NAME -->`` and ``<!-- end -->``; those whose sweep is not there stay as
+they are.
 """
 
 import json
@@ -18,12 +19,14 @@ from experiments.core.report import MANIFEST
 from experiments.core.revision import require_clean
 from experiments.publish.form_tables import by_copies, by_form, foretold, rates
 from experiments.publish.image_tables import audits, doses, headline, membership, ways
+from experiments.publish.local_tables import LOCAL, NETWORKS
 from experiments.publish.over_seeds import metrics_of, over_seeds, table
 from experiments.publish.pooled import ORACLE, PooledCell, cells_of, chosen_family, runs_of
 from plap_jax.console import plain_console
 from plap_jax.metrics import Interval
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "results.md"
+DOCS = Path(__file__).parents[2] / "docs"
+DOCUMENTS = (DOCS / "results.md", DOCS / "local.md")
 BLOCK = re.compile(r"<!-- table (?P<name>\S+) -->\n.*?<!-- end -->", re.DOTALL)
 SHARE = re.compile(
     r"trajectory/g(?P<guidance>[^/]+)/(?P<statistic>[^/]+)/auc(?P<own>_own_caption)?_at_(?P<share>\d+)pct"
@@ -139,6 +142,8 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
     **{f"{name}/rates": (name, rates) for name in CLOTHES},
     **{f"{name}/copies": (name, copied) for name in CLOTHES},
     **{f"{name}/hypothesis": (name, foretold) for name in CLOTHES},
+    **{f"local/{network}/source": (f"local_{network}", source) for network in NETWORKS},
+    **LOCAL,
 }
 
 
@@ -204,11 +209,13 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         require_clean()
-        write_text(DOCUMENT, filled(DOCUMENT.read_text(encoding="utf-8"), Path(arguments[0])))
+        made = {path: filled(path.read_text(encoding="utf-8"), Path(arguments[0])) for path in DOCUMENTS}
+        for path, text in made.items():
+            write_text(path, text)
     except (ValueError, KeyError, OSError, BadZipFile) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"→ {DOCUMENT}")
+    print(f"→ {', '.join(str(path) for path in DOCUMENTS)}")
     return 0
 
 

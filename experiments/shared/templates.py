@@ -17,7 +17,7 @@ class TemplatePlanting(Section):
     doses: list[Annotated[int, Field(ge=2)]] = Field(min_length=1, description="training images that share a region")
     regions: list[Annotated[int, Field(ge=2)]] = Field(min_length=1, description="how many regions each dose has")
     kinds: list[Kind] = Field(min_length=1)
-    least_spread: float = Field(ge=0, description="standard deviation of a region's pixels")
+    least_detail: float = Field(ge=0, lt=1, description="share of a region's pixels that differ from a neighbour")
     copies: int = Field(ge=2, description="of images that are planted whole")
     n_copied: int = Field(ge=4, description="images that are planted whole")
     n_pasted: int = Field(ge=0, description="training images with a region of their own")
@@ -52,7 +52,7 @@ def make_templates(config: RunConfig) -> tuple[ImageData, PlantedTemplates]:
         n_plain=part.n_plain,
         seed=config.seed,
         kinds=part.kinds,
-        least_spread=part.least_spread,
+        least_detail=part.least_detail,
         train_classes=data.train_labels,
         heldout_classes=data.heldout_labels,
     )

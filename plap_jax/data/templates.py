@@ -15,6 +15,7 @@ Kind = Literal["logo", "sleeve", "background"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Role = Literal["template", "copy", "pasted", "single", "fresh", "decoy", "plain"]
 ROLES: tuple[Role, ...] = get_args(Role)
+FLAT = 0.02  # up to which two neighbours are alike, in units of [−1, 1]
 SMALLEST = 7  # pixels of a side, so that every kind of region is some of them
 
 
@@ -98,7 +99,7 @@ def plant_templates(
     n_plain: int,
     seed: int,
     kinds: Sequence[Kind] = KINDS,
-    least_spread: float = 0.25,
+    least_detail: float = 0.5,
     train_classes: ArrayLike | None = None,
     heldout_classes: ArrayLike | None = None,
 ) -> PlantedTemplates:
@@ -119,8 +120,9 @@ def plant_templates(
         n_plain: held-out images as they are, ≥ 2.
         seed: of the places of the regions.
         kinds: of regions, see ``region_mask``.
-        least_spread: the least standard deviation of the pixels of a region: a black border holds nothing to memorize,
-            and says nothing of a map. Sources that have less are passed over, for templates and decoys alike.
+        least_detail: the least share of a region's pixels that differ from the pixel to the right or below, in [0, 1):
+            a black border holds nothing to memorize, and says nothing of a map. Sources with less are passed over, for
+            templates and decoys alike.
         train_classes, heldout_classes: ``(n,)``, ``(m,)`` integers; None: all of one class.
 
     Returns:
@@ -147,7 +149,7 @@ def plant_templates(
     turns = _turns(trained) % len(kinds)
     kind = np.asarray(kinds)[np.concatenate([turns, turns[: len(of_template)]])]
     rng = np.random.default_rng(seed)
-    found = [pools[int(times == 0)].source(one, rng, least_spread) for one, times in zip(kind, dose, strict=True)]
+    found = [pools[int(times == 0)].source(one, rng, least_detail) for one, times in zip(kind, dose, strict=True)]
     masks, values = (np.stack(parts) for parts in zip(*found, strict=True))
 
     templates, pasted, decoys = np.split(np.arange(len(dose)), [len(of_template), len(of_template) + n_pasted])
@@ -208,6 +210,14 @@ def region_mask(kind: Kind, shape: tuple[int, int], rng: np.random.Generator) ->
     return mask
 
 
+def has_detail(image: np.ndarray) -> np.ndarray:
+    """Which pixels differ from the one to the right or below by more than ``FLAT``: ``(h, w)`` booleans."""
+    found = np.zeros(image.shape[:2], bool)
+    found[:, :-1] = (np.abs(np.diff(image, axis=1)) > FLAT).any(axis=-1)
+    found[:-1] |= (np.abs(np.diff(image, axis=0)) > FLAT).any(axis=-1)
+    return found
+
+
 class _Pool:
     """Images in random order, each taken once."""
 
@@ -224,14 +234,14 @@ class _Pool:
     def shape(self) -> tuple[int, ...]:
         return self.images.shape[1:]
 
-    def source(self, kind: Kind, rng: np.random.Generator, least_spread: float) -> tuple[np.ndarray, np.ndarray]:
-        """A mask, and the next image that varies enough within it."""
+    def source(self, kind: Kind, rng: np.random.Generator, least_detail: float) -> tuple[np.ndarray, np.ndarray]:
+        """A mask, and the next image with enough detail within it."""
         mask = region_mask(kind, self.shape[:2], rng)
         for i in range(self.used, len(self.images)):
-            if self.images[i][mask].std() >= least_spread:
+            if has_detail(self.images[i])[mask].mean() >= least_detail:
                 self.used = i + 1
                 return mask, self.images[i]
-        allowed = f"must hold more images of which a region has least_spread={least_spread:g}"
+        allowed = f"must hold more images of which a region has least_detail={least_detail:g}"
         raise ValueError(f"{self.name}={self.images.shape}: {allowed}")
 
     def take(self, n: int) -> tuple[np.ndarray, np.ndarray]:

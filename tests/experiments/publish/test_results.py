@@ -7,7 +7,7 @@ import pytest
 from experiments.core.revision import require_clean
 from experiments.publish import results
 from experiments.publish.over_seeds import over_seeds
-from experiments.publish.results import BLOCK, DOCUMENT, TABLES, filled, main
+from experiments.publish.results import BLOCK, DOCUMENTS, TABLES, filled, main
 from plap_jax.metrics import mean_interval
 
 
@@ -31,7 +31,7 @@ def directory(tmp_path):
 
 
 def test_every_table_of_the_document_can_be_made():
-    names = [match["name"] for match in BLOCK.finditer(DOCUMENT.read_text())]
+    names = [match["name"] for document in DOCUMENTS for match in BLOCK.finditer(document.read_text())]
     assert len(names) >= 6
     assert len(set(names)) == len(names)
     assert set(names) <= set(TABLES)
@@ -76,6 +76,35 @@ def test_scores_of_each_way_stand_by_copies_and_audits_by_dose(tmp_path):
     assert cells[6:] == [
         ["40", "3", "difficulty taken out", "1.000", "0.000"],
         ["8", "20", "difficulty and control taken out", "0.750", "0.040"],
+    ]
+
+
+def test_local_memorization_has_maps_by_dose_and_scores_of_images(tmp_path):
+    for seed in range(2):
+        run = tmp_path / "local_unet" / str(seed)
+        run.mkdir(parents=True)
+        metrics = {f"local/unet/{k}/kappa_baseline/pixel_auc": {"value": 0.5 + k / 100} for k in (0, 2, 16)} | {
+            "local/unet/2/score_gap/pixel_auc": {"value": 0.625},
+            "local/unet/16/kappa_baseline/gain_over_score_gap": {"value": 0.125},
+            "local/unet/maps/kappa_baseline/evaluations": 128,
+            "local/unet/16/detection/mass/auc": {"value": 0.75},
+            "local/unet/copies/detection/whole/auc": None,
+        }
+        (run / "metrics.json").write_text(json.dumps(metrics))
+        (run / "manifest.json").write_text(json.dumps({"seed": seed, "git": {"commit": None, "dirty": None}}))
+    blocks = "".join(f"<!-- table local/unet/{name} -->\n<!-- end -->\n" for name in ("pixels", "gains", "detection"))
+    lines = [line.split("|")[1:-1] for line in filled(blocks, tmp_path).splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line] for line in lines if "--" not in line[0]]
+    assert cells == [
+        ["map", "NFE", "0", "2", "16"],
+        ["kappa_baseline", "128", "0.500", "0.520", "0.660"],
+        ["score_gap", "", "", "0.625", ""],
+        ["difference", "2", "16"],
+        ["kappa_baseline − score_gap", "", "0.125"],
+        ["score", "2", "16", "copies"],
+        ["largest mass of the map", "", "0.750", ""],
+        ["κ_1 − control's", "", "", ""],
+        ["κ_1", "", "", ""],
     ]
 
 
@@ -155,7 +184,7 @@ def test_runs_of_changed_code_are_refused(directory):
 def test_a_changed_tree_is_refused_and_the_document_stays(directory, changed_tree, capsys, monkeypatch, tmp_path):
     document = tmp_path / "document.md"
     document.write_text(text := "<!-- table patches/doses -->\n<!-- end -->\n")
-    monkeypatch.setattr(results, "DOCUMENT", document)
+    monkeypatch.setattr(results, "DOCUMENTS", (document,))
     monkeypatch.setattr(results, "require_clean", lambda: require_clean(changed_tree))
     assert main([str(directory)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -167,7 +196,7 @@ def test_bad_input_ends_in_one_line(directory, capsys, monkeypatch, tmp_path):
     assert main([str(directory / "nowhere")]) == 2
     document = tmp_path / "document.md"
     document.write_text("<!-- table patches/nothing -->\n<!-- end -->\n")
-    monkeypatch.setattr(results, "DOCUMENT", document)
+    monkeypatch.setattr(results, "DOCUMENTS", (document,))
     monkeypatch.setattr(results, "require_clean", lambda: None)
     capsys.readouterr()
     assert main([str(directory)]) == 2
