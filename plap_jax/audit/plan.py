@@ -143,7 +143,8 @@ def read_plan(folder: Path) -> Plan:
         plan = Plan(found["agreed"], found["models"], found["told"])
         known = plan.agreed["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"out={str(folder)!r}: its {PLAN} cannot be read: {shown(error)}") from error
+        told = f"its {PLAN} is damaged; delete it, and the next shard makes it anew: {shown(error)}"
+        raise ValueError(f"out={str(folder)!r}: {told}") from error
     require(known == FORMAT, "out", str(folder), f"its {PLAN} is of format {known}, and this version reads {FORMAT}")
     return plan
 

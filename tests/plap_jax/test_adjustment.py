@@ -5,7 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.linear_model import HuberRegressor
 
+from plap_jax import adjustment
 from plap_jax.adjustment import adjust
 from plap_jax.calibration import conformal_p_values
 from plap_jax.metrics import auc
@@ -170,3 +172,21 @@ def test_few_images_are_compared_by_fewer_statistics():
     score = adjust(evidence, z, digests_of(40)).score
     assert auc(score[:8], score[8:]) > 0.97
     assert np.isfinite(adjust(evidence[:9], z[:9], digests_of(9)).score).all()
+
+
+def test_of_many_images_those_with_the_smallest_digests_are_fitted(monkeypatch):
+    evidence, z = hard_images(300, 0)
+    digests, fitted = digests_of(300), []
+
+    class Watched(HuberRegressor):
+        def fit(self, x, y):
+            fitted.append(x)
+            return super().fit(x, y)
+
+    monkeypatch.setattr(adjustment, "HuberRegressor", Watched)
+    monkeypatch.setattr(adjustment, "MOST_FITTED", 60)
+    assert np.isfinite(adjust(evidence, z, digests).score).all()
+    smallest = np.argsort(digests)[:60]
+    assert len(fitted) == 3 and adjustment.MOST_FITTED == 60
+    for x in fitted:
+        np.testing.assert_array_equal(np.argsort(x[:, 0]), np.argsort(z[smallest, 0]))
