@@ -207,6 +207,8 @@ def _one_line(error: Exception, asked: argparse.Namespace) -> str | None:
     if name == "out" and not hasattr(asked, "seed"):
         return f"{MERGE} {asked.out}: {_allowed(rest, asked.out)}"
     given = getattr(asked, name)
+    if given is None and not hasattr(asked, "seed"):
+        return str(error)  # it stands in the plan
     value = " ".join(f"{one:g}" for one in given) if isinstance(given, list | tuple) else given
     return f"--{name.replace('_', '-')} {value}: {_allowed(rest, given).replace('pixel_range=', '--pixel-range=')}"
 

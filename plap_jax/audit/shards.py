@@ -23,6 +23,7 @@ from plap_jax.audit.auditing import Images, open_all
 from plap_jax.audit.files import UNFINISHED
 from plap_jax.audit.images import Pictures, Subset
 from plap_jax.audit.measuring import Question, question
+from plap_jax.audit.passes import cut_prompts
 from plap_jax.audit.plan import Plan, other_model, place_of, plan_of, settled
 from plap_jax.audit.settings import AuditSettings
 from plap_jax.audit.store import FolderStore, Surroundings, versions
@@ -180,7 +181,7 @@ def compute_shard(
         OSError: the part cannot be written.
         ImportError: pyarrow or filelock is not installed.
     """
-    parts = load_parts()
+    load_parts()  # pyarrow may be missing, which is better known now
     sides = {"audited": asked.audited, "reference": asked.reference}
     for name, side in sides.items():
         _check_names("images" if name == "audited" else name, side)
@@ -188,29 +189,34 @@ def compute_shard(
     chunks = folder / CHUNKS / shard.file.removesuffix(".parquet")
     around = replace(asked.around, store=FolderStore(chunks, now=False))
     of_shard = replace(asked, **mine, around=around, in_part=True)
-    asking, cut = question(held, settings, of_shard, baseline=baseline, sigma=sigma, detector=detector)
-    words = dict(told.get("words", {})) | cut
+    asking, _ = question(held, settings, of_shard, baseline=baseline, sigma=sigma, detector=detector)
+    words = dict(told.get("words", {})) | cut_prompts(held.subject, asked.audited, asked.reference)
     plan = settled(folder, plan_of(asking, asked, shard.of, fdr=fdr, told=dict(told) | {"words": words}))
     path = folder / EVIDENCE / shard.file
     with _alone_in(chunks) as alone:
         if not alone:
             log.info("shard %s: another process computes it, and it is left to that one", shard.words)
             return None
-        if path.exists() and (wrong := fault(path, shard, plan)) is not None:
+        wrong = fault(path, shard, plan) if path.exists() else None
+        if wrong is not None:
             log.warning("  %s %s: it is computed again", path.name, wrong)
-        elif path.exists():
+        if path.exists() and wrong is None:
             log.info("shard %s: %s is there", shard.words, path)
-            shutil.rmtree(chunks, ignore_errors=True)
-            return path
-        _remove_unfinished(path)
-        measured = asking.sides()
-        found = dict(zip(of_shard.sides, measured, strict=True))
-        parts.write_part(path, parts.ShardPart(_header(shard, plan, asking), found))
+        else:
+            _remove_unfinished(path)
+            _measure(shard, path, plan, asking)
         shutil.rmtree(chunks, ignore_errors=True)
+    return path
+
+
+def _measure(shard: Shard, path: Path, plan: Plan, asking: Question) -> None:
+    """Asks the models, and writes the part."""
+    parts, measured = load_parts(), asking.sides()
+    found = dict(zip(asking.asked.sides, measured, strict=True))
+    parts.write_part(path, parts.ShardPart(_header(shard, plan, asking), found))
     skipped = sum(len(side.skipped) for side in measured)
     n = ", ".join(f"{len(side)} {'of the reference' if i else 'images'}" for i, side in enumerate(measured))
     log.info("shard %s: %s%s, in %s", shard.words, n, f", {skipped} skipped" * bool(skipped), path)
-    return path
 
 
 def where(images: Any, reference: Any, training: Any, prompts: Any, reference_prompts: Any) -> dict[str, Any]:
