@@ -256,7 +256,7 @@ def test_quantile_regression_is_fitted_to_images_that_training_has_not_seen(tmp_
     how = {"report": Report(tmp_path / "report", {}), "cache": Cache(tmp_path / "cache"), "prompt": "unknown"}
     method = method.model_copy(update={"grid": {"sigma": [0.1]}})
     found = score(method, study, made, name="quantile_regression", network=network, seed=0, **how)
-    assert found.values.shape == (1, 6) and found.evaluations.tolist() == [16]
+    assert found.values.shape == (1, 6) and found.evaluations.tolist() == [8]
     assert found.values[0, :3].min() > found.values[0, 3:].max()
 
 
