@@ -13,7 +13,7 @@ import numpy as np
 
 from plap_jax._flux import flux_units
 from plap_jax.detectors.base import gap_at, norm
-from plap_jax.diffusion import Diffusion, Schedule
+from plap_jax.diffusion import Diffusion, Schedule, noise_to_signal
 from plap_jax.directions import Directions
 from plap_jax.memory import points_at_once
 from plap_jax.parallel import map_points
@@ -110,16 +110,6 @@ def shifted(image: Array) -> Array:
     up, down = (jnp.clip(rows + step, 0, image.shape[0] - 1) for step in (1, -1))
     left, right = (jnp.clip(columns + step, 0, image.shape[1] - 1) for step in (1, -1))
     return jnp.stack([image[up], image[down], image[:, left], image[:, right]])
-
-
-def noise_to_signal(sigma: float) -> float:
-    """ς = σ/√(1 − σ²), the ratio σ/α at the noise level σ of a variance-preserving schedule.
-
-    Raises:
-        ValueError: σ outside (0, 1).
-    """
-    require(0 < sigma < 1, "sigma", sigma, "must lie in (0, 1): the noise level of a variance-preserving schedule")
-    return sigma / math.sqrt((1 - sigma) * (1 + sigma))
 
 
 def times_of(schedule: Schedule, levels: Sequence[float] = NOISE_LEVELS, unit: float = 1.0) -> dict[float, Array]:

@@ -5,7 +5,7 @@ from plap_jax.diffusion.exploding import EDM, VE
 from plap_jax.diffusion.flow import RectifiedFlow
 from plap_jax.diffusion.model import Conditioning, Diffusion
 from plap_jax.diffusion.preserving import DiscreteVP, VPCosine, VPLinear
-from plap_jax.diffusion.schedules import Schedule
+from plap_jax.diffusion.schedules import Schedule, noise_to_signal
 
 __all__ = [
     "EDM",
@@ -20,5 +20,6 @@ __all__ = [
     "VPCosine",
     "VPLinear",
     "convert",
+    "noise_to_signal",
     "training_target",
 ]

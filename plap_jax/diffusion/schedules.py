@@ -26,6 +26,16 @@ def floating(a: ArrayLike) -> Array:
     return a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(jnp.result_type(float))
 
 
+def noise_to_signal(sigma: float) -> float:
+    """ς = σ/√(1 − σ²), the ratio σ/α at the noise level σ of a variance-preserving schedule.
+
+    Raises:
+        ValueError: σ outside (0, 1).
+    """
+    require(0 < sigma < 1, "sigma", sigma, "must lie in (0, 1): the noise level of a variance-preserving schedule")
+    return sigma / math.sqrt((1 - sigma) * (1 + sigma))
+
+
 class Schedule(ABC):
     """A noise schedule: how much signal and noise a point has at time t.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -87,19 +86,39 @@ def sample(
         (10, 2)
     """
     require(isinstance(n, Integral) and n >= 1, "n", n, "must be an integer >= 1")
-    shape = tuple(shape)
-    positive = bool(shape) and all(isinstance(size, Integral) and size >= 1 for size in shape)
-    require(positive, "shape", shape, "must hold positive sizes, at least one")
-    columns = () if conditions is None else (_checked_conditions(conditions, n),)
-    draw = _Draw(diffusion, key, sampler, tuple(map(int, shape)))
+    shape = checked_shape(shape)
+    columns = () if conditions is None else (checked_conditions(conditions, n),)
+    draw = _Draw(diffusion, key, sampler, shape)
     samples = map_points(draw, np.arange(n, dtype=np.int32), *columns, batch_size=batch_size, progress=progress)
-    broken = np.flatnonzero(~np.isfinite(samples.reshape(n, math.prod(shape))).all(axis=1))
+    require_finite_samples(samples, sampler)
+    return samples
+
+
+def require_finite_samples(samples: np.ndarray, sampler: object) -> None:
+    """Refuse samples ``(n, *shape)`` with NaN or infinity.
+
+    Raises:
+        NonFiniteSampleError: saying how many, and what to check.
+    """
+    n = len(samples)
+    broken = np.flatnonzero(~np.isfinite(samples.reshape(n, -1)).all(axis=1))
     if broken.size > 0:
         raise NonFiniteSampleError(
             f"{broken.size} of {n} samples are not finite, the first is sample {broken[0]}: the network returned "
             f"NaN or infinity there, or {sampler} failed"
         )
-    return samples
+
+
+def checked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of one sample.
+
+    Raises:
+        ValueError: one without axes, or with an empty one.
+    """
+    shape = tuple(shape)
+    positive = bool(shape) and all(isinstance(size, Integral) and size >= 1 for size in shape)
+    require(positive, "shape", shape, "must hold positive sizes, at least one")
+    return tuple(map(int, shape))
 
 
 @jax.tree_util.register_dataclass
@@ -120,11 +139,20 @@ class _Draw:
         return initial_point(self.diffusion, self._keys(index)[0], self.shape)
 
     def _keys(self, index: Array) -> Array:
-        """Keys of the start and of the path of one sample."""
-        return jax.random.split(jax.random.fold_in(self.key, index))
+        return keys_of(self.key, index)
 
 
-def _checked_conditions(conditions: Any, n: int) -> np.ndarray:
+def keys_of(key: PRNGKey, index: Array) -> Array:
+    """The keys of the start and of the path of the sample with this number, ``(2,)``."""
+    return jax.random.split(jax.random.fold_in(key, index))
+
+
+def checked_conditions(conditions: Any, n: int) -> np.ndarray:
+    """The conditions of n samples, ``(n,)`` int32.
+
+    Raises:
+        ValueError: of another shape, or not integers.
+    """
     conditions = np.asarray(conditions)
     require(conditions.shape == (n,), "conditions", conditions.shape, f"must have shape ({n},), one for each sample")
     whole = np.issubdtype(conditions.dtype, np.integer)

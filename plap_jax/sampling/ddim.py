@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +93,10 @@ class DDIM:
         """
         return self.trajectory(diffusion, key, start, condition).states[-1]
 
+    def counted(self, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any = None) -> tuple[Array, Array]:
+        """One sample, and how often the model was asked for it, ``()``."""
+        return self(diffusion, key, start, condition), jnp.asarray(self.n_steps)
+
     def trajectory(self, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any = None) -> Trajectory:
         """The sample with all states on the way; arguments and errors as for a call."""
         require_point(start)
@@ -127,27 +131,52 @@ class DDIM:
         return times
 
 
-@partial(jax.jit, static_argnums=0)
-def _generate(sampler: DDIM, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any) -> Trajectory:
-    schedule, dtype = diffusion.schedule, start.dtype
+class Levels(NamedTuple):
+    """What each of the N steps needs, ``(N,)`` each: its number, time and levels, and those of the state after it."""
+
+    number: Array
+    time: Array
+    alpha: Array
+    sigma: Array
+    log_snr: Array
+    next_alpha: Array
+    next_sigma: Array
+    next_log_snr: Array
+
+
+def levels_of(sampler: DDIM, schedule: Schedule, dtype: jnp.dtype) -> Levels:
+    """The levels of all steps; errors as of ``DDIM.times``."""
     times = jnp.asarray(sampler.times(schedule), jnp.int32 if schedule.discrete else dtype)
     alphas, sigmas, log_snrs = (f(times).astype(dtype) for f in (schedule.alpha, schedule.sigma, schedule.log_snr))
     # The state after the last step has no noise.
-    following = tuple(
+    following = (
         jnp.append(a[1:], jnp.asarray(last, dtype)) for a, last in ((alphas, 1), (sigmas, 0), (log_snrs, math.inf))
     )
+    return Levels(jnp.arange(sampler.n_steps), times, alphas, sigmas, log_snrs, *following)
 
-    def step(x: Array, at: tuple) -> tuple[Array, tuple[Array, Array]]:
-        i, t, log_snr, (next_alpha, next_sigma, next_log_snr) = at
-        x0, eps = diffusion.denoise_and_eps(x, t, condition)
-        gained = -jnp.expm1(log_snr - next_log_snr)  # 1 − SNR_t/SNR_s
-        kept = next_sigma * jnp.sqrt(1 - sampler.eta**2 * gained)
-        moved = next_alpha * x0 + kept * eps
-        if sampler.eta > 0:
-            fresh = sampler.eta * next_sigma * jnp.sqrt(gained)
-            moved += fresh * jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
+
+def step(
+    sampler: DDIM, diffusion: Diffusion, key: PRNGKey, x: Array, condition: Any, at: Levels
+) -> tuple[Array, Array]:
+    """One step from ``x``, at the levels ``at`` of that step alone: the state after it, and x̂₀; one evaluation."""
+    x0, eps = diffusion.denoise_and_eps(x, at.time, condition)
+    gained = -jnp.expm1(at.log_snr - at.next_log_snr)  # 1 − SNR_t/SNR_s
+    kept = at.next_sigma * jnp.sqrt(1 - sampler.eta**2 * gained)
+    moved = at.next_alpha * x0 + kept * eps
+    if sampler.eta > 0:
+        fresh = sampler.eta * at.next_sigma * jnp.sqrt(gained)
+        moved += fresh * jax.random.normal(jax.random.fold_in(key, at.number), x.shape, x.dtype)
+    return moved, x0
+
+
+@partial(jax.jit, static_argnums=0)
+def _generate(sampler: DDIM, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any) -> Trajectory:
+    levels = levels_of(sampler, diffusion.schedule, start.dtype)
+
+    def one(x: Array, at: Levels) -> tuple[Array, tuple[Array, Array]]:
+        moved, x0 = step(sampler, diffusion, key, x, condition, at)
         return moved, (x, x0)
 
-    steps = (jnp.arange(sampler.n_steps), times, log_snrs, following)
-    x0, (states, denoised) = jax.lax.scan(step, start, steps)
-    return Trajectory(times, alphas, sigmas, jnp.concatenate([states, x0[None]]), denoised)
+    x0, (states, denoised) = jax.lax.scan(one, start, levels)
+    states = jnp.concatenate([states, x0[None]])
+    return Trajectory(levels.time, levels.alpha, levels.sigma, states, denoised)

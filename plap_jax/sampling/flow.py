@@ -54,9 +54,34 @@ class ProbabilityFlow:
         Raises:
             ValueError: an invalid start, or a discrete schedule.
         """
+        return self.counted(diffusion, key, start, condition)[0]
+
+    def counted(self, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any = None) -> tuple[Array, Array]:
+        """One sample, and how often the model was asked for it, ``()``."""
         require_point(start)
         require_continuous(diffusion.schedule)
         return _generate(self, diffusion, at_least_float32(start), condition)
+
+    def between(
+        self, diffusion: Diffusion, key: PRNGKey, x: Array, span: tuple[Array, Array], condition: Any = None
+    ) -> tuple[Array, Array]:
+        """x at the second log-SNR of ``span`` from x at the first, and evaluations; the key is unused.
+
+        NaN when the solver failed. To be called with a continuous schedule.
+        """
+
+        def field(log_snr: Array, x: Array, args: tuple) -> Array:
+            return flow_at(log_snr, *args)(x)
+
+        tolerances = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps}
+        moved, spent = solve(field, x, span, (diffusion, condition), **tolerances)
+        return moved, spent + 1  # the slope at the start
+
+    def finish(self, diffusion: Diffusion, x: Array, condition: Any = None) -> tuple[Array, Array]:
+        """The sample from x at t_min, and evaluations."""
+        if not self.denoise:
+            return x, jnp.asarray(0)
+        return diffusion.denoise(x, diffusion.schedule.t_min, condition), jnp.asarray(1)
 
 
 def flow_at(log_snr: Array, diffusion: Diffusion, condition: Any) -> Callable[[Array], Array]:
@@ -109,10 +134,7 @@ def final_state(solution: diffrax.Solution) -> Any:
 
 
 @partial(jax.jit, static_argnums=0)
-def _generate(sampler: ProbabilityFlow, diffusion: Diffusion, start: Array, condition: Any) -> Array:
-    def field(log_snr: Array, x: Array, args: tuple) -> Array:
-        return flow_at(log_snr, *args)(x)
-
-    tolerances = {"rtol": sampler.rtol, "atol": sampler.atol, "max_steps": sampler.max_steps}
-    x, _ = solve(field, start, ends(diffusion.schedule, start.dtype), (diffusion, condition), **tolerances)
-    return diffusion.denoise(x, diffusion.schedule.t_min, condition) if sampler.denoise else x
+def _generate(sampler: ProbabilityFlow, diffusion: Diffusion, start: Array, condition: Any) -> tuple[Array, Array]:
+    x, spent = sampler.between(diffusion, None, start, ends(diffusion.schedule, start.dtype), condition)
+    sample, last = sampler.finish(diffusion, x, condition)
+    return sample, spent + last

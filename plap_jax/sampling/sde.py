@@ -16,6 +16,7 @@ from plap_jax.sampling.clock import ends, level, require_continuous, require_tol
 from plap_jax.sampling.flow import final_state
 from plap_jax.typing import Array, PRNGKey, at_least_float32, require_point
 
+EVALUATIONS_PER_STEP = 2  # the two stages of ShARK
 # In units of the log-SNR, whose range is about 20: resolution of the Brownian path, smallest step, first step.
 _GRAIN, _SMALLEST, _FIRST = 2**-14, 2**-13, 0.1
 
@@ -57,13 +58,47 @@ class ReverseSDE:
         Raises:
             ValueError: an invalid start, or a discrete schedule.
         """
+        return self.counted(diffusion, key, start, condition)[0]
+
+    def counted(self, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any = None) -> tuple[Array, Array]:
+        """One sample, and how often the model was asked for it, ``()``."""
         require_point(start)
         require_continuous(diffusion.schedule)
         return _generate(self, diffusion, key, at_least_float32(start), condition)
 
+    def between(
+        self, diffusion: Diffusion, key: PRNGKey, x: Array, span: tuple[Array, Array], condition: Any = None
+    ) -> tuple[Array, Array]:
+        """x at the second log-SNR of ``span`` from x at the first, and evaluations; the key draws the Brownian path.
+
+        NaN when the solver failed. To be called with a continuous schedule.
+        """
+        return _between(self, diffusion, key, x, span, condition)
+
+    def finish(self, diffusion: Diffusion, x: Array, condition: Any = None) -> tuple[Array, Array]:
+        """The sample from x at t_min, and evaluations."""
+        if not self.denoise:
+            return x, jnp.asarray(0)
+        return diffusion.denoise(x, diffusion.schedule.t_min, condition), jnp.asarray(1)
+
 
 @partial(jax.jit, static_argnums=0)
-def _generate(sampler: ReverseSDE, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any) -> Array:
+def _generate(
+    sampler: ReverseSDE, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any
+) -> tuple[Array, Array]:
+    x, spent = sampler.between(diffusion, key, start, ends(diffusion.schedule, start.dtype), condition)
+    sample, last = sampler.finish(diffusion, x, condition)
+    return sample, spent + last
+
+
+def _between(
+    sampler: ReverseSDE,
+    diffusion: Diffusion,
+    key: PRNGKey,
+    start: Array,
+    span: tuple[Array, Array],
+    condition: Any,
+) -> tuple[Array, Array]:
     def drift(log_snr: Array, x: Array, args: tuple) -> Array:
         diffusion, condition = args
         t, growth, sigma = level(diffusion.schedule, log_snr)
@@ -73,7 +108,7 @@ def _generate(sampler: ReverseSDE, diffusion: Diffusion, key: PRNGKey, start: Ar
         sigma = level(args[0].schedule, log_snr)[2]
         return lineax.DiagonalLinearOperator(jnp.full(x.shape, sigma, x.dtype))
 
-    first, last = ends(diffusion.schedule, start.dtype)
+    first, last = span
     shape = jax.ShapeDtypeStruct(start.shape, start.dtype)
     path = diffrax.VirtualBrownianTree(first, last, _GRAIN, shape, key, levy_area=diffrax.SpaceTimeLevyArea)
     controller = diffrax.PIDController(
@@ -91,5 +126,4 @@ def _generate(sampler: ReverseSDE, diffusion: Diffusion, key: PRNGKey, start: Ar
         max_steps=sampler.max_steps,
         throw=False,
     )
-    x = final_state(solution)
-    return diffusion.denoise(x, diffusion.schedule.t_min, condition) if sampler.denoise else x
+    return final_state(solution), EVALUATIONS_PER_STEP * solution.stats["num_steps"]

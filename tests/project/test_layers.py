@@ -39,6 +39,7 @@ LAYERS = {
     "adjustment": 2,
     "curvature_map": 5,
     "evidence": 5,
+    "mitigation": 5,
     "detectors": 4,
     "pretrained": 4,
     "trajectories": 4,
