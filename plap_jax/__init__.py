@@ -81,6 +81,7 @@ _SUBMODULES = frozenset(
         "labels",
         "memory",
         "metrics",
+        "mitigation",
         "mixtures",
         "neighbours",
         "networks",

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from experiments.core.catalogue import CONF, experiments
 from experiments.core.schema import HYDRA_KEYS, PLAIN, BaseConfig, RunConfig, Scale, Section, Target, parameters_of
 
-GROUPS = ("data", "model", "diffusion", "train", "sampler", "detector", "captioned", "tracking")
+GROUPS = ("data", "model", "diffusion", "train", "sampler", "detector", "mitigation", "captioned", "tracking")
 OF_THE_EXPERIMENT = ("name", "experiment", "objective", "headline", "figures", "scales")
 SHARED_NOTES = ("config.yaml", "trains/default.yaml", "flux/default.yaml")
 LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<rest>.*)")

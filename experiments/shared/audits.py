@@ -16,7 +16,7 @@ from experiments.shared.own_images import generate
 from plap_jax.audit import AuditResult
 from plap_jax.audit.auditing import audit as audit_opened
 from plap_jax.audit.auditing import open_training, opened
-from plap_jax.audit.claims import OWN_IMAGES
+from plap_jax.audit.claims import GUARDED, OWN_IMAGES
 from plap_jax.audit.images import Pictures
 from plap_jax.audit.prompts import is_file, listed_prompts, read_prompts
 from plap_jax.audit.store import Surroundings
@@ -83,6 +83,8 @@ def audit(
             report.files(name, one.sources)
     if config.generate is not None and result.flagged is not None:
         log.warning("  generate=%d: %s", config.generate, OWN_IMAGES)
+    if config.generate is not None:
+        log.info("  %s", GUARDED)
     leave(config, result, report)
     return result
 

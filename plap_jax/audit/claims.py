@@ -8,6 +8,11 @@ OWN_IMAGES = (
     "familiar, so that a flag among them does not mean memorized"
 )
 
+GUARDED = (
+    "To generate images that do not repeat training images, use a guard, which notes what it changed: "
+    "python -m experiments.run +exp=generate mitigation=guard (docs/mitigation.md)."
+)
+
 
 @dataclass(frozen=True)
 class Claims:
@@ -138,6 +143,7 @@ def _without(n_reference: int, own_generations: bool) -> Claims:
     of_generations = (
         "The model’s own generations are not known to be free of memorized images. Where it repeats training images, "
         "they are in the comparison too, and hide others of their kind.",
+        GUARDED,
     )
     of_audited = ("Where many of the audited images are memorized, they move the median, and z-scores come out small.",)
     return Claims(

@@ -159,12 +159,16 @@ class Band:
         told = condition if self.given else None
         return flux(plain.score_at(t, told), centre, radius=radius, key=key, n_samples=self.n_directions).value
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What stands in the file that ``load_band`` reads."""
+        values = {one.name: np.asarray(getattr(self, one.name)) for one in fields(self)}
+        return {"format": np.asarray(FORMAT)} | values
+
     def save(self, path: str | Path) -> None:
         """Write the band to an .npz, whole or not at all."""
         path = Path(path)
-        values = {one.name: np.asarray(getattr(self, one.name)) for one in fields(self)}
         temporary = path.with_name(f".{path.name}.tmp.npz")
-        np.savez(temporary, format=np.asarray(FORMAT), **values)
+        np.savez(temporary, **self.arrays())
         temporary.replace(path)
 
 

@@ -1,5 +1,6 @@
 """Methods that know the prompt: late guidance, prompt embedding, random tokens, initial noise."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import jax
@@ -7,15 +8,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hydra.utils import instantiate
 from jax.experimental import io_callback
+from omegaconf import OmegaConf
 
 from plap_jax.diffusion import Diffusion, VPLinear
-from plap_jax.mitigation import GapNoise, LateGuidance, PromptEmbedding, RandomTokens, SharpNoise, generate
+from plap_jax.mitigation import (
+    Band,
+    GapNoise,
+    Guard,
+    LateGuidance,
+    PromptEmbedding,
+    RandomTokens,
+    SharpNoise,
+    Unmitigated,
+    generate,
+)
 from plap_jax.mitigation.gap import gap_at_start, norm
 from plap_jax.networks import ResidualMLP
 from plap_jax.pretrained.networks import TextNetwork
 from plap_jax.sampling import DDIM, ProbabilityFlow, guided, sample, starting_points
 from tests.helpers.counting_network import COUNTING, counts
+from tests.helpers.places import ROOT
 from tests.helpers.planted_mixture import DIM, SHARP, is_copy, planted_diffusion
 
 KEY, SHAPE, N = jax.random.key(0), (DIM,), 24
@@ -210,6 +224,28 @@ def test_sharpness_is_the_formula():
     ahead = x + pull / jnp.linalg.norm(pull)
     sharp = jnp.linalg.norm(model.score(ahead, t, 1) - model.score(ahead, t, -1)) + 0.05 * jnp.linalg.norm(x)
     np.testing.assert_allclose(SharpNoise(DDIM(4)).loss(model, x, jnp.asarray(1)), sharp, rtol=1e-3)
+
+
+CONFIGS = {
+    "guard": Guard,
+    "late_guidance": LateGuidance,
+    "none": Unmitigated,
+    "prompt_embedding": PromptEmbedding,
+    "random_tokens": RandomTokens,
+    "sharp_noise": SharpNoise,
+    "gap_noise": GapNoise,
+}
+
+
+def test_the_configs_hold_the_defaults():
+    folder = ROOT / "conf" / "mitigation"
+    assert {path.stem for path in folder.glob("*.yaml")} == set(CONFIGS)
+    for name, kind in CONFIGS.items():
+        more = (Band.watching(n_nodes=9),) if kind is Guard else ()
+        config = OmegaConf.load(folder / f"{name}.yaml")
+        assert instantiate(config)(DDIM(9), *more) == kind(DDIM(9), *more)
+        own = {field.name for field in dataclasses.fields(kind)} - {"sampler", "band"}
+        assert set(config) == {"_target_", "_partial_"} | own
 
 
 # --- bad input
