@@ -7,7 +7,8 @@ import numpy as np
 
 from experiments.core.checksums import sha256_json
 from experiments.generate.making import Maker, prefixed
-from plap_jax.audit.images import open_source, read_all
+from plap_jax.audit.images import read_all
+from plap_jax.audit.sources import open_source
 from plap_jax.data.duplicates import groups
 from plap_jax.mitigation import Band, Guard, fewest_images, load_band
 from plap_jax.mitigation.walk import n_nodes_of
