@@ -184,11 +184,25 @@ def test_how_many_images_a_level_needs():
 # --- other schedules, models and bad input
 
 
+@pytest.mark.slow
+def test_what_the_middle_node_keeps_of_an_image_comes_back_and_is_said():
+    """A schedule that ends far from noise, α = 0.36: x̂₀ shows through, all are caught, and fewer get away."""
+    schedule = DiscreteVP.linear(200)
+    watch, model = watching(), planted_diffusion(schedule)
+    seen = generate(model, KEY, N, shape=SHAPE, method=watch)
+    copies = is_copy(seen.image)
+    band = watch.band.fitted(seen.notes["kappa"][~copies], level=0.02)
+    guarded = generate(model, KEY, N, shape=SHAPE, method=dataclasses.replace(watch, band=band))
+    left = is_copy(guarded.image)
+    assert left.any() and guarded.notes["outside"][left].all()
+    assert (guarded.notes["renoised"][copies] >= 1).all()
+
+
 @pytest.mark.parametrize(
     ("schedule", "sampler"),
     [
         (RectifiedFlow(), DDIM(STEPS)),
-        pytest.param(DiscreteVP.linear(200), DDIM(STEPS), marks=pytest.mark.slow),
+        pytest.param(DiscreteVP.linear(1000), DDIM(STEPS), marks=pytest.mark.slow),
         pytest.param(RectifiedFlow(), ProbabilityFlow(), marks=pytest.mark.slow),
     ],
     ids=["flow", "steps", "ode"],
