@@ -24,7 +24,7 @@ NEEDED = {
     "text_to_image_memorization": ("prompts=file.csv",),
 }  # what an experiment cannot do without
 # Groups that not every experiment has: an experiment that does, and where the choice ends up.
-ELSEWHERE = {"sampler": ("image_memorization", "samples.sampler")}
+ELSEWHERE = {"sampler": ("image_memorization", "samples.sampler"), "mitigation": ("generate", "mitigation")}
 
 
 def checked(*overrides, exp="tiny"):
@@ -46,7 +46,8 @@ def test_the_tiny_config():
 def test_every_choice_of_every_group_composes_and_is_made(choice):
     group, _, name = choice.partition("=")
     exp, place = ELSEWHERE.get(group, ("tiny", group))
-    section = checked(f"{group}@{place}={name}" if place != group else choice, exp=exp)
+    needed = NEEDED.get(exp, ())
+    section = checked(f"{group}@{place}={name}" if place != group else choice, *needed, exp=exp)
     for key in place.split("."):
         section = getattr(section, key)
     if isinstance(section, Target) and not section.is_partial:
