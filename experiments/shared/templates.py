@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from experiments.core.report import Report
 from experiments.core.schema import RunConfig, Section
 from plap_jax.data import ImageData, PlantedTemplates, plant_templates
-from plap_jax.data.templates import Kind
+from plap_jax.data.regions import Kind
 from plap_jax.typing import require
 
 

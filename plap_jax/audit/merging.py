@@ -95,9 +95,7 @@ def _asked(plan: Plan, given: Mapping[str, Any], around: Surroundings) -> Asked:
     for name, prompts in (("images", "prompts"), ("reference", "reference_prompts")):
         sides[name] = None
         if plan.agreed[name] is not None:
-            require(
-                chosen[name] is not None, name, None, "must be given: it lay in memory when the shards were computed"
-            )
+            require(chosen[name] is not None, name, None, IN_MEMORY)
             sides[name] = opened(name, chosen[name], chosen[prompts], **how)
             apart = next(differences(plan.agreed[name], listing(sides[name])), None)
             told = given[name] if given[name] is not None else f"{chosen[name]}"

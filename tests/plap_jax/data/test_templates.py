@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from plap_jax.data import plant_templates
-from plap_jax.data.templates import KINDS, ROLES, has_detail, region_mask
+from plap_jax.data.regions import KINDS, has_detail, region_mask
+from plap_jax.data.templates import ROLES
 
 SIZES = {"doses": {5: 6, 2: 7}, "copies": {3: 4}, "n_pasted": 6, "n_single": 10, "n_fresh": 2, "n_plain": 8, "seed": 3}
 
