@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from plap_jax.audit.images import EncodedImages
+from plap_jax.audit.images import EncodedImages, states_of
 from plap_jax.data.decoding import Resize
 from plap_jax.data.folder import SUFFIXES, printable
 from plap_jax.data.images import UnusableImage
@@ -72,8 +72,7 @@ class TarSource(EncodedImages):
     def identity(self, indices: Sequence[int]) -> Any:
         """The tars, their sizes and the times of their last change, and which images."""
         numbers = sorted({self._members[index][0] for index in indices})
-        stats = {number: self._paths[number].stat() for number in numbers}
-        files = [[str(self._paths[n].resolve()), stat.st_size, stat.st_mtime_ns] for n, stat in stats.items()]
+        files = states_of(self._paths[number] for number in numbers)
         return [files, list(self._how), [self.names[index] for index in indices]]
 
     def _content(self, member: Member) -> bytes:

@@ -114,6 +114,12 @@ class EncodedImages:
         return decode(file, *self._how)
 
 
+def states_of(paths: Iterable[Path]) -> list[list[str | int]]:
+    """Where files lie, how large they are, and when they were last changed."""
+    stats = [(path, path.stat()) for path in paths]
+    return [[str(path.resolve()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+
 class FolderSource(EncodedImages):
     """The PNG, JPEG and WebP files of a folder and its sub-folders, in the order of their names.
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from plap_jax.audit.archives import FIELDS
-from plap_jax.audit.images import EncodedImages
+from plap_jax.audit.images import EncodedImages, states_of
 from plap_jax.data.decoding import Resize
 from plap_jax.data.images import UnusableImage
 from plap_jax.typing import require, shown
@@ -84,8 +84,7 @@ class ParquetSource(EncodedImages):
     def identity(self, indices: Sequence[int]) -> Any:
         """The files, their sizes and the times of their last change, and which rows."""
         numbers = sorted({self._places[index][0] for index in indices})
-        stats = {number: self._paths[number].stat() for number in numbers}
-        files = [[str(self._paths[n].resolve()), stat.st_size, stat.st_mtime_ns] for n, stat in stats.items()]
+        files = states_of(self._paths[number] for number in numbers)
         return [files, list(self._how), list(indices)]
 
     def _group(self, number: int, group: int) -> pa.Array:
