@@ -1,5 +1,6 @@
 """What all tests share: double precision on request, repositories, few hypothesis examples, one run per experiment."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from tests.helpers.shared import Shared
 # absl, which Orbax imports, logs to what was stderr at its import: pytest's capture file. Hydra closes the handlers of
 # earlier configurations, and absl's then closes its stream too, unless that is the real stderr.
 absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
+
+MANY_AREAS = 15_000  # about a quarter of what Linux allows
 
 # Each new shape is a compilation, so examples are few; what varies is data, not shapes. The same examples
 # every time: a failure is a change in the code. A fixture such as `x64` may serve all examples of a test.
@@ -40,6 +43,19 @@ def pytest_configure(config):
     """In this process alone: runs of experiments in processes of their own are compiled as a user's are."""
     if config.getoption("--compile-fast"):
         jax.config.update("jax_disable_most_optimizations", True)
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Between modules compiled code is dropped once there is much of it: Linux allows a process 65,530 mapped areas."""
+    if nextitem is not None and nextitem.path == item.path:
+        return
+    try:
+        areas = Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:  # only Linux tells, and only Linux has this limit
+        return
+    if areas > MANY_AREAS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_what_is_no_copy_stays_to_the_last_bit(both, fitted):
 def test_it_is_a_sampler_and_without_limits_the_one_it_is_around(both):
     model, key = planted_diffusion(), jax.random.key(1)
     plain = sample(model, key, N, shape=SHAPE, sampler=DDIM(STEPS))
-    np.testing.assert_allclose(both[0].image, plain, atol=2e-6)
+    np.testing.assert_allclose(both[0].image, plain, atol=2e-5)  # compiled as one program and as another
     counted = generate(model, key, N, shape=SHAPE, method=Unmitigated(DDIM(STEPS)))
     np.testing.assert_array_equal(counted.image, plain)
     assert (counted.nfe == STEPS).all()
