@@ -124,13 +124,12 @@ figures: $(DEV) ## every figure, into figures/ with a page; runs what is not the
 	$(PY) -m experiments.publish.gallery $(ARGS)
 
 # One target for each experiment, none of which runs a seed again that lies there: make results SEEDS=1,2 goes on later.
-# DIR is taken along to another machine by its metrics.json, manifest.json and tables/ (make results-pack).
 SEEDS ?= 1,2,3,4,5
 SEEDS_DIT ?= 1,2,3
 DIR := outputs/results
 OVER_SEEDS = $(PY) -m experiments.publish.seeds $(DIR)/$(1) $(2) +exp=$(3) $(ARGS)
 RESULTS := digits patches fashion detection trajectory clothes clothes_dit clothes_trajectory local_unet local_dit
-.PHONY: results-pack $(RESULTS:%=results-%)
+.PHONY: results-pack results-unpack $(RESULTS:%=results-%)
 
 results-digits: $(DEV)
 	$(call OVER_SEEDS,digits,$(SEEDS),image_memorization)
@@ -156,8 +155,11 @@ results-local_dit: $(DEV)
 results: $(RESULTS:%=results-%) ## the experiments on images over their seeds, and the tables of docs/results.md and docs/local.md (some twelve hours, in any number of sittings)
 	$(PY) -m experiments.publish.results $(DIR)
 
-results-pack: ## outputs/results.tar.gz: what make results needs to go on elsewhere, unpacked there in the same place
-	tar -czf outputs/results.tar.gz --exclude=arrays --exclude=figures --exclude=checkpoints --exclude=run.log --exclude=.lock $(DIR)
+results-pack: $(DEV) ## docs/runs/: the metrics behind the tables, kept with the code
+	$(PY) -m experiments.publish.pack $(DIR)
+
+results-unpack: $(DEV) ## back from docs/runs/ to where make results goes on with the next seed
+	$(PY) -m experiments.publish.pack $(DIR) --unpack
 
 clean: ## remove the environment and what the tools cache (results in outputs/ stay)
 	rm -rf $(VENV) $(TORCH_VENV) $(DOCS_VENV) site build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

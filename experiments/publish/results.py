@@ -21,6 +21,7 @@ from experiments.publish.form_tables import by_copies, by_form, foretold, rates
 from experiments.publish.image_tables import audits, doses, headline, membership, ways
 from experiments.publish.local_tables import LOCAL, NETWORKS
 from experiments.publish.over_seeds import metrics_of, over_seeds, table
+from experiments.publish.pack import PLACES
 from experiments.publish.pooled import ORACLE, PooledCell, cells_of, chosen_family, runs_of
 from plap_jax.console import plain_console
 from plap_jax.metrics import Interval
@@ -41,8 +42,7 @@ RIVALS = 4  # of which the differences are shown
 def source(sweep: Path) -> str:
     """Which commit and command the runs come from."""
     manifests = [json.loads((run / MANIFEST).read_text()) for run in runs_of(sweep)]
-    local = ("tracking=", "cache_dir=", "seed=", "hydra.")
-    words = [word for word in manifests[0]["overrides"] if not word.startswith(local)]
+    words = [word for word in manifests[0]["overrides"] if not word.startswith((*PLACES, "seed="))]
     seeds = ",".join(str(m["seed"]) for m in manifests)
     commits = sorted({(m["git"]["commit"] or "unknown")[:7] for m in manifests})
     command = shlex.join(["python", "-m", "experiments.run", "-m", *words, f"seed={seeds}"])
