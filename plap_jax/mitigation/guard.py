@@ -13,16 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plap_jax.diffusion import Diffusion
+from plap_jax.diffusion import Diffusion, Schedule
 from plap_jax.mitigation.band import Band
-from plap_jax.mitigation.base import Draw, Mitigation, Progress, Sampled, cost_of_asking
+from plap_jax.mitigation.base import Draw, Mitigation, Progress, Sampled, cost_of_asking, require_strength
 from plap_jax.mitigation.gap import unguided
 from plap_jax.mitigation.walk import n_nodes_of, walk_of
 from plap_jax.parallel import map_points
-from plap_jax.sampling import DDIM, Sampler
-from plap_jax.typing import Array, ArrayLike, PRNGKey, require
+from plap_jax.sampling import DDIM, NO_CONDITION, Sampler, guided
+from plap_jax.typing import Array, ArrayLike, PRNGKey, concrete, require
 
 AGAIN = 2**20  # folded into the key of a sample for what is drawn after it was noised again
+_ROUNDING = 1e-4  # two ratios are equal up to it
 SMALL = 8  # a small batch is this part of a full one
 
 
@@ -45,21 +46,30 @@ class Guard(Mitigation):
     """While an image is generated, κ₁ of what it will become is held against that of generations that are no copies.
 
     At each check, κ₁(x̂₀) at one small noise level, x̂₀ the denoised prediction at that node. Above the band's limit
-    the generation is taken for a copy: x = α_m x̂₀ + σ_m ε at a middle node m with other noise ε, and on from there, at
-    most R times. κ₁ of a memorized image is near 1 (Brokman et al., SSVM 2025); the rule is this library's own.
+    the generation is taken for a copy: x = α_m x̂₀ + σ_m ε at a middle node m with other noise ε, and on from there with
+    the guidance ``after``, at most R times. κ₁ of a memorized image is near 1 (Brokman et al., SSVM 2025); the rule is
+    this library's own.
 
     Needs no prompt, no derivatives, and, beside the band, no training data. A generation that is inside at each
     check is the sampler's own, up to rounding, and to the last bit that of a guard without limits. After R times a
     generation stays as it is and says so.
 
+    A prompt that leads to a copy from any noise leads there again: hence ``after``. What the image shares with the copy
+    in the end, its kind, is then what x̂₀ has kept of it at node m.
+
     Costs K checks of ``n_directions`` evaluations each for every generation, and for each time that one is noised again
-    the steps and checks from node m on. Solvers pay one more at each check, and their walk has ``nodes`` nodes.
+    the steps and checks from node m on: one evaluation for each step where ``after`` is 0 or 1, two otherwise with a
+    prompt. Solvers pay one more at each check, and their walk has ``nodes`` nodes.
 
     Args:
         sampler: DDIM, or ProbabilityFlow or ReverseSDE with denoise=True.
         band: with limits; one without (``Band.watching``) measures and never acts.
-        restart: where the middle node is, as a share of the nodes, in [0, 1), before the first check; 0: pure noise.
+        restart: ς = σ/α of the middle node, noise to signal, > 0, which says the same on every schedule: m is the last
+            node with at least as much, the first node where the schedule has less. Not after the first check.
+        growth: ≥ 1, by which ς grows each further time: what a little noise does not lead away from the copy gets more.
         renoisings: R ≥ 0.
+        after: guidance from then on, where there is a prompt: None: that of the model; 0: without the prompt; 1: with
+            it and no guidance; negative: away from it.
         nodes: of ProbabilityFlow and ReverseSDE, ≥ 2.
 
     Notes of a sample, K checks: ``renoised``, how often; ``kappa`` ``(K,)`` on its last way; ``outside``, whether it
@@ -78,24 +88,30 @@ class Guard(Mitigation):
 
     sampler: Sampler = field(metadata={"static": True})
     band: Band
-    restart: float = field(default=0.25, metadata={"static": True})
+    restart: ArrayLike = 8.0
+    growth: ArrayLike = 1.0
     renoisings: ArrayLike = 3
+    after: float | None = field(default=None, metadata={"static": True})
     nodes: int = field(default=25, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        require(0 <= self.restart < 1, "restart", self.restart, "must lie in [0, 1)")
+        require_strength("restart", self.restart, lambda v: v > 0, "must be a noise-to-signal ratio > 0")
+        require_strength("growth", self.growth, lambda v: 1 <= v < math.inf, "must be finite and >= 1")
+        if self.after is not None:
+            require_strength("after", self.after, math.isfinite, "must be a finite number, or be None")
         if isinstance(self.renoisings, int | float):
             whole = isinstance(self.renoisings, Integral) and self.renoisings >= 0
             require(whole, "renoisings", self.renoisings, "must be an integer >= 0")
-        if isinstance(self.band, Band):
-            first = self.band.checks[0]
-            allowed = f"must lie before the first check, node {first} of {self.band.n_nodes}"
-            require(self.middle <= first, "restart", self.restart, allowed)
 
-    @property
-    def middle(self) -> int:
-        """The node m at which a generation goes on."""
-        return int(self.restart * self.band.n_nodes)
+    def middle(self, schedule: Schedule, attempt: ArrayLike = 0) -> Array:
+        """The node m at which a generation goes on that was noised again ``attempt`` times before, ``()``."""
+        wanted = self.restart * jnp.power(self.growth, attempt) * (1 - _ROUNDING)
+        return jnp.maximum(jnp.sum(self._ratios(schedule) >= wanted) - 1, 0)
+
+    def _ratios(self, schedule: Schedule) -> Array:
+        """σ/α of each node, in units of [−1, 1]."""
+        times = walk_of(self.sampler, schedule, jnp.result_type(float), self.nodes).times
+        return jnp.exp(-0.5 * schedule.log_snr(times)) / self.band.unit
 
     def check(self, diffusion: Diffusion, *, prompted: bool) -> None:
         """As of ``Mitigation``; also refuses a band of another walk, and a noise level that the model does not have."""
@@ -107,6 +123,11 @@ class Guard(Mitigation):
         require(denoises, "sampler.denoise", False, "must be true for guard, which looks at denoised images")
         require(prompted or not self.band.given, "conditions", None, "a band with given=True needs prompts")
         self.band.check_schedule(diffusion.schedule)
+        with jax.ensure_compile_time_eval():
+            first = float(self._ratios(diffusion.schedule)[self.band.checks[0]])
+        if concrete(self.restart) is not None:
+            allowed = f"must be at least {first:.3g}, the σ/α of the first check"
+            require(float(self.restart) >= first * (1 - _ROUNDING), "restart", self.restart, allowed)
 
     def _sampled(self, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any) -> Sampled:
         return _all_the_way(self, diffusion, key, start, condition)
@@ -117,10 +138,31 @@ class Guard(Mitigation):
         unseen = jnp.asarray(math.nan, start.dtype)
         return Walker(start, nothing, nothing, nothing, nothing, jnp.full(n, unseen), nothing - 1, unseen)
 
-    def on(self, diffusion: Diffusion, key: PRNGKey, condition: Any, at: Walker) -> Walker:
-        """To the next check, and to the node after it, or back to the middle."""
+    def loosened(self, diffusion: Diffusion, condition: Any) -> tuple[Diffusion, Any]:
+        """The model with the guidance ``after``, and the prompt that it is told then."""
+        if self.after is None or condition is None:
+            return diffusion, condition
+        plain, _ = unguided(diffusion)
+        if self.after in (0, 1):
+            return plain, condition if self.after == 1 else jnp.full_like(condition, NO_CONDITION)
+        return guided(plain, self.after), condition
+
+    def on(
+        self, diffusion: Diffusion, key: PRNGKey, condition: Any, at: Walker, *, loose: bool | None = None
+    ) -> Walker:
+        """To the next check, and to the node after it, or back to the middle.
+
+        ``loose``: whether it was noised again before, where that is known and changes the guidance.
+        """
+        if loose is None and self.after is not None and condition is not None:
+            ways = (partial(self.on, diffusion, key, condition, loose=value) for value in (True, False))
+            return jax.lax.cond(at.attempt > 0, *ways, at)
         band, walk = self.band, walk_of(self.sampler, diffusion.schedule, at.x.dtype, self.nodes)
-        plain, cost = unguided(diffusion)[0], cost_of_asking(diffusion, condition)
+        plain, own_prompt = unguided(diffusion)[0], condition
+        middle = self.middle(diffusion.schedule, at.attempt)
+        if loose:
+            diffusion, condition = self.loosened(diffusion, condition)
+        cost = cost_of_asking(diffusion, condition)
         other = jax.random.fold_in(key, AGAIN + at.attempt)
         path = jnp.where(at.attempt == 0, key, other)
         stop = jnp.asarray(band.checks, jnp.int32)[at.check]
@@ -131,16 +173,16 @@ class Guard(Mitigation):
 
         x, asked = jax.lax.fori_loop(at.node, stop, move, (at.x, jnp.asarray(0, jnp.int32)))
         x, x0 = walk.look(diffusion, path, x, stop, condition)
-        kappa = band.kappa(plain, x0, condition).astype(x.dtype)
+        kappa = band.kappa(plain, x0, own_prompt).astype(x.dtype)
         outside = kappa > jnp.asarray(band.limits, x.dtype)[at.check]
         again = outside & (at.attempt < self.renoisings)
         noise = jax.random.normal(jax.random.fold_in(other, AGAIN), x.shape, x.dtype)
-        renoised = diffusion.noised(x0, walk.times[self.middle], noise)
+        renoised = diffusion.noised(x0, walk.times[middle], noise)
         onwards = jnp.where(at.check == len(band.checks) - 1, x0, x)
         unseen = jnp.isnan(at.caught_kappa) & outside
         return Walker(
             x=jnp.where(again, renoised, onwards),
-            node=jnp.where(again, self.middle, stop + walk.look_takes_step),
+            node=jnp.where(again, middle, stop + walk.look_takes_step).astype(at.node.dtype),
             check=jnp.where(again, 0, at.check + 1),
             attempt=at.attempt + again,
             nfe=at.nfe + cost * (asked + 1) + band.n_directions,
@@ -160,11 +202,12 @@ class Guard(Mitigation):
         walkers = map_points(_Begin(draw), indices, batch_size=batch_size)
         last, full = len(self.band.checks), min(batch_size, len(indices))
         while (waiting := np.flatnonzero(walkers.check < last)).size:
-            place = walkers.check[waiting].astype(int) * self.band.n_nodes + walkers.node[waiting]
+            loose = (walkers.attempt[waiting] > 0) & (self.after is not None)
+            place = (walkers.check[waiting].astype(int) * self.band.n_nodes + walkers.node[waiting]) * 2 + loose
             for rows in _batches(waiting[place == place.min()], full):
                 padded = np.resize(rows, full if len(rows) > _small(full) else _small(full))
                 given = jax.tree.map(lambda a, rows=padded: a[rows], (indices, walkers, *columns))
-                moved = map_points(_On(draw), *given, batch_size=len(padded))
+                moved = map_points(_On(draw, bool(place.min() % 2)), *given, batch_size=len(padded))
                 for column, new in zip(walkers, moved, strict=True):
                     column[rows] = new[: len(rows)]
             if callable(progress):
@@ -199,10 +242,11 @@ class _Begin:
 @dataclass(frozen=True)
 class _On:
     draw: Draw
+    loose: bool = field(metadata={"static": True})
 
     def __call__(self, index: Array, at: Walker, condition: Array | None = None) -> Walker:
         draw = self.draw
-        return draw.method.on(draw.diffusion, draw.path_key(index), condition, at)
+        return draw.method.on(draw.diffusion, draw.path_key(index), condition, at, loose=self.loose)
 
 
 @jax.jit
