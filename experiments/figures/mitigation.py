@@ -25,8 +25,8 @@ GREY = "0.85"
 CAPTIONS = {
     "pareto": "Share of copies and agreement with the caption, test captions of memorized images; each method a curve "
     "over its strengths, large: the one chosen on validation captions, with its 95 % intervals.",
-    "sheet": "The same noise by each method at its chosen strength, at the guidance with most copies; red: a copy; first "
-    "row: the nearest training image of what comes without any method.",
+    "sheet": "The same noise by each method at its chosen strength, at the guidance with most copies; red: a copy; "
+    "first row: the nearest training image of what comes without any method.",
 }
 
 

@@ -27,7 +27,7 @@ class JudgeSettings(Section):
     data: Target | None = Field(description="images to train it on; null: half of the held-out ones")
     n_components: int = Field(ge=1)
     penalty: float = Field(gt=0, description="C of the support vector machine")
-    apart: float = Field(ge=0, description="√(mean (a − b)²) up to which an image is one of the network's, and is left out")
+    apart: float = Field(ge=0, description="√(mean (a − b)²) up to which an image is one of the network's")
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class Comparison:
 
 
 def diversity(images: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-    """The mean √(mean (a − b)²) over pairs of images of a caption, for each of its images: ``(n,)``; 0 for one alone."""
+    """The mean √(mean (a − b)²) over pairs of images of a caption, for each of them: ``(n,)``; 0 for one alone."""
     flat, found = images.reshape(len(images), -1).astype(np.float64), np.zeros(len(images))
     for prompt in np.unique(prompts):
         members = np.flatnonzero(prompts == prompt)

@@ -52,7 +52,7 @@ def choose(tried: Sequence[Tried], goal: Goal) -> int:
 
 
 def dominated_by(chosen: Tried, tried: Sequence[Tried]) -> list[str]:
-    """Published and naive methods that at some strength copy less and agree more on the test half, one of it strictly."""
+    """Published and naive methods that at some strength copy less and agree more (test half), one of it strictly."""
     mine = chosen.test.mean("copies"), chosen.test.mean("agreement")
     found = []
     for one in tried:
@@ -161,9 +161,7 @@ def _flat(found: dict[str, Any], baseline: bool) -> dict[str, Any]:
     return row | {"goal_met": None if baseline else found["goal_met"]}
 
 
-def _curves(
-    everything: Sequence[Tried], compare: Comparison, scale: AtScale, goal: Goal
-) -> dict[str, np.ndarray]:
+def _curves(everything: Sequence[Tried], compare: Comparison, scale: AtScale, goal: Goal) -> dict[str, np.ndarray]:
     """What the figure draws: a row for each method and strength."""
     chosen = {name: choose(tried, goal) for name, tried in scale.tried.items()}
     is_chosen = [scale.tried[one.method][chosen[one.method]] is one for one in everything]

@@ -58,7 +58,9 @@ class Swept(Section):
 
     family: Family = Field(description="none (nothing is done), ours, published, naive")
     method: Target
-    grid: dict[str, list[float | int | None]] = Field(description="argument → values, all combinations; level: a band's")
+    grid: dict[str, list[float | int | None]] = Field(
+        description="argument → values, all combinations; level: a band's"
+    )
     band: BandSettings | None = Field(default=None, description="of the guard alone")
 
     @model_validator(mode="after")
@@ -79,7 +81,9 @@ class Swept(Section):
     @property
     def strengths(self) -> list[Strength]:
         """Every combination, in the order of the grid."""
-        return [Strength(dict(zip(self.grid, values, strict=True))) for values in itertools.product(*self.grid.values())]
+        return [
+            Strength(dict(zip(self.grid, values, strict=True))) for values in itertools.product(*self.grid.values())
+        ]
 
     def level(self, strength: Strength) -> float:
         """Of the band."""

@@ -25,7 +25,7 @@ from tests.helpers.places import ROOT
 MODEL = ("model=callable", "model.target=tests.helpers.memorizing_model:factory")
 PROMPTED = ("model=callable", "model.target=tests.helpers.memorizing_model:prompted")
 QUICK = ("scale=smoke", "tracking=disabled", "sampler.n_steps=12", "band.level=0.05", "n=24", "chunk=16")
-GUARDED = ("mitigation=guard", "mitigation.restart=0.1", "mitigation.renoisings=6")
+GUARDED = ("mitigation=guard", "mitigation.restart=8.0", "mitigation.renoisings=6")
 
 
 def run(directory, *overrides, cache=None):
@@ -151,7 +151,7 @@ def test_a_model_of_texts(tmp_path, monkeypatch):
             (*PROMPTED, "mitigation=prompt_embedding", "prompts=1"),
             "mitigation: model='MixtureNetwork': must have a caption table or a text encoder",
         ),
-        ((*MODEL, "mitigation=guard", "mitigation.restart=1.0"), "mitigation.restart=1.0: must lie in [0, 1)"),
+        ((*MODEL, "mitigation=guard", "mitigation.restart=0.0"), "mitigation.restart=0.0: must be a noise-to-signal"),
         (
             (*PROMPTED, "mitigation=random_tokens", "mitigation.share=2.0", "prompts=1"),
             "mitigation.share=2.0: must lie",

@@ -121,7 +121,7 @@ def test_every_evaluation_is_counted(sampler):
     cost, told, found = asked(never)
     assert cost == told and int(found.notes["renoised"]) == 2
     if sampler == DDIM(10):
-        first, middle = watch.band.checks[0], watch.middle
+        first, middle = watch.band.checks[0], int(watch.middle(COUNTING.schedule))
         assert told == open_cost + (first + 1 + 8) + (first + 1 - middle + 8) - middle
 
 
@@ -239,10 +239,14 @@ def test_strengths_compile_nothing(fitted):
         (lambda: Band.watching(n_nodes=1), "n_nodes=1: must be an integer >= 2"),
         (lambda: Band.watching(n_nodes=9, sigma=1.0), "sigma=1.0: must lie in (0, 1)"),
         (lambda: Band.watching(n_nodes=9, n_directions=1), "n_directions=1: must be an integer >= 2"),
-        (lambda: Guard(DDIM(9), Band.watching(n_nodes=9), restart=1.0), "restart=1.0: must lie in [0, 1)"),
         (
-            lambda: Guard(DDIM(9), Band.watching(n_nodes=9), restart=0.8),
-            "restart=0.8: must lie before the first check, node 3 of 9",
+            lambda: Guard(DDIM(9), Band.watching(n_nodes=9), restart=0.0),
+            "restart=0.0: must be a noise-to-signal ratio > 0",
+        ),
+        (lambda: Guard(DDIM(9), Band.watching(n_nodes=9), growth=0.5), "growth=0.5: must be finite and >= 1"),
+        (
+            lambda: Guard(DDIM(9), Band.watching(n_nodes=9), after=float("nan")),
+            "after=nan: must be a finite number, or be None",
         ),
         (lambda: Guard(DDIM(9), Band.watching(n_nodes=9), renoisings=-1), "renoisings=-1: must be an integer >= 0"),
         (lambda: fewest_images(0.0), "level=0.0: must lie in (0, 1)"),

@@ -1,0 +1,58 @@
+"""Mitigation: what is measured of generated images, what is refused, and a run as a user starts it."""
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from experiments.core.catalogue import CONF
+from experiments.core.errors import UserError
+from experiments.core.schema import check
+from experiments.mitigation.measuring import diversity
+from tests.helpers.fashion import needs_fashion_mnist
+from tests.helpers.left_behind import metrics
+
+EXP, NAME, GUIDANCE = "mitigation", "unet", 2.0
+METHODS = ["none", "guard", "guard_prompt", "late_guidance"]
+REST = ("prompt_embedding", "random_tokens", "sharp_noise", "gap_noise")
+
+
+def test_diversity_is_the_mean_distance_over_pairs_of_a_caption():
+    images = np.array([0.0, 1.0, 3.0, 7.0]).reshape(4, 1, 1, 1)
+    np.testing.assert_allclose(diversity(images, np.array([5, 5, 5, 2])), [2.0, 2.0, 2.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["memorized_from=41"], "memorized_from=41: must be at most 40, the most in planting.copies"),
+        (["~methods.none"], "methods="),
+        (["methods.late_guidance.grid.early=[1.0,1.0]"], "must hold at least one value, none twice"),
+        (["+methods.gap_noise.grid.level=[0.1]"], "is a strength of guard"),
+        (["methods.guard.grid.restart=[0.0]"], "must be a noise-to-signal ratio > 0"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(words, message):
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(UserError) as refused:
+        check(compose("config", [f"+exp={EXP}", *words]))
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+@needs_fashion_mnist
+@pytest.mark.slow
+def test_a_run_measures_every_method_against_none(shared):
+    words = [f"~methods.{name}" for name in REST]
+    directory = shared.first(EXP, "scale=smoke", "tracking=disabled", f"samples.guidance=[{GUIDANCE}]", *words)
+    found, arrays = metrics(directory), np.load(directory / "arrays" / "mitigation.npz")
+    chosen = arrays["g2/chosen"]
+    assert arrays["g2/methods"][chosen].tolist() == METHODS
+    for name, copies, agreement in zip(
+        METHODS, arrays["g2/copies"][chosen], arrays["g2/agreement"][chosen], strict=True
+    ):
+        prefix = f"mitigation/{NAME}/g2/{name}"
+        for key, value in {"copies": copies, "agreement": agreement}.items():
+            told = found[f"{prefix}/{key}"]
+            np.testing.assert_allclose([told["value"], told["low"], told["high"]], value)
+        assert found[f"{prefix}/others/copies"]["low"] >= 0
+    assert found[f"mitigation/{NAME}/g2/none/nfe"]["value"] > 0
+    assert found[f"mitigation/{NAME}/g2/guard/nfe"]["value"] > found[f"mitigation/{NAME}/g2/none/nfe"]["value"]
+    assert {path.stem for path in (directory / "figures").glob("*.png")} == {"pareto", "sheet"}
