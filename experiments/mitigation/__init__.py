@@ -13,7 +13,7 @@ from experiments.core.cache import Cache
 from experiments.core.report import Report
 from experiments.core.tracker import Tracker
 from experiments.mitigation.judging import Judge, JudgeSettings, fitted_judge
-from experiments.mitigation.measuring import Measured
+from experiments.mitigation.measuring import MeasuredImages
 from experiments.mitigation.results import NONE, AtScale, Goal, Tried, choose, sheet, write
 from experiments.mitigation.strengths import Strength, Swept
 from experiments.mitigation.trials import Trials, check_bands, prompts_of
@@ -96,9 +96,9 @@ def _tried(config: Config, study: CaptionedStudy, judge: Judge, trials: Trials) 
 
 def _measured(
     config: Config, study: CaptionedStudy, judge: Judge, trials: Trials, role: str, name: str, strength: Strength
-) -> Measured:
+) -> MeasuredImages:
     made, prompts = trials.made(role, name, strength), getattr(trials.prompts, role)
     with trials.report.stage("judge"):
         copies = config.labels.find(made["images"], study.reference)
         agrees = judge.agrees(made["images"], prompts)
-    return Measured.of(np.asarray(prompts), made["images"], made["nfe"], copies, agrees)
+    return MeasuredImages.of(np.asarray(prompts), made["images"], made["nfe"], copies, agrees)

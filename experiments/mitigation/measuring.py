@@ -17,7 +17,7 @@ SAME = 0.02  # √(mean (a − b)²) above which an image was changed: 1 % of th
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredImages:
     """Images of some captions by one method.
 
     Attributes:
@@ -33,16 +33,16 @@ class Measured:
     @classmethod
     def of(
         cls, prompts: np.ndarray, images: np.ndarray, nfe: np.ndarray, copies: Copies, agrees: np.ndarray
-    ) -> "Measured":
+    ) -> "MeasuredImages":
         """From what was generated, its labels and what the judge says."""
         found = (copies.by_ratio, copies.by_distance, agrees, diversity(images, prompts), nfe)
         values = {name: np.asarray(one, np.float64) for name, one in zip(MEASURES, found, strict=True)}
         return cls(prompts, images, values)
 
-    def part(self, members: np.ndarray) -> "Measured":
+    def part(self, members: np.ndarray) -> "MeasuredImages":
         """These images alone, ``(n,)`` booleans: whole captions."""
         values = {name: one[members] for name, one in self.values.items()}
-        return Measured(self.prompts[members], self.images[members], values)
+        return MeasuredImages(self.prompts[members], self.images[members], values)
 
     def mean(self, name: str) -> float:
         """Over all images; of an empty set NaN."""
@@ -58,7 +58,7 @@ class Comparison:
         seed: of the resamples.
     """
 
-    baseline: Measured
+    baseline: MeasuredImages
     seed: int
 
     @cached_property
@@ -72,31 +72,31 @@ class Comparison:
         """What is resampled."""
         return len(np.unique(self.baseline.prompts))
 
-    def interval(self, found: Measured, name: str) -> Interval:
+    def interval(self, found: MeasuredImages, name: str) -> Interval:
         """The mean of a measure."""
         trials = self.n_captions if name in RATES else None
         return percentile_interval(found.mean(name), self._resampled(found, name), self.n_captions, trials=trials)
 
-    def change(self, found: Measured, name: str) -> Interval:
+    def change(self, found: MeasuredImages, name: str) -> Interval:
         """The mean by this method minus that without, the same captions drawn for both."""
         pairs = [(one.mean(name), self._resampled(one, name)) for one in (found, self.baseline)]
         trials = self.n_captions if name in RATES else None
         return paired_percentile_interval(*pairs[0], *pairs[1], self.n_captions, trials=trials)
 
-    def ratio(self, found: Measured, name: str) -> Interval:
+    def ratio(self, found: MeasuredImages, name: str) -> Interval:
         """The mean by this method over that without."""
         ours, theirs = self._resampled(found, name), self._resampled(self.baseline, name)
         value = found.mean(name) / self.baseline.mean(name)
         return percentile_interval(value, ours / theirs, self.n_captions)
 
-    def moved(self, found: Measured) -> Interval:
+    def moved(self, found: MeasuredImages) -> Interval:
         """The share of images that are not what they are without the method."""
         apart = (found.images - self.baseline.images).reshape(len(found.images), -1)
         moved = np.sqrt(np.square(apart, dtype=np.float64).mean(axis=1)) > SAME
         resampled = self.weights @ moved
         return percentile_interval(float(moved.mean()), resampled, self.n_captions, trials=self.n_captions)
 
-    def _resampled(self, found: Measured, name: str) -> np.ndarray:
+    def _resampled(self, found: MeasuredImages, name: str) -> np.ndarray:
         return self.weights @ found.values[name]
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from experiments.core.report import Report
 from experiments.core.schema import Section
-from experiments.mitigation.measuring import MEASURES, Comparison, Measured, coverage
+from experiments.mitigation.measuring import MEASURES, Comparison, MeasuredImages, coverage
 from experiments.mitigation.strengths import Family, Strength
 from plap_jax.metrics import Interval
 
@@ -31,8 +31,8 @@ class Tried:
     method: str
     family: Family
     strength: Strength
-    validation: Measured
-    test: Measured
+    validation: MeasuredImages
+    test: MeasuredImages
 
 
 def choose(tried: Sequence[Tried], goal: Goal) -> int:
@@ -75,7 +75,7 @@ class AtScale:
 
     guidance: float
     tried: dict[str, list[Tried]] = field(default_factory=dict)
-    others: dict[str, Measured] = field(default_factory=dict)
+    others: dict[str, MeasuredImages] = field(default_factory=dict)
 
 
 def write(
@@ -130,7 +130,7 @@ def _chosen(one: Tried, compare: Comparison, heldout: np.ndarray) -> dict[str, I
     return found | {"nfe_ratio": compare.ratio(one.test, "nfe"), "moved": compare.moved(one.test)}
 
 
-def _others(one: Measured, compare: Comparison, *, baseline: bool) -> dict[str, Interval]:
+def _others(one: MeasuredImages, compare: Comparison, *, baseline: bool) -> dict[str, Interval]:
     found = {f"others/{name}": compare.interval(one, name) for name in MEASURES}
     if baseline:
         return found
