@@ -1,4 +1,4 @@
-"""Apply a function of one point to many points: in batches, on all devices, compiled once."""
+"""Apply a function of one point to many points: in batches, on this process's devices, compiled once."""
 
 import inspect
 import math
@@ -27,14 +27,15 @@ def map_points(
     batch_size: int = 256,
     progress: Callable[[int, int], None] | bool = False,
 ) -> Any:
-    """Apply a function of one point to many points: in batches, on all devices, compiled once.
+    """Apply a function of one point to many points: in batches, on this process's devices, compiled once.
 
-    out_i = fn(points_i, *args_i), by `vmap` over batches, each split over `jax.devices()`.
+    out_i = fn(points_i, *args_i), by `vmap` over batches, each split over `jax.local_devices()`.
 
     The n points are cut into ⌈n/batch_size⌉ batches of equal size; the last is padded with its last point, and the
     results of the padding are dropped. Calls with the same function and shapes share one compilation: put what varies
     (weights, noise level, radius, p) into a `jax.tree_util.Partial`, whose arrays are data, rather than into a new
-    lambda, which compiles each time. With several devices each handles its own points, without communication.
+    lambda, which compiles each time. With several devices each handles its own points, without communication; so does
+    each process of several (`jax.distributed`), which is given its own points.
 
     Args:
         fn: function of one point, ``(*shape), ... -> pytree of arrays``: a `Partial`, a callable pytree, a bound
@@ -56,7 +57,7 @@ def map_points(
         (1000, 2)
     """
     n = _checked_length(points, args_batched, batch_size)
-    mesh = Mesh(np.array(jax.devices()), (AXIS,))
+    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     size = math.ceil(math.ceil(n / math.ceil(n / batch_size)) / mesh.size) * mesh.size
     # Flattened once: doing so for every batch, in Python, costs as much as evaluating a small batch.
     leaves, structure = jax.tree.flatten(jax.device_put(_as_pytree(fn), NamedSharding(mesh, PartitionSpec())))

@@ -155,5 +155,5 @@ def _in_batches(
             found = map_points(fn, *(column[rows] for column in columns), batch_size=size)
             parts.append(jax.tree.map(lambda a, m=end - start: a[:m], found))
             # map_points rounds a batch up to the number of devices.
-            computed += len(rows) // size * math.ceil(size / jax.device_count()) * jax.device_count()
+            computed += len(rows) // size * math.ceil(size / jax.local_device_count()) * jax.local_device_count()
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts), computed / n

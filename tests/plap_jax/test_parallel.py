@@ -2,9 +2,11 @@
 
 import dataclasses
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +14,11 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+from plap_jax.audit import audit_images, merge_shards
 from plap_jax.parallel import map_points
+from tests.helpers.memorizing_model import MEMORIZED, factory, images
 
+ROOT = Path(__file__).parents[2]
 traces = {"count": 0}
 
 
@@ -108,12 +113,12 @@ def test_progress_counts_points(points, capsys):
     assert "10/10" in capsys.readouterr().err
 
 
-ON_TWO_DEVICES = """
+ON_FOUR_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.tree_util import Partial
 from plap_jax.parallel import map_points
 
-assert len(jax.devices()) == 2
+assert len(jax.devices()) == 4
 def used(x, key):
     return jnp.linalg.qr(jnp.outer(x, x) + jnp.eye(3))[1] + jax.random.normal(key)
 
@@ -122,22 +127,67 @@ def scaled(weight, x, key):
 
 points = np.random.default_rng(0).normal(size=(11, 3)).astype(np.float32)
 keys = jax.random.split(jax.random.key(0), 11)
-on_second = jax.device_put(jnp.float32(2), jax.devices()[1])
+on_another = jax.device_put(jnp.float32(2), jax.devices()[1])
 for batch_size in (1, 3, 8, 100):
-    result = map_points(Partial(scaled, on_second), points, keys, batch_size=batch_size)
+    result = map_points(Partial(scaled, on_another), points, keys, batch_size=batch_size)
     expected = 2 * jax.vmap(used)(points, keys)
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 where = map_points(lambda x: jax.lax.axis_index("points") + 0 * x.astype(int), points[:, 0], batch_size=100)
-assert where.tolist() == [0] * 6 + [1] * 5, where
+assert where.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 2, where
 """
 
 
+def with_devices(n):
+    """The environment of a process whose CPU is n devices."""
+    flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={n}"
+    return os.environ | {"XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"}
+
+
 def test_several_devices_share_the_points():
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
-    environment = os.environ | {"XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", ON_TWO_DEVICES]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", ON_FOUR_DEVICES]
+    finished = subprocess.run(command, env=with_devices(4), capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
+
+
+IN_TWO_PROCESSES = """
+import sys
+import jax, numpy as np
+
+address, process, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+jax.distributed.initialize(address, num_processes=2, process_id=process)
+assert (len(jax.devices()), len(jax.local_devices())) == (4, 2)
+
+from plap_jax.audit import audit_shard
+from plap_jax.parallel import map_points
+from tests.helpers.memorizing_model import MEMORIZED, factory, images
+
+def share(x):
+    return 10 * process + jax.lax.axis_index("points") + 0 * x
+
+mine = map_points(share, np.arange(5.0 + process), batch_size=100)  # of other shapes, so that nobody waits for the other
+assert mine.tolist() == [10 * process] * 3 + [10 * process + 1] * (2 + process), mine
+everything = np.concatenate([images(36, 1), MEMORIZED])
+how = {"reference": images(200, 2), "noise_levels": (0.08, 0.32), "key": jax.random.key(0)}
+audit_shard(factory(), everything, shard=f"{process + 1}/2", folder=folder, **how)
+"""
+
+
+@pytest.mark.slow
+def test_each_process_of_several_has_its_own_points(tmp_path):
+    """As on two hosts: JAX knows of all four devices, and each process computes on its own two."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    arguments = [[sys.executable, "-c", IN_TWO_PROCESSES, address, str(k), str(tmp_path)] for k in (0, 1)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen(one, env=with_devices(2), cwd=ROOT, **quiet) for one in arguments]
+    told = [one.communicate(timeout=300)[1] for one in started]
+    assert [one.returncode for one in started] == [0, 0], told
+    everything = np.concatenate([images(36, 1), MEMORIZED])
+    how = {"reference": images(200, 2), "noise_levels": (0.08, 0.32), "key": jax.random.key(0)}
+    found = merge_shards(tmp_path, images=everything, reference=how["reference"], maps=0)
+    expected = audit_images(factory(), everything, maps=0, **how)
+    np.testing.assert_allclose(found.kappa, expected.kappa, atol=2e-5)  # compiled by other options than here
+    assert found.flagged.tolist() == expected.flagged.tolist() and found.flagged[36:].all()
 
 
 @pytest.mark.parametrize(
