@@ -29,11 +29,13 @@ class Source(Protocol):
         names: one each; of an array, the number of the row.
         skipped: (name, reason) of what is no image to begin with.
         words: how they become arrays of the model's shape.
+        in_order: one thread reads, forward; else several may at once.
     """
 
     names: Sequence[str]
     skipped: Sequence[tuple[str, str]]
     words: str
+    in_order: bool
 
     def read(self, index: int) -> np.ndarray:
         """Image ``(h, w, c)`` float32 in [−1, 1].
@@ -64,7 +66,7 @@ class Subset:
     """Some images of a source, such as those with a prompt; ``alone`` without what the source has skipped."""
 
     def __init__(self, source: Source, kept: Sequence[int], others: Sequence[tuple[str, str]], *, alone: bool = False):
-        self._source, self._kept, self.words = source, list(kept), source.words
+        self._source, self._kept, self.words, self.in_order = source, list(kept), source.words, source.in_order
         self.names = [source.names[i] for i in self._kept]
         self.skipped = [*(() if alone else source.skipped), *others]
 
@@ -89,6 +91,8 @@ class EncodedImages:
     Raises:
         ValueError: a model whose images no file holds, or a crop smaller than these.
     """
+
+    in_order = False
 
     def __init__(self, key: str, path: str, shape: tuple[int, ...], resize: Resize, crop: int | None):
         height, width, channels = shape
@@ -156,6 +160,7 @@ class Memory:
     """Images that are in memory already, such as generated ones: ``(n, h, w, c)``."""
 
     skipped: Sequence[tuple[str, str]] = ()
+    in_order = False
 
     def __init__(self, images: np.ndarray, words: str = EXACT, *, generated: bool = False):
         self._images, self.words, self._generated = images, words, generated

@@ -37,6 +37,7 @@ class ParquetSource(EncodedImages):
     """
 
     skipped: Sequence[tuple[str, str]] = ()
+    in_order = True
 
     def __init__(self, key: str, paths: Sequence[Path], shape: tuple[int, ...], resize: Resize, crop: int | None):
         super().__init__(key, str(paths[0]), shape, resize, crop)

@@ -10,18 +10,15 @@ import numpy as np
 from tqdm import tqdm
 
 from plap_jax.audit.evaluator import Columns, Evaluator
-from plap_jax.audit.images import Pictures, Source, digests_of
+from plap_jax.audit.images import Pictures, Source
+from plap_jax.audit.reading import DIFFICULTY, DIGEST, INDEX, REASON, SKIPPED, THUMBNAIL, Reader, concatenated
 from plap_jax.audit.store import Surroundings
 from plap_jax.audit.training import Training
-from plap_jax.data.duplicates import thumbnail
-from plap_jax.data.images import UnusableImage
-from plap_jax.difficulty import difficulty
 from plap_jax.typing import require
 
-DIGEST, INDEX = "digest", "index"
-DIFFICULTY, THUMBNAIL = "difficulty", "thumbnail"
+__all__ = ["DIFFICULTY", "DIGEST", "INDEX", "NEAR", "NOT_FINITE", "THUMBNAIL", "Scored", "require_one", "score_all"]
 NEAR = "near_training"
-SKIPPED, REASON, DONE = "skipped", "reason", "done"
+DONE = "done"
 SECONDS = 15.0  # after which a chunk ends, at the next block
 NOT_FINITE = "the model's score is not finite here"
 
@@ -85,13 +82,15 @@ def score_all(
         ValueError: no image can be read.
     """
     found, done, n = [], 0, len(pictures.source.names)
-    with around.stage(f"score/{key}"), tqdm(total=n, unit="image", desc=key, disable=not around.progress) as bar:
+    bar = tqdm(total=n, unit="image", desc=key, disable=not around.progress)
+    reader = Reader(pictures.source, scorer.block, described=described)
+    with around.stage(f"score/{key}"), bar, reader:
 
         def told(done: int) -> None:
             bar.update(done - bar.n)
 
         while done < n:
-            chunk = _Chunk(scorer, pictures, training, described, done, told)
+            chunk = _Chunk(scorer, pictures, training, reader, done, told)
             found.append(around.arrays(f"audit/{key}", chunk.depends_on, chunk.compute))
             done += int(found[-1][DONE])
             told(done)
@@ -105,7 +104,7 @@ class _Chunk:
     scorer: Evaluator
     pictures: Pictures
     training: Training | None
-    described: bool
+    reader: Reader
     start: int
     told: Callable[[int], None]
 
@@ -120,7 +119,7 @@ class _Chunk:
         prompts, training = self.pictures.prompts, self.training
         return {
             "how": self.scorer.how,
-            "described": self.described,
+            "described": self.reader.described,
             "training": None if training is None else training.key,
             "images": self.pictures.source.identity(range(self.start, self._end)),
             "prompts": None if prompts is None else prompts[self.start : self._end],
@@ -134,38 +133,24 @@ class _Chunk:
             blocks.append(self._block(indices))
             done = indices.stop
             self.told(done)
-        columns = _concatenated([block for block in blocks if len(block[INDEX])] or blocks[:1])
+        columns = concatenated([block for block in blocks if len(block[INDEX])] or blocks[:1])
         told = {name: np.concatenate([block[name] for block in blocks]) for name in (SKIPPED, REASON)}
         return columns | told | {DONE: done - self.start}
 
     def _block(self, indices: range) -> Columns:
-        images, read, skipped, reasons = [], [], [], []
-        for index in indices:
-            try:
-                images.append(self.pictures.source.read(index))
-                read.append(index)
-            except UnusableImage as reason:
-                skipped.append(index)
-                reasons.append(str(reason))
-        columns, finite = {INDEX: np.asarray(read, int)}, np.ones(len(read), bool)
-        if read:
-            stacked, prompts = np.stack(images), self.pictures.prompts
-            columns |= self.scorer(stacked, None if prompts is None else [prompts[index] for index in read])
-            if self.training is not None:
-                columns |= self.training.columns(stacked)
-            if self.described:
-                columns |= {DIFFICULTY: difficulty(stacked), THUMBNAIL: np.stack([thumbnail(one) for one in images])}
-            columns[DIGEST] = digests_of(images)
-            scores = [value for name, value in columns.items() if f"{name}/stderr" in columns or "/stderr" in name]
-            finite = np.all([finite, *np.isfinite(scores)], axis=0)
-            skipped += columns[INDEX][~finite].tolist()
-            reasons += [NOT_FINITE] * int((~finite).sum())
-        told = {SKIPPED: np.asarray(skipped, int), REASON: np.asarray(reasons, str)}
+        images, columns = self.reader.read(indices)
+        told = {name: columns.pop(name) for name in (SKIPPED, REASON)}
+        if not len(images):
+            return columns | told
+        prompts = self.pictures.prompts
+        columns |= self.scorer(images, None if prompts is None else [prompts[index] for index in columns[INDEX]])
+        if self.training is not None:
+            columns |= self.training.columns(images)
+        scores = [value for name, value in columns.items() if f"{name}/stderr" in columns or "/stderr" in name]
+        finite = np.all([np.ones(len(images), bool), *np.isfinite(scores)], axis=0)
+        left = {SKIPPED: columns[INDEX][~finite], REASON: np.full(int((~finite).sum()), NOT_FINITE)}
+        told = {name: np.concatenate([told[name], left[name]]) for name in told}
         return {name: column[finite] for name, column in columns.items()} | told
-
-
-def _concatenated(parts: list[Columns]) -> Columns:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _joined(source: Source, chunks: list[Columns], key: str, may_be_none: bool) -> Scored:

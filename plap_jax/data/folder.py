@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -139,7 +139,7 @@ def decode(file: Path | BytesIO, size: Size, mode: Mode, resize: Resize, crop: i
     try:
         if (file.getbuffer().nbytes if isinstance(file, BytesIO) else file.stat().st_size) == 0:
             raise UnusableImage("empty")
-        with warnings.catch_warnings(action="ignore"), _long_texts(), Image.open(file, formats=FORMATS) as image:
+        with _lenient, Image.open(file, formats=FORMATS) as image:
             return as_array(image, size=size, mode=mode, resize=resize, crop=crop)
     except UnusableImage:
         raise
@@ -149,15 +149,33 @@ def decode(file: Path | BytesIO, size: Size, mode: Mode, resize: Resize, crop: i
         raise UnusableImage(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
-@contextmanager
-def _long_texts() -> Iterator[None]:
-    """Accept profiles and texts of some megabytes in a PNG, which Pillow would refuse as an attack on the memory."""
-    before = PngImagePlugin.MAX_TEXT_CHUNK
-    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
-    try:
-        yield
-    finally:
-        PngImagePlugin.MAX_TEXT_CHUNK = before
+class _Lenient(AbstractContextManager):
+    """Pillow without its warnings, and with profiles and texts of megabytes in a PNG, which it takes for an attack.
+
+    Both are settings of the whole process: the first thread that decodes makes them, the last one takes them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._undo = threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._undo.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                before = PngImagePlugin.MAX_TEXT_CHUNK
+                self._undo.callback(setattr, PngImagePlugin, "MAX_TEXT_CHUNK", before)
+                PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._undo.close()
+
+
+_lenient = _Lenient()
 
 
 def _classes(files: list[Path]) -> list[int] | None:

@@ -164,7 +164,7 @@ from tests.helpers.memorizing_model import MEMORIZED, factory, images
 def share(x):
     return 10 * process + jax.lax.axis_index("points") + 0 * x
 
-mine = map_points(share, np.arange(5.0 + process), batch_size=100)  # of other shapes, so that nobody waits for the other
+mine = map_points(share, np.arange(5.0 + process), batch_size=100)  # not of one shape
 assert mine.tolist() == [10 * process] * 3 + [10 * process + 1] * (2 + process), mine
 everything = np.concatenate([images(36, 1), MEMORIZED])
 how = {"reference": images(200, 2), "noise_levels": (0.08, 0.32), "key": jax.random.key(0)}

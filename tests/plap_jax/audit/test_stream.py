@@ -2,12 +2,15 @@
 
 import contextlib
 import itertools
+import threading
+import time
 import tracemalloc
 
 import jax
 import numpy as np
+import pytest
 
-from plap_jax.audit import AuditSettings, stream
+from plap_jax.audit import AuditSettings, reading, stream
 from plap_jax.audit.images import Memory, Pictures
 from plap_jax.audit.scores import Scorer
 from plap_jax.audit.store import FolderStore, Surroundings
@@ -28,7 +31,7 @@ class Counting:
 
     def __init__(self, n, chunk, block=None):
         self.names = [str(i) for i in range(n)]
-        self.skipped, self.words, self.reads = [], "made", 0
+        self.skipped, self.words, self.reads, self.in_order = [], "made", 0, True
         self.settings, self.block = AuditSettings(chunk=chunk), block or chunk
         self.largest = 0
 
@@ -88,6 +91,44 @@ def test_a_chunk_ends_by_time_too_and_what_is_kept_is_found_again(tmp_path, monk
     again = Counting(90, 512, block=8)
     found = score_all(again, Pictures(again), None, key="images", around=kept_in(tmp_path))
     assert again.reads == 90 - 48 and found.columns["kappa"].tolist() == list(range(90))
+
+
+class Slow(Counting):
+    """Files take a while to decode, and the model takes a while as well."""
+
+    def __init__(self, n, block, in_order, of_image, of_block):
+        super().__init__(n, n, block)
+        self.in_order, self.of_image, self.of_block = in_order, of_image, of_block
+        self.lock, self.held, self.most = threading.Lock(), 0, 0
+
+    def read(self, index):
+        time.sleep(self.of_image)
+        with self.lock:
+            self.held += 1
+            self.most = max(self.most, self.held)
+        return super().read(index)
+
+    def __call__(self, pictures, prompts):
+        time.sleep(self.of_block)
+        with self.lock:
+            self.held -= len(pictures)
+        return super().__call__(pictures, prompts)
+
+
+@pytest.mark.parametrize(("block", "in_order", "of_image"), [(32, False, 0.004), (32, True, 0.001), (1, False, 0.1)])
+def test_the_device_waits_for_no_file(block, in_order, of_image):
+    """Decoding takes as long as the model, or several times as long with several threads; a tenth is left to wait."""
+    of_block, blocks = 0.05, 16
+    for _ in range(3):  # a machine that is busy with others
+        one = Slow(block * blocks, block, in_order, of_image, of_block)
+        begun = time.monotonic()
+        score_all(one, Pictures(one), None, key="images", around=Surroundings())
+        first = of_image * -(-block // (1 if in_order else reading.THREADS))
+        waited = time.monotonic() - begun - first - of_block * blocks
+        assert one.most <= 3 * max(block, reading.THREADS)
+        if waited <= 0.1 * of_block * blocks:
+            return
+    raise AssertionError(f"the device waited {waited:.2f} of {of_block * blocks:.2f} s")
 
 
 class Broken(Memory):
