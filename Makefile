@@ -58,7 +58,8 @@ $(BENCH): $(DEV)
 	@touch $@
 
 $(LAUNCHERS): $(DEV)
-	$(PY) $(PIP) --editable ".[launchers]"
+	$(PY) $(PIP) --editable ".[launchers,ray,search]"
+	$(PY) $(PIP) --no-deps "hydra-ray-launcher>=1.2,<1.3"  # what it needs for Amazon's cloud does not go with our pins
 	@touch $@
 
 # torch alone first: a CPU build, where the configured index has one, is then kept by everything that follows.
@@ -95,7 +96,7 @@ test-all: $(DEV) ## every test: also killed and repeated runs, and coverage over
 test-torch: $(TORCH) ## models of PyTorch and diffusers folders, in an environment of their own
 	OMP_NUM_THREADS=1 $(TORCH_VENV)/bin/python -m pytest -n 2 --dist loadfile tests/plap_jax/pretrained $(ARGS)
 
-test-cluster: $(LAUNCHERS) ## audits in shards as jobs of a real Slurm on this machine: as root, with Debian's packages
+test-cluster: $(LAUNCHERS) ## audits on a Ray of this machine, and as jobs of a real Slurm: as root, with Debian's packages
 	PLAP_JAX_CLUSTER=1 $(PY) -m pytest tests/cluster $(ARGS)
 
 lint: $(DEV) ## style and imports, checked

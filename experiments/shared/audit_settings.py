@@ -9,7 +9,7 @@ from experiments.shared.generation import Labels
 from experiments.shared.methods import Method
 from experiments.shared.own_images import Generation
 from plap_jax.audit.settings import N_MAP, AuditSettings, PixelRange, Score
-from plap_jax.audit.shards import MOST
+from plap_jax.audit.sharing import MOST
 from plap_jax.data.decoding import Resize
 from plap_jax.detectors import Detector
 from plap_jax.directions import MIN_UNITS, unit_size

@@ -13,7 +13,8 @@ from plap_jax.audit import merge_shards
 from plap_jax.audit.asking import Asked
 from plap_jax.audit.auditing import open_training, opened
 from plap_jax.audit.plan import check_asked, read_plan
-from plap_jax.audit.shards import CHUNKS, Shard, compute_shard, load_parts, where
+from plap_jax.audit.shards import CHUNKS, compute_shard, load_parts, where
+from plap_jax.audit.sharing import Shard
 from plap_jax.audit.store import FolderStore, Surroundings
 from plap_jax.audit.subject import Held
 from plap_jax.audit.words import where_from

@@ -28,7 +28,7 @@ from plap_jax.audit.plan import place_of, read_plan
 from plap_jax.audit.prompts import is_file
 from plap_jax.audit.result import AuditResult, load_writer
 from plap_jax.audit.settings import AuditSettings
-from plap_jax.audit.shards import EVIDENCE, audit_shard
+from plap_jax.audit.shards import EVIDENCE, audit_shard, load_ray
 from plap_jax.audit.store import FolderStore
 from plap_jax.audit.subject import Subject
 from plap_jax.console import plain_console, raised_in, require_device
@@ -87,6 +87,7 @@ def _audit(asked: argparse.Namespace) -> None:
     _find_home(asked)
     require(0 <= asked.seed < 2**31, "seed", asked.seed, "must lie in 0 ... 2^31 - 1")
     out = Path(asked.out)
+    require(asked.ray is None or asked.shard is None, "ray", asked.ray, "computes all shards: give no --shard")
     if asked.shard is None:
         refuse_foreign(out)
         load_writer()  # Jinja may be missing, which is better known now than after hours
@@ -97,6 +98,10 @@ def _audit(asked: argparse.Namespace) -> None:
     how |= {"settings": AuditSettings(**{name: getattr(asked, name) for name in SETTINGS})}
     models = {name: getattr(asked, name) for name in ("model", "baseline", *OF_MODEL, *SHARED)}
     model, how["baseline"] = _models(models)
+    if asked.ray is not None:
+        placed = _placed(models)
+        load_ray().audit_on_ray(model, asked.images, address=asked.ray, folder=out, command=placed, **how)
+        return _judge(out, placed, how["settings"].maps)
     if asked.shard is not None:
         audit_shard(model, asked.images, shard=asked.shard, folder=out, command=_placed(models), **how)
         return _tell_shards(out)
@@ -115,10 +120,14 @@ def _merge(asked: argparse.Namespace) -> None:
     require_device()
     models = dict(plan.told.get("command") or {})
     models |= {name: getattr(asked, name) for name in ("model", "baseline") if getattr(asked, name) is not None}
-    maps = plan.settings.maps if asked.maps is None else asked.maps
-    model, baseline = _models(models) if models.get("model") is not None and maps else (None, None)
     moved = {name: getattr(asked, name) for name in ("images", "reference", "training", "prompts", "reference_prompts")}
-    how = {"model": model, "baseline": baseline, "maps": asked.maps, "store": FolderStore(out / PARTS)}
+    _judge(out, models, plan.settings.maps if asked.maps is None else asked.maps, **moved)
+
+
+def _judge(out: Path, models: dict[str, Any], maps: int, **moved: Any) -> None:
+    """All parts together; the models are for curvature maps alone."""
+    model, baseline = _models(models) if models.get("model") is not None and maps else (None, None)
+    how = {"model": model, "baseline": baseline, "maps": maps, "store": FolderStore(out / PARTS)}
     result = merge_shards(out, **moved, **how, progress=True)
     write_output(out, result)
     _tell(out, result)

@@ -20,7 +20,8 @@ from plap_jax.audit.measuring import Question
 from plap_jax.audit.passes import base_of_loras
 from plap_jax.audit.plan import Plan, differences, listing, other_model, read_plan
 from plap_jax.audit.result import AuditResult
-from plap_jax.audit.shards import EVIDENCE, Shard, load_parts, wrong_header
+from plap_jax.audit.shards import EVIDENCE, load_parts, wrong_header
+from plap_jax.audit.sharing import Shard
 from plap_jax.audit.store import AuditStore, Surroundings
 from plap_jax.audit.stream import INDEX, Scored, require_one
 from plap_jax.audit.subject import Held, Model
@@ -152,7 +153,7 @@ def _wrong_images(shard: Shard, sides: Mapping[str, Scored], asked: Asked) -> li
     """Images of a part that are missing, doubled or foreign; the first of each kind is named."""
     lines, where = [], f"{EVIDENCE}/{shard.file}"
     for name, pictures in asked.sides.items():
-        expected = {one for one in pictures.source.names if shard.holds(one)}
+        expected = {pictures.source.names[row] for row in shard.rows(pictures.source).tolist()}
         side = sides.get(name, Scored({}, []))
         told = [*side.names, *(one for one, _ in side.skipped)]
         doubled = len(told) - len(set(told))

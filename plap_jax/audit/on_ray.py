@@ -20,13 +20,13 @@ from tqdm import tqdm
 
 from plap_jax.audit.auditing import Images, Opened, open_all
 from plap_jax.audit.plan import PLAN, read_plan
-from plap_jax.audit.shards import MOST, Shard, compute_shard, load_parts, where
+from plap_jax.audit.shards import EVIDENCE, compute_shard, load_parts, where
+from plap_jax.audit.sharing import MOST, Shard
 from plap_jax.audit.store import Surroundings
 from plap_jax.audit.subject import Model
 from plap_jax.typing import require
 
 log = logging.getLogger(__name__)
-LOCAL = "local"
 IMAGES = 4096  # of a shard, about: what a killed worker may lose, but for finished chunks
 AT_LEAST = 4  # shards for each worker, so that all of them end at about the same time
 SECONDS = 1.0  # between two looks at a shard that another process computes
@@ -102,16 +102,16 @@ def audit_on_ray(
     command: Mapping[str, Any] | None = None,
     **how: Any,
 ) -> None:
-    """Measures all shards of an audit on a Ray cluster, as ``audit_shard`` would one by one; ``merge_shards`` judges them.
+    """Measures all shards of an audit on a Ray cluster, as ``audit_shard`` would each; ``merge_shards`` judges them.
 
     There is a worker for each GPU of the cluster, or for each processor where it has none. One that dies is replaced,
     and its shard goes on from its last finished chunk. How many shards there are follows from the number of images, or
     from the plan that is in the folder already.
 
     Args:
-        model, baseline: functions that load them, which workers can import; each worker loads both once, and keeps them.
+        model, baseline: functions that load them, which workers can import; each loads both once, and keeps them.
         images: where they lie; all workers reach it, as they do ``folder``.
-        address: of the cluster, as ``ray.init`` takes it; "local" starts one on this machine, which ends with the audit.
+        address: of the cluster, as ``ray.init`` takes it; "local" starts one on this machine, for this audit alone.
         folder: of all shards.
         key, sigma: as of ``audit_images``.
         progress: show a bar on stderr.
@@ -162,11 +162,15 @@ def _shards_for(n_images: int, n_workers: int) -> int:
 def _compute_all(order: Order, n_workers: int, each: Mapping[str, int], progress: bool) -> None:
     """All shards, each a batch of its own."""
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     numbers = [{"shard": number} for number in range(1, order.n_shards + 1)]
     shards = ray.data.from_items(numbers, override_num_blocks=order.n_shards)
-    done = shards.map_batches(Worker, fn_constructor_args=(order,), batch_size=1, concurrency=n_workers, **each)
+    pool = ray.data.ActorPoolStrategy(size=n_workers)
+    done = shards.map_batches(Worker, fn_constructor_args=(order,), batch_size=1, compute=pool, **each)
     with tqdm(total=order.n_shards, unit="shard", disable=not progress) as bar:
         for _ in done.iter_rows():
             bar.update()
-    missing = order.n_shards - sum((order.folder / "evidence" / Shard(k, order.n_shards).file).exists() for k in range(1, order.n_shards + 1))
-    require(missing == 0, "out", str(order.folder), f"must be a folder that all workers reach; {missing} parts are not there")
+    parts = [order.folder / EVIDENCE / Shard(number, order.n_shards).file for number in range(1, order.n_shards + 1)]
+    missing = sum(not part.exists() for part in parts)
+    allowed = f"must be a folder that all workers reach, and {missing} of {len(parts)} parts are not there"
+    require(missing == 0, "out", str(order.folder), allowed)

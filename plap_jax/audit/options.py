@@ -38,8 +38,8 @@ WebDataset has them, or Parquet files with encoded images; 'tars/{000..063}.tar'
 "--prompts captions" the prompts are those that lie beside the images there.
 
 The same command again goes on where it was interrupted. With --shard the evidence of a part of the images is
-left in FOLDER/evidence/, and "plap-audit merge FOLDER" judges all parts together. What the numbers prove, and
-what they do not, is written in the report."""
+left in FOLDER/evidence/, and "plap-audit merge FOLDER" judges all parts together; --ray does both. What the
+numbers prove, and what they do not, is written in the report."""
 MERGE_ABOUT = """\
 Judges what the shards of an audit have left in FOLDER/evidence/: checks that they belong together and that none is
 missing, takes difficulty out of all images together, and writes the report and its tables to FOLDER."""
@@ -87,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--fdr", type=float, default=0.05, metavar="Q", help="false-discovery rate (%(default)s)")
     how.add_argument("--out", default=FOLDER, metavar="FOLDER", help="for the report and its tables (%(default)s)")
     how.add_argument("--shard", metavar="K/N", help="only the K-th of N parts, for several processes or machines")
+    told = 'all shards on a Ray cluster, then the verdict; "local" starts one on this machine'
+    how.add_argument("--ray", metavar="ADDRESS", help=told)
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of all randomness (%(default)s)")
     _add_folder(made.add_argument_group("of a diffusers folder"))
     _add_settings(made.add_argument_group("seldom changed"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import logging
 import os
@@ -10,7 +9,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -21,11 +20,12 @@ import jax
 from plap_jax.audit.asking import Asked
 from plap_jax.audit.auditing import Images, open_all
 from plap_jax.audit.files import UNFINISHED
-from plap_jax.audit.images import Pictures, Subset
+from plap_jax.audit.images import Pictures
 from plap_jax.audit.measuring import Question, question
 from plap_jax.audit.passes import cut_prompts
 from plap_jax.audit.plan import Plan, other_model, place_of, plan_of, settled
 from plap_jax.audit.settings import AuditSettings
+from plap_jax.audit.sharing import Shard
 from plap_jax.audit.store import FolderStore, Surroundings, versions
 from plap_jax.audit.subject import Held, Model
 from plap_jax.detectors import Detector
@@ -34,61 +34,6 @@ from plap_jax.typing import require
 log = logging.getLogger(__name__)
 EVIDENCE = "evidence"
 CHUNKS = "parts"  # of shards that are not finished
-MOST = 99_999  # shards
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The k-th of n shards, k counted from 1. Which images it holds follows from their names alone.
-
-    >>> Shard(3, 64).words
-    '3/64'
-    """
-
-    number: int
-    of: int
-
-    def __post_init__(self) -> None:
-        allowed = f"must be K/N with 1 <= K <= N <= {MOST}, as 3/64"
-        require(1 <= self.number <= self.of <= MOST, "shard", self.words, allowed)
-
-    @staticmethod
-    def parse(text: str) -> Shard:
-        """``K/N``.
-
-        Raises:
-            ValueError: something else.
-        """
-        parts = text.split("/")
-        good = len(parts) == 2 and all(part.isascii() and part.isdigit() for part in parts)
-        require(good, "shard", text, f"must be K/N with 1 <= K <= N <= {MOST}, as 3/64")
-        return Shard(*map(int, parts))
-
-    @property
-    def words(self) -> str:
-        """As it is given."""
-        return f"{self.number}/{self.of}"
-
-    @property
-    def file(self) -> str:
-        """Of its part."""
-        return f"part-{self.number:05d}.parquet"
-
-    def holds(self, name: str) -> bool:
-        """Whether an image of this name is in it."""
-        return number_of(name, self.of) == self.number
-
-    def of_pictures(self, pictures: Pictures) -> Pictures:
-        """Those that it holds."""
-        kept = [i for i, name in enumerate(pictures.source.names) if self.holds(name)]
-        prompts = None if pictures.prompts is None else [pictures.prompts[i] for i in kept]
-        return Pictures(Subset(pictures.source, kept, [], alone=True), prompts)
-
-
-def number_of(name: str, n_shards: int) -> int:
-    """In which of n shards an image is, from 1 on: by a hash of its name, so that no order and no machine matters."""
-    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % n_shards + 1
 
 
 def load_parts() -> ModuleType:
@@ -100,11 +45,16 @@ def load_parts() -> ModuleType:
     return _needed("plap_jax.audit.parts")
 
 
-def _needed(module: str) -> ModuleType:
+def load_ray() -> ModuleType:
+    """``plap_jax.audit.on_ray``, likewise."""
+    return _needed("plap_jax.audit.on_ray", "ray", "audits on a cluster of Ray")
+
+
+def _needed(module: str, extra: str = "cluster", what: str = "shards") -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ImportError(f"shards need {error.name}: pip install 'plap-jax[cluster]'") from error
+        raise ImportError(f"{what} need {error.name}: pip install 'plap-jax[{extra}]'") from error
 
 
 def audit_shard(

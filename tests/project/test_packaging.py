@@ -27,6 +27,7 @@ NAMES = {
 NEED = {
     "plap_jax/audit/parquet.py": "cluster",
     "plap_jax/audit/parts.py": "cluster",
+    "plap_jax/audit/on_ray.py": "ray",
     "plap_jax/audit/": "audit",
     "plap_jax/pretrained/bridge.py": "torchax",
     "plap_jax/pretrained/traced.py": "torchax",

@@ -19,7 +19,7 @@ from plap_jax.audit.images import pixels
 from plap_jax.audit.merging import UnfitParts
 from plap_jax.audit.parts import DamagedPart, read_part, write_part
 from plap_jax.audit.plan import read_plan
-from plap_jax.audit.shards import Shard, number_of
+from plap_jax.audit.sharing import Shard, number_of
 from plap_jax.audit.subject import as_subject, same_model
 from tests.helpers import memorizing_model
 
