@@ -59,7 +59,6 @@ $(BENCH): $(DEV)
 
 $(LAUNCHERS): $(DEV)
 	$(PY) $(PIP) --editable ".[launchers,ray,search]"
-	$(PY) $(PIP) --no-deps "hydra-ray-launcher>=1.2,<1.3"  # what it needs for Amazon's cloud does not go with our pins
 	@touch $@
 
 # torch alone first: a CPU build, where the configured index has one, is then kept by everything that follows.
