@@ -55,4 +55,5 @@ def test_a_run_measures_every_method_against_none(shared):
         assert found[f"{prefix}/others/copies"]["low"] >= 0
     assert found[f"mitigation/{NAME}/g2/none/nfe"]["value"] > 0
     assert found[f"mitigation/{NAME}/g2/guard/nfe"]["value"] > found[f"mitigation/{NAME}/g2/none/nfe"]["value"]
+    assert found[f"mitigation/{NAME}/g2/guard/goal_met"] is None, "nothing is copied by a network of a few steps"
     assert {path.stem for path in (directory / "figures").glob("*.png")} == {"pareto", "sheet"}
