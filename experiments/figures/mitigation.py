@@ -63,8 +63,9 @@ def _curve(panel: Axes, a: Arrays, method: str, name: str, nth: int) -> None:
     x, y = a["copies"][members], a[name][members]
     # No method is a point of its own in black; every other has a colour and a shape.
     colour, marker = (COLOURS[6], "*") if method == "none" else (COLOURS[(nth - 1) % 6], MARKERS[(nth - 1) % 7])
+    line = "-" if nth <= 6 else "--"  # the seventh has the first one's colour
     order = np.argsort(x[:, 0], kind="stable")
-    panel.plot(x[order, 0], y[order, 0], color=colour, marker=marker, ms=2.5, lw=0.8, alpha=0.7)
+    panel.plot(x[order, 0], y[order, 0], color=colour, marker=marker, ms=2.5, lw=0.8, ls=line, alpha=0.7)
     best = np.flatnonzero(a["chosen"][members])[0]
     panel.plot(*x[best, :1], *y[best, :1], color=colour, marker=marker, ms=6, ls="", label=LABELS.get(method, method))
     panel.hlines(y[best, 0], *x[best, 1:], color=colour, lw=0.7)

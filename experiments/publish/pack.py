@@ -9,7 +9,7 @@ import gzip
 import json
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -24,7 +24,7 @@ USAGE = "usage: python -m experiments.publish.pack DIRECTORY [--unpack]"
 
 
 def pack(directory: Path, runs: Path = RUNS) -> list[Path]:
-    """The packed sweeps of ``directory``.
+    """The packed sweeps of ``directory``; seeds that are packed and do not lie there stay packed.
 
     Raises:
         ValueError: a run of code that was changed since its commit.
@@ -35,8 +35,9 @@ def pack(directory: Path, runs: Path = RUNS) -> list[Path]:
         if found:
             runs.mkdir(exist_ok=True)
             made.append(runs / f"{sweep.name}.tar.gz")
+            files = _packed_already(made[-1]) | {run.name: dict(_files(run)) for run in found}
             with replacing(made[-1]) as part:
-                part.write(_packed(found))
+                part.write(_packed(files))
     return made
 
 
@@ -53,13 +54,24 @@ def unpack(directory: Path, runs: Path = RUNS) -> list[Path]:
     return made
 
 
-def _packed(found: Sequence[Path]) -> bytes:
+def _packed_already(path: Path) -> dict[str, dict[str, bytes]]:
+    """Seed → file → content."""
+    files: dict[str, dict[str, bytes]] = {}
+    if path.exists():
+        with tarfile.open(path) as tar:
+            for member in tar:
+                seed, _, name = member.name.partition("/")
+                files.setdefault(seed, {})[name] = tar.extractfile(member).read()
+    return files
+
+
+def _packed(files: Mapping[str, Mapping[str, bytes]]) -> bytes:
     """Without times, owners or modes."""
     packed = BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
-        for run in found:
-            for name, content in _files(run):
-                about = tarfile.TarInfo(f"{run.name}/{name}")
+        for seed in sorted(files, key=lambda seed: (len(seed), seed)):
+            for name, content in files[seed].items():
+                about = tarfile.TarInfo(f"{seed}/{name}")
                 about.size = len(content)
                 tar.addfile(about, BytesIO(content))
     return packed.getvalue()

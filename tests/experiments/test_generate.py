@@ -25,7 +25,7 @@ from tests.helpers.places import ROOT
 MODEL = ("model=callable", "model.target=tests.helpers.memorizing_model:factory")
 PROMPTED = ("model=callable", "model.target=tests.helpers.memorizing_model:prompted")
 QUICK = ("scale=smoke", "tracking=disabled", "sampler.n_steps=12", "band.level=0.05", "n=24", "chunk=16")
-GUARDED = ("mitigation=guard", "mitigation.restart=8.0", "mitigation.renoisings=6")
+GUARDED = ("mitigation=guard", "mitigation.renoisings=6")
 
 
 def run(directory, *overrides, cache=None):

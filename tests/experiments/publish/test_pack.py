@@ -48,6 +48,14 @@ def test_the_same_runs_give_the_same_bytes_also_once_unpacked(results, tmp_path)
     assert packed.read_bytes() == before
 
 
+def test_a_seed_that_is_packed_and_not_there_stays_packed(results, tmp_path):
+    [packed] = pack(results, tmp_path / "runs")
+    both = packed.read_bytes()
+    shutil.rmtree(results / "clothes" / "1")
+    pack(results, tmp_path / "runs")
+    assert packed.read_bytes() == both
+
+
 def test_what_lies_there_stays_and_only_the_rest_is_laid_out(results, tmp_path):
     pack(results, tmp_path / "runs")
     (results / "clothes" / "1" / "metrics.json").write_text('{"some/auc": 7}')

@@ -130,6 +130,37 @@ def test_guidance_doubles_the_steps_and_not_the_checks():
     assert cost == told == 2 * 10 + 4 * 8
 
 
+def test_without_the_prompt_a_step_costs_one_evaluation():
+    watch = watching(DDIM(10), 10)
+    never = dataclasses.replace(watch.band, limits=(-1.0,) * 4)
+    method = dataclasses.replace(watch, band=never, renoisings=2, after=0.0)
+    cost, told, _ = asked(method, guided(COUNTING, 3.0), jnp.asarray(2))
+    first, middle = never.checks[0], int(method.middle(COUNTING.schedule))
+    assert cost == told == (2 * (first + 1) + 8) + (first + 1 - middle + 8) + (10 - middle + 4 * 8)
+
+
+def test_a_prompt_that_leads_to_a_copy_is_let_go(fitted):
+    """Condition 1 is the planted point alone; without it every fourth generation is a copy."""
+    left = []
+    for after in (None, 1.0, 0.0):
+        method, told = dataclasses.replace(fitted, after=after), np.ones(60, np.int32)
+        made = generate(planted_diffusion(), KEY, 60, shape=SHAPE, method=method, conditions=told)
+        assert (made.notes["renoised"] >= 1).all()
+        left.append(is_copy(made.image).mean())
+    assert left[0] == left[1] == 1.0 and left[2] < 0.2
+
+
+@pytest.mark.parametrize("schedule", [VPLinear(), RectifiedFlow()])
+def test_it_goes_on_at_the_last_node_with_as_much_noise(schedule):
+    times = DDIM(STEPS).times(schedule)
+    ratios = np.exp(-0.5 * np.asarray(schedule.log_snr(times)))
+    for restart, growth, attempt in ((7.0, 1.0, 0), (7.0, 1.5, 1), (7.0, 1.5, 2), (np.inf, 1.0, 3)):
+        guard = dataclasses.replace(watching(), restart=restart, growth=growth)
+        node, wanted = int(guard.middle(schedule, attempt)), restart * growth**attempt
+        assert node == 0 or ratios[node] >= wanted
+        assert ratios[node + 1] < wanted
+
+
 @pytest.mark.slow
 def test_plain_samplers_are_counted():
     for sampler in (DDIM(7), *SOLVERS):
@@ -259,6 +290,8 @@ def test_impossible_settings_are_refused(make, message):
 
 
 NINE = Band.watching(n_nodes=9)
+AT_FIRST = DDIM(9).times(VPLinear())[NINE.checks[0]]
+FIRST = float(VPLinear().sigma(AT_FIRST) / VPLinear().alpha(AT_FIRST))
 
 
 @pytest.mark.parametrize(
@@ -278,6 +311,11 @@ NINE = Band.watching(n_nodes=9)
             Guard(DDIM(9), Band.watching(n_nodes=9, given=True)),
             VPLinear(),
             "conditions=None: a band with given=True needs prompts",
+        ),
+        (
+            Guard(DDIM(9), NINE, restart=2.0),
+            VPLinear(),
+            f"restart=2.0: must be at least {FIRST:.3g}, the σ/α of the first check",
         ),
         (Guard(DDIM(9), NINE), VE(0.5, 50.0), "sigma=0.16: must be a noise level that VE reaches"),
         (
