@@ -42,12 +42,13 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """In this process alone: runs of experiments in processes of their own are compiled as a user's are.
 
-    What XLA compiles is kept in pytest's cache: compiling again is two thirds of what the tests cost.
+    What XLA compiles is kept in pytest's cache, by each worker for itself: JAX locks a cache only where its size is
+    limited, and then looks at all files of it whenever it adds one.
     """
     if config.getoption("--compile-fast"):
         jax.config.update("jax_disable_most_optimizations", True)
-    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
-    jax.config.update("jax_compilation_cache_max_size", 2**30)  # with a limit JAX locks it, for two workers
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir(f"xla-{worker}")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
