@@ -42,13 +42,12 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """In this process alone: runs of experiments in processes of their own are compiled as a user's are.
 
-    What XLA compiles is kept in pytest's cache, by each worker for itself: JAX locks a cache only where its size is
-    limited, and then looks at all files of it whenever it adds one.
+    What XLA compiles is kept in pytest's cache, for all workers. Its size is not limited: with a limit JAX looks at
+    every file whenever it adds one. Nor is it locked: what is read while it is written is compiled again.
     """
     if config.getoption("--compile-fast"):
         jax.config.update("jax_disable_most_optimizations", True)
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir(f"xla-{worker}")))
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 

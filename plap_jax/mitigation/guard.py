@@ -91,7 +91,7 @@ class Guard(Mitigation):
     restart: ArrayLike = 8.0
     growth: ArrayLike = 1.0
     renoisings: ArrayLike = 3
-    after: float | None = field(default=None, metadata={"static": True})
+    after: float | None = field(default=0.0, metadata={"static": True})
     nodes: int = field(default=25, metadata={"static": True})
 
     def __post_init__(self) -> None:
