@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+import shutil
 import subprocess
 import sys
 
@@ -132,9 +133,10 @@ def test_a_table_that_was_changed_by_hand_is_not_replaced(finished, capsys):
     (out / "audit.csv").write_bytes(before)
 
 
-def test_what_is_no_longer_true_goes(finished, folder):
+def test_what_is_no_longer_true_goes(finished, folder, tmp_path):
     """skipped.csv and maps.npz of an earlier command in the same folder."""
-    _, out = finished
+    out = tmp_path / "out"
+    shutil.copytree(finished[1], out)
     assert main([*MODEL, "--images", f"{folder}/training.npy", "--out", str(out)]) == 0
     assert not (out / "skipped.csv").exists() and not (out / "maps.npz").exists() and len(rows(out / "audit.csv")) == 15
     assert [line.partition("  ")[2] for line in (out / "plap-audit.sha256").read_text().splitlines()] == [
