@@ -128,7 +128,8 @@ SEEDS ?= 1,2,3,4,5
 SEEDS_DIT ?= 1,2,3
 DIR := outputs/results
 OVER_SEEDS = $(PY) -m experiments.publish.seeds $(DIR)/$(1) $(2) +exp=$(3) $(ARGS)
-RESULTS := digits patches fashion detection trajectory clothes clothes_dit clothes_trajectory local_unet local_dit
+RESULTS := digits patches fashion detection trajectory clothes clothes_dit clothes_trajectory local_unet local_dit \
+	mitigation mitigation_dit mitigation_digits
 .PHONY: results-pack results-unpack $(RESULTS:%=results-%)
 
 results-digits: $(DEV)
@@ -151,8 +152,14 @@ results-local_unet: $(DEV)
 	$(call OVER_SEEDS,local_unet,$(SEEDS),local_memorization)
 results-local_dit: $(DEV)
 	$(call OVER_SEEDS,local_dit,$(SEEDS_DIT),local_memorization model=dit diffusion=rectified_flow)
+results-mitigation: $(DEV)
+	$(call OVER_SEEDS,mitigation,$(SEEDS),mitigation)
+results-mitigation_dit: $(DEV)
+	$(call OVER_SEEDS,mitigation_dit,$(SEEDS_DIT),mitigation_dit)
+results-mitigation_digits: $(DEV)
+	$(call OVER_SEEDS,mitigation_digits,$(SEEDS),mitigation_digits)
 
-results: $(RESULTS:%=results-%) ## the experiments on images over their seeds, and the tables of docs/results.md and docs/local.md (some twelve hours, in any number of sittings)
+results: $(RESULTS:%=results-%) ## the experiments on images over their seeds, and the tables of docs/results.md, local.md and mitigation.md (some fifteen hours, in any number of sittings)
 	$(PY) -m experiments.publish.results $(DIR)
 
 results-pack: $(DEV) ## docs/runs/: the metrics behind the tables, kept with the code

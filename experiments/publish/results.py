@@ -1,9 +1,9 @@
-"""The tables of docs/results.md and docs/local.md from their runs: ``python -m experiments.publish.results DIRECTORY``.
+"""Tables of docs/results.md, local.md and mitigation.md from their runs: ``python -m experiments.publish.results DIR``.
 
-DIRECTORY holds a sweep over seeds per name: ``digits``, ``patches``, ``fashion``, ``detection``, ``trajectory``,
-``clothes``, ``clothes_dit``, ``clothes_trajectory``, ``local_unet``, ``local_dit``, as ``make results`` leaves them. A
-table stands in a document between ``<!-- table NAME -->`` and ``<!-- end -->``; those whose sweep is not there stay as
-they are.
+DIR holds a sweep over seeds per name: ``digits``, ``patches``, ``fashion``, ``detection``, ``trajectory``, ``clothes``,
+``clothes_dit``, ``clothes_trajectory``, ``local_unet``, ``local_dit``, ``mitigation``, ``mitigation_dit``,
+``mitigation_digits``, as ``make results`` leaves them. A table stands in a document between ``<!-- table NAME -->`` and
+``<!-- end -->``; those whose sweep is not there stay as they are.
 """
 
 import json
@@ -20,6 +20,7 @@ from experiments.core.revision import require_clean
 from experiments.publish.form_tables import by_copies, by_form, foretold, rates
 from experiments.publish.image_tables import audits, doses, headline, membership, ways
 from experiments.publish.local_tables import LOCAL, NETWORKS
+from experiments.publish.mitigation_tables import MITIGATION
 from experiments.publish.over_seeds import metrics_of, over_seeds, table
 from experiments.publish.pack import PLACES
 from experiments.publish.pooled import ORACLE, PooledCell, cells_of, chosen_family, runs_of
@@ -27,7 +28,7 @@ from plap_jax.console import plain_console
 from plap_jax.metrics import Interval
 
 DOCS = Path(__file__).parents[2] / "docs"
-DOCUMENTS = (DOCS / "results.md", DOCS / "local.md")
+DOCUMENTS = (DOCS / "results.md", DOCS / "local.md", DOCS / "mitigation.md")
 BLOCK = re.compile(r"<!-- table (?P<name>\S+) -->\n.*?<!-- end -->", re.DOTALL)
 SHARE = re.compile(
     r"trajectory/g(?P<guidance>[^/]+)/(?P<statistic>[^/]+)/auc(?P<own>_own_caption)?_at_(?P<share>\d+)pct"
@@ -144,6 +145,8 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
     **{f"{name}/hypothesis": (name, foretold) for name in CLOTHES},
     **{f"local/{network}/source": (f"local_{network}", source) for network in NETWORKS},
     **LOCAL,
+    **{f"{sweep}/source": (sweep, source) for sweep in ("mitigation", "mitigation_dit", "mitigation_digits")},
+    **MITIGATION,
 }
 
 

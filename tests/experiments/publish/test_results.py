@@ -108,6 +108,33 @@ def test_local_memorization_has_maps_by_dose_and_scores_of_images(tmp_path):
     ]
 
 
+def test_mitigation_has_a_row_for_each_method_at_each_guidance(tmp_path):
+    """Measures over seeds; strengths, goals and better methods counted; seeds without enough copies tell no goal."""
+    for seed in range(2):
+        run = tmp_path / "mitigation" / str(seed)
+        (run / "tables").mkdir(parents=True)
+        place = "mitigation/unet/g2"
+        metrics = {f"{place}/none/copies": {"value": 0.5}, f"{place}/none/others/agreement": {"value": 0.75}} | {
+            f"{place}/guard/copies": {"value": 0.25},
+            f"{place}/guard/agreement_change": {"value": -0.5},
+            f"{place}/guard/others/moved": {"value": 0.125},
+            f"{place}/guard/goal_met": None if seed else 1,
+        }
+        (run / "metrics.json").write_text(json.dumps(metrics))
+        (run / "manifest.json").write_text(json.dumps({"seed": seed, "git": {"commit": None, "dirty": None}}))
+        lines = ["guidance,method,strength,dominated_by", "2.0,none,,", f"2.0,guard,level={seed},{'a b' if seed else 'b'}"]
+        (run / "tables" / "methods.csv").write_text("\n".join(lines))
+
+    def cells(name):
+        text = filled(f"<!-- table mitigation/{name} -->\n<!-- end -->", tmp_path)
+        rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")]
+        return [[cell.strip() for cell in row if cell.strip()] for row in rows[2:]]
+
+    assert cells("memorized") == [["2", "none", "0.500"], ["2", "guard", "0.250", "-0.500"]]
+    assert cells("others") == [["2", "none", "0.750"], ["2", "guard", "0.125"]]
+    assert cells("chosen") == [["2", "guard", "level=0 (1), level=1 (1)", "1 of 1", "b (2), a (1)"]]
+
+
 def test_the_source_is_the_command_without_what_is_local(directory):
     made = filled("<!-- table patches/source -->\n<!-- end -->", directory)
     command = "python -m experiments.run -m +exp=image_memorization_patches train.n_steps=9 seed=1,2,3"
