@@ -1,5 +1,9 @@
 """Mitigation: what is measured of generated images, what is refused, and a run as a user starts it."""
 
+import shutil
+import subprocess
+import time
+
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
@@ -10,6 +14,7 @@ from experiments.core.schema import check
 from experiments.mitigation.measuring import diversity
 from tests.helpers.fashion import needs_fashion_mnist
 from tests.helpers.left_behind import metrics
+from tests.helpers.places import ROOT
 
 EXP, NAME, GUIDANCE = "mitigation", "unet", 2.0
 METHODS = ["none", "guard", "guard_prompt", "late_guidance"]
@@ -57,3 +62,33 @@ def test_a_run_measures_every_method_against_none(shared):
     assert found[f"mitigation/{NAME}/g2/guard/nfe"]["value"] > found[f"mitigation/{NAME}/g2/none/nfe"]["value"]
     assert found[f"mitigation/{NAME}/g2/guard/goal_met"] is None, "nothing is copied by a network of a few steps"
     assert {path.stem for path in (directory / "figures").glob("*.png")} == {"pareto", "sheet"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["mitigation/guard/*.partial", "judged/*"])
+def test_killed_while_it_generates_or_judges_it_ends_in_the_same_numbers(shared, tmp_path, stage):
+    """On digits, whose judge has no other images than half of the held-out ones."""
+    exp, cache, directory = "mitigation_digits", tmp_path / "cache", tmp_path / "run"
+    others = [f"~methods.{name}" for name in (*REST, "guard_prompt", "late_guidance")]
+    words = ("scale=smoke", "tracking=disabled", f"samples.guidance=[{GUIDANCE}]", "figures=null", *others)
+    first = shared.first(exp, *words)
+    assert (
+        metrics(first)["mitigation/mlp/g2/guard/nfe"]["value"] > metrics(first)["mitigation/mlp/g2/none/nfe"]["value"]
+    )
+    shutil.copytree(shared.compiled, tmp_path / "compiled")  # of its own: a killed process may leave half a file
+    shutil.copytree(shared.cache / "train", cache / "train")
+    command, environment = (
+        shared.command(exp, directory, *words, cache=cache),
+        shared.environment(tmp_path / "compiled"),
+    )
+    with (tmp_path / "stderr").open("wb") as stderr:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
+    until = time.monotonic() + 300
+    while not list(cache.glob(stage)) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert process.poll() is None, (tmp_path / "stderr").read_text()[-2000:]
+    process.kill()
+    process.wait()
+    assert not (directory / "metrics.json").exists()
+    shared.run(exp, directory, *words, cache=cache)
+    assert (directory / "metrics.json").read_bytes() == (first / "metrics.json").read_bytes()
