@@ -36,6 +36,8 @@ def fitted_guard(config: Any, maker: Maker, sampler: Sampler) -> Guard:
         guard.check(model.diffusion, prompted=prompted)
         return guard
     needed = fewest_images(given.level)
+    allowed = f"must be at least band.level, {given.level}"
+    require(given.release >= given.level, "band.release", given.release, allowed)
     require(given.n >= needed, "band.n", given.n, f"must be at least {needed}, which band.level={given.level} needs")
     nodes = config.mitigation.spec.get("nodes", 25)
     watched = ("n_checks", "first", "sigma", "n_directions")
@@ -52,9 +54,10 @@ def fitted_guard(config: Any, maker: Maker, sampler: Sampler) -> Guard:
     maker.report.metric("band/generations", len(kept))
     maker.report.metric("band/no_copies", int(kept.sum()))
     with prefixed("band"):
-        band = watch.band.fitted(seen.notes["kappa"][kept], level=given.level, about=about)
-    for check, limit in zip(band.checks, band.limits, strict=True):
+        band = watch.band.fitted(seen.notes["kappa"][kept], level=given.level, release=given.release, about=about)
+    for check, limit, inner in zip(band.checks, band.limits, band.inner, strict=True):
         maker.report.metric(f"band/limit_at_{check}", float(limit))
+        maker.report.metric(f"band/inner_at_{check}", float(inner))
     return _guard(config, sampler, band)
 
 

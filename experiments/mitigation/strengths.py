@@ -16,7 +16,7 @@ from plap_jax.mitigation.walk import n_nodes_of
 from plap_jax.sampling import Sampler
 from plap_jax.typing import Array, require
 
-LEVEL = "level"  # a strength of the guard that its band takes
+OF_BAND = ("level", "release")  # strengths of the guard that its band takes
 Family = Literal["none", "ours", "published", "naive"]
 
 
@@ -29,6 +29,9 @@ class BandSettings(Section):
     sigma: float = Field(gt=0, lt=1, description="noise level of κ₁, of a variance-preserving schedule")
     n_directions: int = Field(ge=2, description="of κ₁ at each check")
     given: bool = Field(description="κ₁ given the prompt")
+    release: float | None = Field(
+        gt=0, lt=1, description="share of these that is above what a caught one must come below; null: level"
+    )
 
     def watching(self, n_nodes: int, seed: int) -> Band:
         """The band without limits."""
@@ -50,7 +53,7 @@ class Strength:
     @property
     def arguments(self) -> dict[str, Any]:
         """Those of the method itself."""
-        return {name: value for name, value in self.values.items() if name != LEVEL}
+        return {name: value for name, value in self.values.items() if name not in OF_BAND}
 
 
 class Swept(Section):
@@ -59,7 +62,7 @@ class Swept(Section):
     family: Family = Field(description="none (nothing is done), ours, published, naive")
     method: Target
     grid: dict[str, list[float | int | None]] = Field(
-        description="argument → values, all combinations; level: a band's"
+        description="argument → values, all combinations; level, release: a band's"
     )
     band: BandSettings | None = Field(default=None, description="of the guard alone")
 
@@ -70,7 +73,10 @@ class Swept(Section):
             require(distinct, f"grid.{name}", values, "must hold at least one value, none twice")
         allowed = "must be given for guard, and for no other method"
         require((self.band is not None) == self.is_guard, "band", self.band, allowed)
-        require(self.is_guard or LEVEL not in self.grid, "grid.level", self.grid.get(LEVEL), "is a strength of guard")
+        for name in OF_BAND:
+            require(
+                self.is_guard or name not in self.grid, f"grid.{name}", self.grid.get(name), "is a strength of guard"
+            )
         return self
 
     @property
@@ -85,9 +91,9 @@ class Swept(Section):
             Strength(dict(zip(self.grid, values, strict=True))) for values in itertools.product(*self.grid.values())
         ]
 
-    def level(self, strength: Strength) -> float:
-        """Of the band."""
-        return strength.values.get(LEVEL, self.band.level)
+    def limits(self, strength: Strength) -> dict[str, float | None]:
+        """``level`` and ``release`` of the band."""
+        return {name: strength.values.get(name, getattr(self.band, name)) for name in OF_BAND}
 
     def make(self, sampler: Sampler, strength: Strength, band: Band | None = None) -> Mitigation:
         """The method at this strength."""
@@ -118,7 +124,10 @@ class Swept(Section):
             raise ValueError(f"{key}.band.{error}") from error
         for strength in self.strengths:
             if self.is_guard:
-                require(0 < self.level(strength) < 1, f"{key}.grid.level", self.level(strength), "must lie in (0, 1)")
+                level, release = self.limits(strength).values()
+                require(0 < level < 1, f"{key}.grid.level", level, "must lie in (0, 1)")
+                fits = release is None or level <= release < 1
+                require(fits, f"{key}.grid.release", release, f"must lie in [level, 1), and level is {level}")
             made = checked_as(f"{key}.grid", strength.values, self.make, made_sampler, strength, band)
             try:
                 require_sampler(made_sampler, schedule)

@@ -52,7 +52,9 @@ def check_bands(methods: dict[str, Swept], prompts: Prompts) -> None:
     """
     n = len(prompts.band)
     for name, swept in methods.items():
-        for level in () if swept.band is None else {swept.level(strength): None for strength in swept.strengths}:
+        for level in (
+            () if swept.band is None else {swept.limits(strength)["level"]: None for strength in swept.strengths}
+        ):
             allowed = f"needs {fewest_images(level)} generations that are no copies, and validation captions have {n}"
             require(n >= fewest_images(level), f"methods.{name}.band.level", level, allowed)
 
@@ -85,10 +87,10 @@ class Trials:
     def made(self, role: str, name: str, strength: Strength) -> dict[str, np.ndarray]:
         """``images``, ``nfe`` and ``note_…`` of a method of the config for one of the sets of ``Prompts``."""
         swept: Swept = self.config.methods[name]
-        band = None if swept.band is None else self.band(name, swept.level(strength))
+        band = None if swept.band is None else self.band(name, **swept.limits(strength))
         return self._generated(role, name, swept.make(self.config.samples.sampler.make(), strength, band))
 
-    def band(self, name: str, level: float) -> Band:
+    def band(self, name: str, level: float, release: float | None) -> Band:
         """The band of a guard, from generations for validation captions that are no copies by either label.
 
         Raises:
@@ -100,7 +102,7 @@ class Trials:
         copies = self.config.labels.find(seen["images"], self.study.reference)
         kept = ~(copies.by_ratio | copies.by_distance)
         try:
-            return watching.fitted(seen["note_kappa"][kept], level=level)
+            return watching.fitted(seen["note_kappa"][kept], level=level, release=release)
         except ValueError as error:
             raise ValueError(f"methods.{name}.band.{error}") from error
 

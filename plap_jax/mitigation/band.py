@@ -15,7 +15,7 @@ from plap_jax._flux import flux
 from plap_jax.diffusion import Diffusion, Schedule, noise_to_signal
 from plap_jax.typing import Array, ArrayLike, require
 
-FORMAT = "plap-jax band 1"
+FORMAT = "plap-jax band 2"
 # 190/40 · 1/95 equals 0.05 on paper but differs in the last digit in floating point.
 _ROUNDING = 1e-9
 
@@ -29,6 +29,9 @@ class Band:
     further generation that is exchangeable with these, κ₁ exceeds it with probability at most ``level``, and at any of
     K checks with probability at most K · level. Copies among the n raise the limits and cost power, not validity.
 
+    A generation that was caught is probably a copy, and of the ways on from it the first that is below the limit would
+    often lie just below, near the copy still. It is let go below the quantile ``release`` instead.
+
     ``watching`` gives a band without limits, which a ``Guard`` measures and never acts on; ``fitted`` gives it limits.
 
     Args:
@@ -40,6 +43,7 @@ class Band:
         given: κ₁ of the score given the prompt, for models that know no image without one; else without.
         unit: ``Pretrained.unit`` of a model of pixels in other units.
         limits: one for each check; infinite: none.
+        inner: of a generation that was caught, one for each check; None: ``limits``.
         level: of each check; NaN while there are no limits.
         n_images: how many generations stand behind the limits.
         about: of which model, and what else matters, for whoever finds the file.
@@ -63,6 +67,7 @@ class Band:
     given: bool = field(metadata={"static": True})
     unit: float = field(metadata={"static": True})
     limits: tuple[ArrayLike, ...]
+    inner: tuple[ArrayLike, ...] | None = None
     level: ArrayLike = math.nan
     n_images: ArrayLike = 0
     about: str = field(default="", metadata={"static": True})
@@ -76,7 +81,9 @@ class Band:
         allowed = f"must be increasing nodes from 0 to {self.n_nodes - 1}, the last of them among these"
         require(rising and ends, "checks", self.checks, allowed)
         allowed = f"must hold a limit for each of {len(self.checks)} checks"
-        require(len(self.limits) == len(self.checks), "limits", self.limits, allowed)
+        for name in ("limits", "inner"):
+            given = getattr(self, name)
+            require(given is None or len(given) == len(self.checks), name, given, allowed)
 
     @classmethod
     def watching(
@@ -112,17 +119,19 @@ class Band:
         how = {"sigma": sigma, "n_directions": n_directions, "seed": seed, "given": given, "unit": unit}
         return cls(checks=checks, n_nodes=n_nodes, limits=(math.inf,) * n_checks, **how)
 
-    def fitted(self, kappas: ArrayLike, *, level: float, about: str = "") -> Band:
+    def fitted(self, kappas: ArrayLike, *, level: float, release: float | None = None, about: str = "") -> Band:
         """The same band with limits.
 
         Args:
             kappas: ``(n, K)``, the note ``kappa`` of generations that are no copies, by a ``Guard`` of this band.
             level: in (0, 1), the share of such generations that each check may take for copies.
+            release: from ``level`` to below 1, the share that is above what a caught generation must come below; .5:
+                κ₁ no larger than is usual; None: ``level``.
             about: of which model they are.
 
         Raises:
             ValueError: fewer images than the level needs, ⌈1/level⌉ − 1, values that are not finite, or of another
-                number of checks.
+                number of checks, a release below the level.
         """
         kappas = np.asarray(kappas, np.float64)
         fits = kappas.ndim == 2 and kappas.shape[1] == len(self.checks)
@@ -131,9 +140,10 @@ class Band:
         n, needed = len(kappas), fewest_images(level)
         allowed = f"needs at least {needed} generations that are no copies, and there are {n}"
         require(n >= needed, "level", level, allowed)
-        rank = math.ceil((1 - level) * (n + 1) * (1 - _ROUNDING))
-        limits = np.sort(kappas, axis=0)[rank - 1]
-        return replace(self, limits=tuple(limits.tolist()), level=float(level), n_images=n, about=about)
+        release = level if release is None else release
+        require(level <= release < 1, "release", release, f"must lie in [level, 1), and level is {level}")
+        limits, inner = (_quantile(kappas, share) for share in (level, release))
+        return replace(self, limits=limits, inner=inner, level=float(level), n_images=n, about=about)
 
     @property
     def false_alarms(self) -> float:
@@ -161,8 +171,9 @@ class Band:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What stands in the file that ``load_band`` reads."""
-        values = {one.name: np.asarray(getattr(self, one.name)) for one in fields(self)}
-        return {"format": np.asarray(FORMAT)} | values
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values["inner"] = self.limits if self.inner is None else self.inner
+        return {"format": np.asarray(FORMAT)} | {name: np.asarray(value) for name, value in values.items()}
 
     def save(self, path: str | Path) -> None:
         """Write the band to an .npz, whole or not at all."""
@@ -170,6 +181,12 @@ class Band:
         temporary = path.with_name(f".{path.name}.tmp.npz")
         np.savez(temporary, **self.arrays())
         temporary.replace(path)
+
+
+def _quantile(kappas: np.ndarray, share: float) -> tuple[float, ...]:
+    """The ⌈(1 − share)(n + 1)⌉-th smallest of each column."""
+    rank = math.ceil((1 - share) * (len(kappas) + 1) * (1 - _ROUNDING))
+    return tuple(np.sort(kappas, axis=0)[rank - 1].tolist())
 
 
 def fewest_images(level: float) -> int:
@@ -197,7 +214,7 @@ def load_band(path: str | Path) -> Band:
             values = {name: stored[name].tolist() for name in stored.files}
         if values.pop("format") != FORMAT:
             raise ValueError("another format")
-        tuples = {name: tuple(values.pop(name)) for name in ("checks", "limits")}
+        tuples = {name: tuple(values.pop(name)) for name in ("checks", "limits", "inner")}
         return Band(**tuples, **values)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"band={str(path)!r}: must be an .npz as Band.save writes it, and is not ({error})") from error

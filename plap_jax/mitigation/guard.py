@@ -47,8 +47,8 @@ class Guard(Mitigation):
 
     At each check, κ₁(x̂₀) at one small noise level, x̂₀ the denoised prediction at that node. Above the band's limit
     the generation is taken for a copy: x = α_m x̂₀ + σ_m ε at a middle node m with other noise ε, and on from there with
-    the guidance ``after``, at most R times. κ₁ of a memorized image is near 1 (Brokman et al., SSVM 2025); the rule is
-    this library's own.
+    the guidance ``after``, at most R times, until it stays below the band's inner limits. κ₁ of a memorized image is
+    near 1 (Brokman et al., SSVM 2025); the rule is this library's own.
 
     Needs no prompt, no derivatives, and, beside the band, no training data. A generation that is inside at each
     check is the sampler's own, up to rounding, and to the last bit that of a guard without limits. After R times a
@@ -73,8 +73,8 @@ class Guard(Mitigation):
         nodes: of ProbabilityFlow and ReverseSDE, ≥ 2.
 
     Notes of a sample, K checks: ``renoised``, how often; ``kappa`` ``(K,)`` on its last way; ``outside``, whether it
-    is above a limit even there; ``caught_at``, the number of the check at which it was first outside, −1 for none, and
-    ``caught_kappa`` there, NaN for none.
+    is above a limit even there, an inner one where it was noised again; ``caught_at``, the number of the check at which
+    it was first outside, −1 for none, and ``caught_kappa`` there, NaN for none.
 
     Raises:
         ValueError: an argument out of range.
@@ -174,7 +174,7 @@ class Guard(Mitigation):
         x, asked = jax.lax.fori_loop(at.node, stop, move, (at.x, jnp.asarray(0, jnp.int32)))
         x, x0 = walk.look(diffusion, path, x, stop, condition)
         kappa = band.kappa(plain, x0, own_prompt).astype(x.dtype)
-        outside = kappa > jnp.asarray(band.limits, x.dtype)[at.check]
+        outside = kappa > self._limits(at)[at.check]
         again = outside & (at.attempt < self.renoisings)
         noise = jax.random.normal(jax.random.fold_in(other, AGAIN), x.shape, x.dtype)
         renoised = diffusion.noised(x0, walk.times[middle], noise)
@@ -193,9 +193,17 @@ class Guard(Mitigation):
 
     def end(self, at: Walker) -> Sampled:
         """What has passed the last check; also of many, with a leading axis."""
-        outside = (at.kappa > jnp.asarray(self.band.limits, at.kappa.dtype)).any(axis=-1)
+        outside = (at.kappa > self._limits(at)).any(axis=-1)
         notes = {"renoised": at.attempt, "outside": outside, "kappa": at.kappa}
         return Sampled(at.x, at.nfe, notes | {"caught_at": at.caught_at, "caught_kappa": at.caught_kappa})
+
+    def _limits(self, at: Walker) -> Array:
+        """What κ₁ is held against, ``(…, K)``: the inner limits of those that were caught."""
+        limits = jnp.asarray(self.band.limits, at.kappa.dtype)
+        if self.band.inner is None:
+            return limits
+        was_caught = jnp.asarray(at.attempt)[..., None] > 0
+        return jnp.where(was_caught, jnp.asarray(self.band.inner, at.kappa.dtype), limits)
 
     def _many(self, draw: Draw, indices: np.ndarray, columns: tuple, batch_size: int, progress: Progress) -> Sampled:
         """From check to check, those that are at the same one together: no evaluation is spent on one that waits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -22,12 +23,13 @@ WEIGHT = 0.05  # of |x|, which keeps the noise from growing
 class SharpNoise(InitialNoise):
     """The initial noise is moved to where the prompt makes the density less sharp, then sampled from as usual.
 
-    L(x_T) = |s_Δ(x + s_Δ/|s_Δ|)| + .05 |x|, s_Δ = s(· | c) − s at t_max; Adam until L is at most ``threshold``, at most
-    ``max_steps`` steps, ``candidates`` draws.
+    L(x_T) = (|s_Δ(x + s_Δ/|s_Δ|)| + .05 |x|)/√d, s_Δ = s(· | c) − s at t_max; Adam until L is at most ``threshold``, at
+    most ``max_steps`` steps, ``candidates`` draws.
 
-    SAIL of Jeon et al. (ICML 2025, arXiv 2412.04140). Their published code steps along ε̂_c − ε̂_∅, against s_Δ, and
-    draws again until enough noises are below the threshold. L grows with √d: the threshold is one of a size of images.
-    Needs prompts and derivatives.
+    SAIL of Jeon et al. (ICML 2025, arXiv 2412.04140), whose L is not divided by √d: their threshold of 8.2 for latents
+    of 4 × 64 × 64 is .064 here, for images of any size. Their published code steps along ε̂_c − ε̂_∅, against s_Δ, and
+    draws again until enough noises are below the threshold. As |x| ≈ √d, L cannot fall far below .05. Needs prompts and
+    derivatives.
 
     Costs 12 evaluations for each step and each candidate tried (four, and a derivative of each), then plain sampling.
 
@@ -46,7 +48,7 @@ class SharpNoise(InitialNoise):
     """
 
     sampler: Sampler = field(metadata={"static": True})
-    threshold: ArrayLike = 8.2
+    threshold: ArrayLike = 0.064
     learning_rate: ArrayLike = 0.05
     max_steps: ArrayLike = 10
     candidates: ArrayLike = 4
@@ -58,4 +60,4 @@ class SharpNoise(InitialNoise):
         pull = -gap_at_start(plain, x, condition) / sigma
         size = norm(pull)
         ahead = x + pull / jnp.where(size == 0, 1, size)
-        return norm(gap_at_start(plain, ahead, condition)) / sigma + WEIGHT * norm(x)
+        return (norm(gap_at_start(plain, ahead, condition)) / sigma + WEIGHT * norm(x)) / math.sqrt(x.size)

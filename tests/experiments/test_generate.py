@@ -157,6 +157,7 @@ def test_a_model_of_texts(tmp_path, monkeypatch):
             "mitigation.share=2.0: must lie",
         ),
         ((*MODEL, "band.n=12"), "band.n=12: must be at least 19, which band.level=0.05 needs"),
+        ((*MODEL, "band.release=0.04"), "band.release=0.04: must be at least band.level, 0.05"),
         ((*MODEL, "band.n_checks=40"), "band.n_checks=40: must be at most 8, the nodes from first=0.4 on"),
         ((*MODEL, "band.file=none.npz"), "band.file: band='none.npz': must be an .npz that is there"),
         ((*MODEL, "n=0"), "n=0: must be >= 1"),

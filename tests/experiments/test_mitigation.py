@@ -33,6 +33,10 @@ def test_diversity_is_the_mean_distance_over_pairs_of_a_caption():
         (["~methods.none"], "methods="),
         (["methods.late_guidance.grid.early=[1.0,1.0]"], "must hold at least one value, none twice"),
         (["+methods.gap_noise.grid.level=[0.1]"], "is a strength of guard"),
+        (
+            ["+methods.guard.grid.release=[0.01]"],
+            "release=0.01: must lie in [level, 1), and level is",
+        ),
         (["methods.guard.grid.restart=[0.0]"], "must be a noise-to-signal ratio > 0"),
     ],
 )

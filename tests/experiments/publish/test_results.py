@@ -122,7 +122,11 @@ def test_mitigation_has_a_row_for_each_method_at_each_guidance(tmp_path):
         }
         (run / "metrics.json").write_text(json.dumps(metrics))
         (run / "manifest.json").write_text(json.dumps({"seed": seed, "git": {"commit": None, "dirty": None}}))
-        lines = ["guidance,method,strength,dominated_by", "2.0,none,,", f"2.0,guard,level={seed},{'a b' if seed else 'b'}"]
+        lines = [
+            "guidance,method,strength,dominated_by",
+            "2.0,none,,",
+            f"2.0,guard,level={seed},{'a b' if seed else 'b'}",
+        ]
         (run / "tables" / "methods.csv").write_text("\n".join(lines))
 
     def cells(name):

@@ -180,6 +180,26 @@ def test_a_band_is_the_conformal_quantile():
     assert fitted.limits == (0.94, -0.04)  # the 95th smallest of 99
     assert (fitted.n_images, fitted.level, fitted.about) == (99, 0.05, "a model")
     assert fitted.false_alarms == pytest.approx(0.1)
+    assert fitted.inner == fitted.limits
+    assert band.fitted(kappas, level=0.05, release=0.5).inner == (0.49, -0.49)  # the 50th smallest
+    for release in (0.04, 1.0):
+        with pytest.raises(ValueError, match=r"^release=.*: must lie in \[level, 1\), and level is 0.05$"):
+            band.fitted(kappas, level=0.05, release=release)
+
+
+def test_a_caught_one_is_let_go_below_the_inner_limits_alone(both, fitted):
+    """Who is caught does not depend on these; whoever is not outside afterwards is below them at each check."""
+    usual = both[0].notes["kappa"][~is_copy(both[0].image)]
+    inner = tuple(np.quantile(usual, 0.7, axis=0).tolist())
+    strict = dataclasses.replace(fitted, band=dataclasses.replace(fitted.band, inner=inner))
+    found = generate(planted_diffusion(), jax.random.key(1), N, shape=SHAPE, method=strict)
+    caught, guarded = found.notes["renoised"] > 0, both[1]
+    np.testing.assert_array_equal(caught, guarded.notes["renoised"] > 0)
+    np.testing.assert_array_equal(found.image[~caught], guarded.image[~caught])
+    free = caught & ~found.notes["outside"]
+    assert free.any() and (found.notes["kappa"][free] <= inner).all()
+    assert (guarded.notes["kappa"][caught] > inner).any(), "the limits alone do not see to it"
+    assert found.notes["renoised"].sum() > guarded.notes["renoised"].sum()
 
 
 def test_its_level_holds_for_further_generations():
