@@ -128,8 +128,8 @@ SEEDS ?= 1,2,3,4,5
 SEEDS_DIT ?= 1,2,3
 DIR := outputs/results
 OVER_SEEDS = $(PY) -m experiments.publish.seeds $(DIR)/$(1) $(2) +exp=$(3) $(ARGS)
-RESULTS := digits patches fashion detection trajectory clothes clothes_dit clothes_trajectory local_unet local_dit \
-	mitigation mitigation_dit mitigation_digits
+RESULTS := digits patches fashion detection trajectory clothes clothes_dit clothes_difficulty clothes_trajectory \
+	local_unet local_dit mitigation mitigation_dit mitigation_digits
 .PHONY: results-pack results-unpack $(RESULTS:%=results-%)
 
 results-digits: $(DEV)
@@ -146,6 +146,8 @@ results-clothes: $(DEV)
 	$(call OVER_SEEDS,clothes,$(SEEDS),detection_benchmark_fashion)
 results-clothes_dit: $(DEV)
 	$(call OVER_SEEDS,clothes_dit,$(SEEDS_DIT),detection_benchmark_fashion_dit)
+results-clothes_difficulty: $(DEV)
+	$(call OVER_SEEDS,clothes_difficulty,$(SEEDS),detection_difficulty_fashion)
 results-clothes_trajectory: $(DEV)
 	$(call OVER_SEEDS,clothes_trajectory,$(SEEDS),memorization_trajectory_fashion)
 results-local_unet: $(DEV)

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from experiments.core.cache import Cache
 from experiments.core.report import Report
 from experiments.core.tracker import Tracker
+from experiments.detection_benchmark import explaining
 from experiments.detection_benchmark.forms import Form, Halves, against, calibrated, forms_of, methods_in, name_in
 from experiments.detection_benchmark.halves import apart
 from experiments.detection_benchmark.results import Cell, Results
@@ -68,6 +69,9 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
             for task in tasks(study, made, config.min_copy_share):
                 for prompt, found in scored.items():
                     results.add(Cell(task.name, prompt, guidance), task, found)
+                if task.name == "image" and "calibrated" in config.forms:
+                    reference = scored["unknown"][config.reference]
+                    explaining.write(report, guidance, task, reference, halves, config.seed)
     with report.stage("evaluate"):
         results.write(report)
 

@@ -13,6 +13,13 @@ from experiments.publish.pooled import runs_of
 
 FORMS = {"raw": "raw", "calibrated": "difficulty out", "baseline": "baseline"}
 LEAD = re.compile(r"hypothesis/(?P<form>[^/]+)/g(?P<guidance>[^/]+)/k(?P<copies>\d+)/lead")
+DIFFICULTY = re.compile(r"difficulty/g(?P<guidance>[^/]+)/alone/auc")
+EXPLAINED = {
+    "alone": "statistics of the pixels alone",
+    "kept": "κ_1",
+    "taken_out": "κ_1, difficulty out",
+    "taken_out_of_others": "the same, fitted to images that are no copies",
+}
 AUC = re.compile(r"detection/(?P<cell>.+)/g(?P<guidance>[^/]+)/k(?P<copies>[^/]+)/(?P<name>[^/]+)/auc")
 
 
@@ -67,6 +74,15 @@ def foretold(sweep: Path) -> str:
         for form, scale in order
     ]
     return table(["form", "guidance", *copies], rows)
+
+
+def explained(sweep: Path) -> str:
+    """AUC by image of the pixels' statistics alone, and of κ_1 with difficulty left in and taken out in two ways."""
+    runs = runs_of(sweep)
+    keys = [match for run in runs for key in metrics_of(run) if (match := DIFFICULTY.fullmatch(key))]
+    scales = sorted({match["guidance"] for match in keys}, key=float)
+    rows = [[scale, *(over_seeds(runs, f"difficulty/g{scale}/{name}/auc") for name in EXPLAINED)] for scale in scales]
+    return table(["guidance", *EXPLAINED.values()], rows)
 
 
 def _measured(runs: Sequence[Path], cell: str) -> tuple[list[str], list[str], list[str]]:

@@ -1,9 +1,9 @@
 """Tables of docs/results.md, local.md and mitigation.md from their runs: ``python -m experiments.publish.results DIR``.
 
 DIR holds a sweep over seeds per name: ``digits``, ``patches``, ``fashion``, ``detection``, ``trajectory``, ``clothes``,
-``clothes_dit``, ``clothes_trajectory``, ``local_unet``, ``local_dit``, ``mitigation``, ``mitigation_dit``,
-``mitigation_digits``, as ``make results`` leaves them. A table stands in a document between ``<!-- table NAME -->`` and
-``<!-- end -->``; those whose sweep is not there stay as they are.
+``clothes_dit``, ``clothes_difficulty``, ``clothes_trajectory``, ``local_unet``, ``local_dit``, ``mitigation``,
+``mitigation_dit``, ``mitigation_digits``, as ``make results`` leaves them. A table stands in a document between
+``<!-- table NAME -->`` and ``<!-- end -->``; those whose sweep is not there stay as they are.
 """
 
 import json
@@ -17,7 +17,7 @@ from zipfile import BadZipFile
 from experiments.core.files import write_text
 from experiments.core.report import MANIFEST
 from experiments.core.revision import require_clean
-from experiments.publish.form_tables import by_copies, by_form, foretold, rates
+from experiments.publish.form_tables import by_copies, by_form, explained, foretold, rates
 from experiments.publish.image_tables import audits, doses, headline, membership, ways
 from experiments.publish.local_tables import LOCAL, NETWORKS
 from experiments.publish.mitigation_tables import MITIGATION
@@ -143,6 +143,8 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
     **{f"{name}/rates": (name, rates) for name in CLOTHES},
     **{f"{name}/copies": (name, copied) for name in CLOTHES},
     **{f"{name}/hypothesis": (name, foretold) for name in CLOTHES},
+    "clothes_difficulty/source": ("clothes_difficulty", source),
+    "clothes_difficulty/explained": ("clothes_difficulty", explained),
     **{f"local/{network}/source": (f"local_{network}", source) for network in NETWORKS},
     **LOCAL,
     **{f"{sweep}/source": (sweep, source) for sweep in ("mitigation", "mitigation_dit", "mitigation_digits")},

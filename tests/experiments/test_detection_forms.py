@@ -14,6 +14,7 @@ from experiments.core.catalogue import CONF
 from experiments.core.errors import UserError
 from experiments.core.report import Report
 from experiments.core.schema import check
+from experiments.detection_benchmark import explaining
 from experiments.detection_benchmark.forms import Halves, against, calibrated, methods_in
 from experiments.detection_benchmark.halves import apart
 from experiments.detection_benchmark.hypothesis import holds
@@ -46,6 +47,43 @@ def scored(values, subset=None, cost=(3, 5)):
     values = np.atleast_2d(values)
     costs = np.asarray(cost[: len(values)])
     return CandidateScores(values, costs, costs / 10, [{"sigma": s} for s in range(len(values))], subset)
+
+
+# --- what taking difficulty out takes away
+
+
+def test_where_the_pixels_tell_copies_difficulty_is_part_of_what_is_taken_out():
+    """Copies are smoother and a little more familiar; evidence is how smooth an image is, and whether it is a copy."""
+    rng, n = np.random.default_rng(1), 1200
+    copies, spread = np.arange(n) % 5 == 0, rng.uniform(0.2, 0.6, n)
+    spread[copies] -= 0.1
+    images = (spread[:, None, None, None] * rng.uniform(-1, 1, (n, 6, 6, 1))).astype(np.float32)
+    captions = np.arange(n) // 5
+    halves = Halves.of(images, captions % 2 == 0)
+    units = DetectionTask("image", np.arange(n), copies, np.where(copies, 4, 0), captions, halves.validation)
+    evidence = -10 * spread + 0.7 * copies + rng.normal(size=(2, n))
+    found = {}
+    for name, labels in {
+        "all": copies,
+        "test labels unseen": copies ^ (~halves.validation & (captions % 3 == 0)),
+    }.items():
+        report = Recorded()
+        explaining.write(report, 2.0, replace(units, positive=labels), scored(evidence), halves, 0)
+        found[name] = {key.split("/")[2]: value for key, value in report.metrics.items()}
+    auc = {name: value.value for name, value in found["all"].items()}
+    assert 0.65 < auc["alone"] < auc["kept"]
+    assert auc["taken_out"] < auc["taken_out_of_others"] < auc["kept"]
+    assert found["all"]["alone"].n == len(np.unique(captions[~halves.validation]))
+    adjusted = adjust(evidence.T, halves.difficulty, halves.digests, fitted=halves.validation & ~copies)
+    test = ~halves.validation
+    assert auc["taken_out_of_others"] == pytest.approx(roc_auc_score(copies[test], adjusted.score[test]))
+    assert found["test labels unseen"]["alone"].value != auc["alone"], "measured by the labels of the test half"
+
+
+def test_too_few_copies_explain_nothing():
+    report = Recorded()
+    explaining.write(report, 1.0, task(np.zeros(N, bool)), scored(RNG.normal(size=(1, N))), HALVES, 0)
+    assert set(report.metrics.values()) == {None} and len(report.metrics) == 4
 
 
 # --- all levels together

@@ -205,6 +205,19 @@ def test_a_row_for_each_detector_and_a_column_for_each_form(tmp_path):
     assert body == [["difficulty out", "2", "", "0.500"], ["baseline", "2", "-0.250", ""]]
 
 
+def test_what_difficulty_explains_stands_by_guidance(tmp_path):
+    for seed in range(2):
+        run = tmp_path / "clothes_difficulty" / str(seed)
+        run.mkdir(parents=True)
+        metrics = {f"difficulty/g{g}/{name}/auc": {"value": g / 8} for g in (4, 1) for name in ("alone", "taken_out")}
+        (run / "metrics.json").write_text(json.dumps(metrics | {"difficulty/g4/kept/auc": None}))
+        (run / "manifest.json").write_text(json.dumps({"seed": seed, "git": {"commit": None, "dirty": None}}))
+    made = filled("<!-- table clothes_difficulty/explained -->\n<!-- end -->", tmp_path)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.splitlines() if line.startswith("|")]
+    assert rows[0][1:3] == ["statistics of the pixels alone", "κ_1"]
+    assert rows[2:] == [["1", "0.125", "", "0.125", ""], ["4", "0.500", "", "0.500", ""]]
+
+
 def test_runs_of_changed_code_are_refused(directory):
     manifest = directory / "patches" / "2" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"dirty": false', '"dirty": true'))
