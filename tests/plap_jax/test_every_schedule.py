@@ -143,7 +143,7 @@ def test_no_detector_is_left_out():
     assert kinds == {type(detector) for detector, _ in EVERYWHERE + WITH_THE_CLOCK}
 
 
-@pytest.mark.parametrize("schedule", [RectifiedFlow(), EDM()], ids=name)
+@pytest.mark.parametrize("schedule", [RectifiedFlow(), pytest.param(EDM(), marks=pytest.mark.slow)], ids=name)
 def test_detectors_are_the_same_at_the_same_noise_to_signal(schedule):
     found, expected = scores(schedule), scores(VPLinear())
     for detector, _ in EVERYWHERE:
