@@ -125,12 +125,13 @@ def test_files_of_others_are_not_replaced(folder, tmp_path, name, capsys):
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
 
 
-def test_a_table_that_was_changed_by_hand_is_not_replaced(finished, capsys):
-    command, out = finished
-    before = (out / "audit.csv").read_bytes()
-    (out / "audit.csv").write_bytes(before + b"my note\n")
-    assert "holds a audit.csv" in refused(capsys, *command) and (out / "audit.csv").read_bytes().endswith(b"my note\n")
-    (out / "audit.csv").write_bytes(before)
+def test_a_table_that_was_changed_by_hand_is_not_replaced(finished, tmp_path, capsys):
+    command, out = finished[0][:-1], tmp_path / "out"
+    shutil.copytree(finished[1], out)
+    with (out / "audit.csv").open("ab") as table:
+        table.write(b"my note\n")
+    assert "holds a audit.csv" in refused(capsys, *command, str(out))
+    assert (out / "audit.csv").read_bytes().endswith(b"my note\n")
 
 
 def test_what_is_no_longer_true_goes(finished, folder, tmp_path):
@@ -185,25 +186,25 @@ def test_images_of_which_none_can_be_read_are_named_by_their_option(tmp_path, ca
     assert line.startswith(f"--images {tmp_path}: must hold an image that can be read")
 
 
-def test_the_extra_is_named_before_anything_is_computed(folder, monkeypatch, capsys):
+def test_the_extra_is_named_before_anything_is_computed(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     monkeypatch.delitem(sys.modules, "plap_jax.audit.report", raising=False)
     monkeypatch.delitem(sys.modules, "plap_jax.audit.page", raising=False)
-    line = refused(capsys, *MODEL, "--images", f"{folder}/others.npz", "--out", f"{folder}/none")
-    assert line == "a report needs jinja2: pip install 'plap-jax[audit]'" and not (folder / "none").exists()
+    line = refused(capsys, *MODEL, "--images", f"{folder}/others.npz", "--out", f"{tmp_path}/none")
+    assert line == "a report needs jinja2: pip install 'plap-jax[audit]'" and not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (RuntimeError("a bug"), 1), (ValueError, 1)])
-def test_interrupts_and_bugs(folder, error, code, monkeypatch, capsys):
+def test_interrupts_and_bugs(tmp_path, error, code, monkeypatch, capsys):
     def fails(*args, **kwargs):
         raise error
 
     monkeypatch.setattr(command_line, "audit_images", fails)
     if error is ValueError:  # of NumPy, of which no line would tell what to change
         monkeypatch.setattr(command_line, "audit_images", lambda *args, **kwargs: np.zeros(3).reshape(2))
-    assert main([*MODEL, "--images", "x", "--out", f"{folder}/stopped"]) == code
+    assert main([*MODEL, "--images", "x", "--out", f"{tmp_path}/stopped"]) == code
     told = capsys.readouterr().err
-    kept = f"interrupted; the same command goes on with what is kept in {folder}/stopped/parts\n"
+    kept = f"interrupted; the same command goes on with what is kept in {tmp_path}/stopped/parts\n"
     assert told == kept if code == 130 else "Traceback" in told
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 import tarfile
 
@@ -167,15 +168,17 @@ def test_of_several_arrays_the_one_of_images_is_taken(arrays, chosen, tmp_path):
         ("two.npz", "must hold one array of images, or one named images; it holds a, b"),
     ],
 )
-def test_what_is_none_is_one_line(name, line, place):
-    (place / "bad.tar").write_bytes(b"x" * 2000)
-    (place / "bad.parquet").write_bytes(b"x" * 2000)
-    with tarfile.open(place / "packed.tar", "w:gz") as archive:
+def test_what_is_none_is_one_line(name, line, place, tmp_path):
+    (tmp_path / "bad.tar").write_bytes(b"x" * 2000)
+    (tmp_path / "bad.parquet").write_bytes(b"x" * 2000)
+    with tarfile.open(tmp_path / "packed.tar", "w:gz") as archive:
         archive.add(place / "folder", "folder")
-    tarred(place / "empty.tar", {"a.txt": b"x"})
-    np.savez(place / "two.npz", a=IMAGES, b=IMAGES)
+    for k in (9, 10):
+        shutil.copy(place / f"{k:02d}.tar", tmp_path)
+    tarred(tmp_path / "empty.tar", {"a.txt": b"x"})
+    np.savez(tmp_path / "two.npz", a=IMAGES, b=IMAGES)
     with pytest.raises(ValueError) as refused:
-        open_source("images", f"{place}/{name}", SHAPE, *HOW)
+        open_source("images", f"{tmp_path}/{name}", SHAPE, *HOW)
     assert line in str(refused.value) and "\n" not in str(refused.value)
 
 

@@ -297,7 +297,7 @@ def test_the_published_drop_never_finds_dimension_zero():
 
 def test_a_subspace_has_its_dimension():
     sigma, alpha = 0.2, math.sqrt(1 - 0.04)
-    images = (BASIS[:, :K] @ RNG.normal(size=(K, 3))).T
+    images = (BASIS[:, :K] @ np.random.default_rng(6).normal(size=(K, 3))).T
     # Along the subspace the variance is α²τ² + σ²: a share of it remains, and s is small there.
     kept = alpha**2 * SPREAD**2 / (alpha**2 * SPREAD**2 + sigma**2)
     size = sigma * alpha * np.linalg.norm(images, axis=1) / (alpha**2 * SPREAD**2 + sigma**2)
@@ -313,7 +313,7 @@ def test_a_subspace_has_its_dimension():
 
 def test_kappa_1_of_a_subspace_and_the_manifold_bias_of_it():
     n = MANY
-    images = (BASIS[:, :K] @ RNG.normal(size=(K, 1))).T
+    images = (BASIS[:, :K] @ np.random.default_rng(7).normal(size=(K, 1))).T
     logs = special.gammaln([(D - K + 1) / 2, D / 2, (D - K) / 2, (D + 1) / 2])
     expected = math.exp(logs[0] + logs[1] - logs[2] - logs[3])
     kappa = scores(FluxDensity(0.2, n_samples=n), SUBSPACE, images)
@@ -420,7 +420,7 @@ def test_the_soft_dimension_of_a_subspace_along_the_axes():
 
 
 def test_a_jacobian_that_is_not_symmetric_has_its_symmetric_part_taken():
-    skew = RNG.normal(size=(D, D)) / 3
+    skew = np.random.default_rng(8).normal(size=(D, D)) / 3
     model = Diffusion(Partial(lambda matrix, x, t, condition=None: matrix @ x, jnp.asarray(skew)), VPLinear())
     detector = LHSD(SIGMA, n_probes=2, n_steps=D, width=1.0)
     found = detector.statistic(model, Query(image=jnp.asarray(IMAGES[0])), KEY)

@@ -187,7 +187,8 @@ def test_secmi_needs_room_above():
 
 
 def test_copy_ratio_is_that_of_plain_loops():
-    reference, images = RNG.normal(size=(20, 2, 2)), RNG.normal(size=(6, 2, 2))
+    rng = np.random.default_rng(3)
+    reference, images = rng.normal(size=(20, 2, 2)), rng.normal(size=(6, 2, 2))
     images[0] = reference[7]
     detector, seen = CopyRatio(reference), []
     asked = Query(image=images, prompt=np.arange(6))
@@ -206,7 +207,7 @@ def test_copy_ratio_is_that_of_plain_loops():
 
 
 def test_copy_ratio_refuses():
-    reference = RNG.normal(size=(5, D))
+    reference = np.random.default_rng(4).normal(size=(5, D))
     with pytest.raises(ValueError, match="queries.image=None: is needed by CopyRatio"):
         CopyRatio(reference).scores(None, Query(), key=KEY)
     with pytest.raises(ValueError, match="must hold each point once"):

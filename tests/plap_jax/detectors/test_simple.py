@@ -131,7 +131,7 @@ def test_a_gaussian_in_closed_form():
 def test_a_memorized_image_has_nothing_left_to_remove(name):
     detector, sigma = replace(DETECTORS[name], sigma=0.1), 0.1
     # Images whose own point is by far the nearest: the distance to it is all that is left.
-    far = POINTS[1] + 0.05 * RNG.normal(size=(3, D))
+    far = POINTS[1] + 0.05 * np.random.default_rng(7).normal(size=(3, D))
     images = np.concatenate([POINTS[1], far])[:5]
     found, alpha = scores(detector, POINTS, images), math.sqrt(1 - sigma**2)
     away = np.linalg.norm(images - np.concatenate([POINTS[1]] * 2)[:5], axis=1)
