@@ -23,7 +23,7 @@ TARGET = re.compile(r"^(?P<name>[a-z-]+):.*## (?P<does>.*)$", re.MULTILINE)
 
 
 def audit_help() -> str:
-    """``plap-audit --help``, as wide as a page."""
+    """``plap-audit --help``, as wide as a page of the site shows without scrolling."""
     return _help(parser())
 
 
@@ -33,7 +33,7 @@ def merge_help() -> str:
 
 
 def _help(made: ArgumentParser) -> str:
-    with mock.patch.dict("os.environ", {"COLUMNS": "100", "NO_COLOR": "1"}):
+    with mock.patch.dict("os.environ", {"COLUMNS": "82", "NO_COLOR": "1"}):
         return f"```text\n{made.format_help().rstrip()}\n```\n"
 
 

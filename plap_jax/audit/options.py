@@ -13,36 +13,42 @@ MERGE = "merge"
 ABOUT = """\
 Which of these images has a diffusion model memorized, and how sure is that?
 
-Every image gets a score (higher = more memorized): what the model says of it at seven noise levels, beyond what
-it says of images as hard as this one. With --reference, images that the model was certainly not trained on,
-every image also gets a p-value, and images are flagged: on average at most the share --fdr of them by mistake.
-Without, the images are ranked, and nothing bounds the mistakes. A --baseline, a model of the same kind that has
-not seen the images, finds much more."""
+Every image gets a score (higher = more memorized): what the model says of it
+at seven noise levels, beyond what it says of images as hard as this one. With
+--reference, images that the model was certainly not trained on, every image
+also gets a p-value, and images are flagged: on average at most the share --fdr
+of them by mistake. Without, the images are ranked, and nothing bounds the
+mistakes. A --baseline, a model of the same kind that has not seen the images,
+finds much more."""
 EXAMPLES = """\
 examples:
   plap-audit --model my_model:factory --images photos --reference unseen
-  plap-audit --model finetuned --baseline stable-diffusion-v1-4 --images photos --reference unseen
-  plap-audit --model runs/digits/checkpoints/network --images digits.npz --out digits-audit
-  plap-audit --model stable-diffusion-v1-4 --images photos --prompts captions.csv
-  plap-audit --model finetuned --images photos --reference unseen --out big --shard 3/64
-  plap-audit merge big
+  plap-audit --model tuned --baseline base --images photos --reference unseen
+  plap-audit --model run/checkpoints/network --images digits.npz --out digits
+  plap-audit --model stable-diffusion-v1-4 --images photos --prompts texts.csv
+  plap-audit --model tuned --images photos --reference unseen --shard 3/64
+  plap-audit merge plap-audit
 
 MODEL is one of
-  a folder on this machine that a diffusers pipeline was saved to (needs the extra "torch")
+  a folder on this machine that a diffusers pipeline was saved to (needs the
+  extra "torch")
   a checkpoint of plap_jax: RUN/checkpoints/NAME, or RUN if it holds only one
-  module:factory, a function without arguments in a module of the current folder, which returns a
-  plap_jax.UserModel, or what plap_jax.load_torch returns
+  module:factory, a function without arguments in a module of the current
+  folder, which returns a plap_jax.UserModel or what plap_jax.load_torch returns
 
-PLACE is a folder with PNG, JPEG or WebP files, an .npy or .npz file of rows (height, width, channels), tars as
-WebDataset has them, or Parquet files with encoded images; 'tars/{000..063}.tar' names 64 of them. With
-"--prompts captions" the prompts are those that lie beside the images there.
+PLACE is a folder with PNG, JPEG or WebP files, an .npy or .npz file of rows
+(height, width, channels), tars as WebDataset has them, or Parquet files with
+encoded images; 'tars/{000..063}.tar' names 64 of them. With "--prompts
+captions" the prompts are those that lie beside the images there.
 
-The same command again goes on where it was interrupted. With --shard the evidence of a part of the images is
-left in FOLDER/evidence/, and "plap-audit merge FOLDER" judges all parts together; --ray does both. What the
-numbers prove, and what they do not, is written in the report."""
+The same command again goes on where it was interrupted. With --shard the
+evidence of a part of the images is left in FOLDER/evidence/, and "plap-audit
+merge FOLDER" judges all parts together; --ray does both. What the numbers
+prove, and what they do not, is written in the report."""
 MERGE_ABOUT = """\
-Judges what the shards of an audit have left in FOLDER/evidence/: checks that they belong together and that none is
-missing, takes difficulty out of all images together, and writes the report and its tables to FOLDER."""
+Judges what the shards of an audit have left in FOLDER/evidence/: checks that
+they belong together and that none is missing, takes difficulty out of all
+images together, and writes the report and its tables to FOLDER."""
 SETTINGS = (
     *("noise_levels", "n_directions", "duplicate_distance", "n_samples", "max_samples", "target_stderr"),
     *("evaluations", "resize", "crop", "pixel_range", "lora_base", "maps"),
@@ -66,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     """All options; those that few audits need stand last."""
     made = _Parser(
         prog="plap-audit",
-        usage="plap-audit --model MODEL --images PLACE [--reference PLACE] [--sigma S] [--out FOLDER] [more options]",
+        usage="plap-audit --model MODEL --images PLACE [--reference PLACE] [options]",
         description=ABOUT,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -130,7 +136,7 @@ def _add_settings(group: Any) -> None:
     resize = {"choices": get_args(Resize), "default": default.resize}
     group.add_argument("--resize", **resize, help="how files become the model's size (%(default)s)")
     ranges = {"choices": get_args(PixelRange), "metavar": "LOW..HIGH"}
-    group.add_argument("--pixel-range", **ranges, help="of floats in arrays: --pixel-range=-1..1 or --pixel-range=0..1")
+    group.add_argument("--pixel-range", **ranges, help="of floats in arrays: --pixel-range=-1..1 or =0..1")
     levels = " ".join(f"{sigma:g}" for sigma in default.noise_levels)
     group.add_argument(
         "--noise-levels",
