@@ -69,7 +69,8 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
     # The steps of image_memorization, which finds this network in the cache, and this experiment that one's.
     steps = snapshot_steps(config.learning.n_snapshots, config.train.make().n_steps)
     common = {"report": report, "cache": cache}
-    network = trained(config, images.train, name=MAIN, snapshot_steps=steps, tracker=tracker, **common)
+    points, copies = images.distinct
+    network = trained(config, points, copies=copies, name=MAIN, snapshot_steps=steps, tracker=tracker, **common)
     with report.stage("files"):
         folder = _files(config, images, cache)
     held = Held(_subject(network, images))

@@ -149,4 +149,5 @@ class Digits:
 def digits(config: RunConfig, planting: Planting, **common: Report | Cache | Tracker) -> Digits:
     """Plants and trains as the image experiment does; only its snapshots are left out."""
     _, images = planted_images(config, report=common["report"])
-    return Digits(images, trained(config, images.train, name=MAIN, **common).network)
+    points, copies = images.distinct
+    return Digits(images, trained(config, points, copies=copies, name=MAIN, **common).network)

@@ -69,10 +69,11 @@ def run(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker) ->
     for name, sample in config.planted.samples.items():
         mixture, points = _draw(config, name, sample)
         common = {"report": report, "cache": cache, "tracker": tracker}
-        samples = {NETWORK: (points.train, f"{name}/planted"), CONTROL: (points.control, f"{name}/control")}
+        samples = {NETWORK: (*points.distinct, "planted"), CONTROL: (points.control, None, "control")}
         with ThreadPoolExecutor(len(samples)) as pool:  # one of these networks does not fill two cores
             training = {
-                score: pool.submit(trained, own, data, name=stage, **common) for score, (data, stage) in samples.items()
+                score: pool.submit(trained, own, data, copies=copies, name=f"{name}/{stage}", **common)
+                for score, (data, copies, stage) in samples.items()
             }
         networks = {score: network.result().network for score, network in training.items()}
         with report.stage(f"planted/{name}/scoring"):

@@ -64,11 +64,11 @@ def prepare(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker
     train = config.train.make()
     steps = snapshot_steps(config.learning.n_snapshots, train.n_steps)
     common = {"report": report, "cache": cache, "tracker": tracker}
-    jobs = {MAIN: (images.train, steps), CONTROL: (images.control, ())}
+    jobs = {MAIN: (*images.distinct, steps), CONTROL: (images.control, None, ())}
     with ThreadPoolExecutor(len(jobs)) as pool:
         training = {
-            name: pool.submit(trained, config, rows, name=name, snapshot_steps=kept, **common)
-            for name, (rows, kept) in jobs.items()
+            name: pool.submit(trained, config, points, copies=copies, name=name, snapshot_steps=kept, **common)
+            for name, (points, copies, kept) in jobs.items()
         }
     return Study(
         images=images,

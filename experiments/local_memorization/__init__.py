@@ -80,12 +80,13 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
     planted = planted_templates(config, report=report)
     for role in ("template", "copy", "pasted", "single"):
         report.metric(f"data/{role}", int(planted.copies[planted.role == role].sum()))
-    report.metric("data/training_rows", len(planted.train))
+    points, copies, captions = planted.distinct
+    report.metric("data/training_rows", int(copies.sum()))
     how = {"report": report, "cache": cache, "tracker": tracker}
-    network = trained(config, planted.train, name="local", conditions=planted.train_captions, **how)
+    network = trained(config, points, name="local", copies=copies, conditions=captions, **how)
     rest = planted.is_rest
     control = trained(config, planted.points[rest], name="local_control", conditions=planted.captions[rest], **how)
-    visits = config.train.make().n_steps * config.train.make().batch_size / len(planted.train)
+    visits = config.train.make().n_steps * config.train.make().batch_size / copies.sum()
     report.metric("data/visits_of_a_row", visits)
     study = LocalStudy(
         planted,

@@ -157,9 +157,10 @@ def prepare(
             classes=_classes(data, images),
         )
     report.fingerprint("images", images.points, images.copies, captions.of_point)
-    conditions = captions.of_training(images)
+    points, copies = images.distinct
+    conditions = captions.of_point[images.copies > 0]
     how = {"report": report, "cache": cache, "tracker": tracker}
-    network = trained(config, images.train, name="captioned", conditions=conditions, **how)
+    network = trained(config, points, name="captioned", copies=copies, conditions=conditions, **how)
     control = None
     if with_control:
         single = captions.of_point[images.is_single]
@@ -167,7 +168,7 @@ def prepare(
     for kind in KINDS:
         report.metric(f"data/captions_{kind}", len(captions.of_kind(kind)))
     report.metric("data/training_images", len(captions.of_point[captions.of_point >= 0]))
-    report.metric("data/training_rows", len(conditions))
+    report.metric("data/training_rows", int(copies.sum()))
     return CaptionedStudy(images, captions, network, control)
 
 

@@ -63,7 +63,14 @@ def named_key(seed: int, name: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
-def untrained(config: RunConfig, data: np.ndarray, *, name: str, conditions: np.ndarray | None = None) -> Diffusion:
+def untrained(
+    config: RunConfig,
+    data: np.ndarray,
+    *,
+    name: str,
+    copies: np.ndarray | None = None,
+    conditions: np.ndarray | None = None,
+) -> Diffusion:
     """A network of ``config.model`` for points of ``data`` ``(n, *shape)``, paired with ``config.diffusion``.
 
     The same seed and name give the same initial weights. With ``conditions`` it knows as many captions as there are.
@@ -74,7 +81,8 @@ def untrained(config: RunConfig, data: np.ndarray, *, name: str, conditions: np.
         config.model.make(data.shape[1:], rngs=rngs, **captions),
         config.diffusion.make(),
         prediction=config.prediction,
-        data_std=float(np.std(data)),
+        # of the set with its copies; repeated for this one number, which a sum with weights would round otherwise
+        data_std=float(np.std(data if copies is None else np.repeat(data, copies, axis=0))),
         conditioning="log_snr",
     )
 
@@ -88,23 +96,25 @@ def trained(
     cache: Cache,
     tracker: Tracker,
     snapshot_steps: Sequence[int] = (),
+    copies: np.ndarray | None = None,
     conditions: np.ndarray | None = None,
 ) -> Trained:
     """The network of ``untrained`` after training on ``data`` as ``config.train`` says.
 
     Args:
         config: its sections model, diffusion, train and its seed say how.
-        data: ``(n, *shape)``, copies included.
+        data: ``(n, *shape)``.
         name: names the stage, the checkpoint, the curve, and the network's own randomness.
         snapshot_steps: after these steps a copy of the network is kept.
+        copies: ``(n,)`` integers, how often each point stands in the training set; None: once.
         conditions: ``(n,)`` integers, the captions; None for a network without.
         report, cache, tracker: of the run. Nothing is trained when the cache holds this network already.
     """
-    initial = untrained(config, data, name=name, conditions=conditions)
+    initial = untrained(config, data, name=name, copies=copies, conditions=conditions)
     train_config = config.train.make()
     sections = {section: getattr(config, section).spec for section in ("model", "diffusion")}
     depends_on = {
-        "data": report.fingerprint(f"train/{name}", *(data,) if conditions is None else (data, conditions)),
+        "data": report.fingerprint(f"train/{name}", *(one for one in (data, conditions, copies) if one is not None)),
         "sections": sections,
         "prediction": config.prediction,
         "snapshot_steps": list(snapshot_steps),
@@ -131,6 +141,7 @@ def trained(
                 checkpoint_dir=directory / STEPS,
                 snapshot_dir=directory / SNAPSHOTS if snapshot_steps else None,
                 snapshot_steps=snapshot_steps,
+                copies=copies,
                 conditions=conditions,
                 progress=True,
             )

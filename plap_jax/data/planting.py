@@ -33,6 +33,12 @@ class Planted:
         return np.repeat(self.points, self.copies, axis=0)
 
     @property
+    def distinct(self) -> tuple[np.ndarray, np.ndarray]:
+        """The points of the training set, each once, and how often each stands in it: (``(m, *shape)``, ``(m,)``)."""
+        seen = self.copies > 0
+        return self.points[seen], self.copies[seen]
+
+    @property
     def control(self) -> np.ndarray:
         """The training set without planted points, for training a negative control."""
         return self.points[self.is_single]

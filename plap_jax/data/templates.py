@@ -69,6 +69,12 @@ class PlantedTemplates:
         return np.repeat(self.captions, self.copies)
 
     @property
+    def distinct(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Images of the training set, each once, how often each stands in it, and their captions."""
+        seen = self.copies > 0
+        return self.points[seen], self.copies[seen], self.captions[seen]
+
+    @property
     def is_rest(self) -> np.ndarray:
         """What a control network is trained on: no templates, no copies; ``(n,)`` booleans."""
         return np.isin(self.role, ("single", "pasted"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from plap_jax.diffusion import Diffusion
@@ -18,6 +20,8 @@ from plap_jax.training.finished import Snapshots
 from plap_jax.training.resume import Store, identity
 from plap_jax.training.steps import State, Task, initial_state, many_steps, one_step, with_weights
 from plap_jax.typing import ArrayLike, PRNGKey, accumulation_dtype, require
+
+BATCH = "batch"  # the axis of the devices
 
 
 class TrainResult(NamedTuple):
@@ -47,6 +51,7 @@ def train(
     checkpoint_dir: str | os.PathLike | None = None,
     snapshot_dir: str | os.PathLike | None = None,
     snapshot_steps: Sequence[int] = (),
+    copies: ArrayLike | None = None,
     conditions: ArrayLike | None = None,
     progress: bool = False,
     on_chunk: Callable[[int, np.ndarray], None] | None = None,
@@ -54,12 +59,16 @@ def train(
     """Train a diffusion model by denoising score matching, resuming from a checkpoint if there is one.
 
     Minimizes the mean of ``denoising_loss`` over data, times and noise, starting from the network's current weights.
+    Every batch is shared by as many devices of this process as divide it, each with all data and weights; the losses
+    are those of one device up to rounding.
 
     Args:
         diffusion: network and schedule; all floating-point arrays of the network are trained.
-        data: ``(n, *shape)``, floating; kept on the device.
+        data: ``(n, *shape)``, floating; kept on each device.
         key: determines order, times and noise.
         config: see ``TrainConfig``.
+        copies: ``(n,)`` integers ≥ 0, how often each row stands in the training set; None: once. The batches are
+            those of ``np.repeat(data, copies)``, while each row is held once.
         conditions: ``(n,)`` integers, the captions, or None.
         progress: show a bar with step, loss and steps per second.
         checkpoint_dir: where to keep the newest checkpoint, ``step_XXXXXXXX/``; if there is one, training resumes from
@@ -72,8 +81,8 @@ def train(
             losses of the chunk. Snapshots end a chunk.
 
     Raises:
-        ValueError: data or conditions of a wrong shape or dtype, or not finite; snapshot_steps outside 0 … n_steps,
-            or without a snapshot_dir.
+        ValueError: data, copies or conditions of a wrong shape or dtype, or not finite; snapshot_steps outside
+            0 … n_steps, or without a snapshot_dir.
         CheckpointError: the newest checkpoint is damaged, or of another network, data, key or config; or a snapshot
             from before it is missing or damaged.
         NonFiniteLossError: loss or weights became NaN or infinite; the last good checkpoint is kept.
@@ -85,18 +94,22 @@ def train(
         >>> result = train(model, data, key=jax.random.key(1), config=TrainConfig(n_steps=100, batch_size=32))
     """
     task = _task(diffusion, data, conditions, key)
+    visits = None if copies is None else _visits(copies, len(task.data))
     snapshots = Snapshots(snapshot_dir, snapshot_steps, config)
     state = initial_state(diffusion, config)
     losses = np.zeros(config.n_steps, accumulation_dtype(task.data.dtype))
     store, start = None, 0
     if checkpoint_dir is not None:
-        store = Store(checkpoint_dir, identity(task, state.weights, config))
+        store = Store(checkpoint_dir, identity(task, state.weights, config, visits))
         state, losses, start = store.load(state, losses)
+    mesh = _mesh(config.batch_size)
+    if mesh.size > 1:
+        state, task = jax.device_put((state, task), NamedSharding(mesh, PartitionSpec()))
     saved = start
     snapshots.begin(state, diffusion, start)
     with tqdm(total=config.n_steps, initial=start, unit="step", disable=not progress) as bar:
         for first, last in _chunks(start, config, snapshots.steps):
-            state, chunk = _run_chunk(state, task, config, first, last)
+            state, chunk = _run_chunk(state, task, config, (first, last), visits, mesh)
             _require_finite(state, chunk, first, config, store)
             losses[first:last] = chunk
             snapshots.save(state, diffusion, last)  # before the checkpoint, which promises all earlier snapshots
@@ -156,17 +169,45 @@ def _chunks(start: int, config: TrainConfig, stops: Iterable[int]) -> Iterator[t
         start = end
 
 
-def _run_chunk(state: State, task: Task, config: TrainConfig, first: int, last: int) -> tuple[State, np.ndarray]:
+def _visits(copies: ArrayLike, n: int) -> np.ndarray:
+    """The row behind each place of the training set, ``(sum(copies),)`` int32: the index map of what is repeated."""
+    copies = np.asarray(copies)
+    require(copies.shape == (n,), "copies", copies.shape, f"must be ({n},)")
+    allowed = "must be integers >= 0, of which one is not 0"
+    require(np.issubdtype(copies.dtype, np.integer), "copies", str(copies.dtype), allowed)
+    require(bool((copies >= 0).all() and copies.any()), "copies", copies, allowed)
+    return np.repeat(np.arange(n, dtype=np.int32), copies)
+
+
+def _mesh(batch_size: int) -> Mesh:
+    """As many devices of this process as divide the batch."""
+    devices = jax.local_devices()
+    return Mesh(np.array(devices[: math.gcd(batch_size, len(devices))]), (BATCH,))
+
+
+def _run_chunk(
+    state: State,
+    task: Task,
+    config: TrainConfig,
+    steps: tuple[int, int],
+    visits: np.ndarray | None,
+    mesh: Mesh,
+) -> tuple[State, np.ndarray]:
+    first, last = steps
     count = last - first
-    rows = batch_rows(task.key, len(task.data), config.batch_size, first, count)
+    rows = batch_rows(task.key, len(task.data if visits is None else visits), config.batch_size, first, count)
+    rows = rows if visits is None else visits[rows]
+    length = min(config.chunk_steps, config.n_steps)  # one shape for all chunks, so one compilation
+    if config.loop == "scan":
+        rows = np.pad(rows, ((0, length - count), (0, 0)))
+    if mesh.size > 1:
+        rows = jax.device_put(rows, NamedSharding(mesh, PartitionSpec(None, BATCH)))
     if config.loop == "python":
         losses = []
         for step in range(first, last):
             state, loss = one_step(state, task, config.recipe, step, rows[step - first])
             losses.append(loss)
         return state, np.stack(jax.device_get(losses))
-    length = min(config.chunk_steps, config.n_steps)  # one shape for all chunks, so one compilation
-    rows = np.pad(rows, ((0, length - count), (0, 0)))
     state, losses = many_steps(state, task, config.recipe, first, count, rows)
     return state, np.asarray(losses[:count])
 

@@ -76,7 +76,7 @@ class Store:
             remove(path)
 
 
-def identity(task: Task, weights: jax.Array, config: TrainConfig) -> dict[str, Any]:
+def identity(task: Task, weights: jax.Array, config: TrainConfig, visits: np.ndarray | None = None) -> dict[str, Any]:
     """What a resumed run must have in common with the run that wrote the checkpoint, architecture first."""
     static = describe_static(task.diffusion)
     inputs = {
@@ -86,6 +86,8 @@ def identity(task: Task, weights: jax.Array, config: TrainConfig) -> dict[str, A
         "conditions": task.conditions,
         "key": jax.random.key_data(task.key),
     }
+    if visits is not None:
+        inputs["copies"] = visits
     return (
         describe(task.diffusion)
         | static

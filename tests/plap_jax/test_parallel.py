@@ -1,12 +1,10 @@
 """Many points through a function of one: padding, compilations, devices."""
 
 import dataclasses
-import os
 import socket
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +14,10 @@ from jax.tree_util import Partial
 
 from plap_jax.audit import audit_images, merge_shards
 from plap_jax.parallel import map_points
+from tests.helpers.devices import on_devices, with_devices
 from tests.helpers.memorizing_model import MEMORIZED, factory, images
+from tests.helpers.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 traces = {"count": 0}
 
 
@@ -137,16 +136,8 @@ assert where.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 2, where
 """
 
 
-def with_devices(n):
-    """The environment of a process whose CPU is n devices."""
-    flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={n}"
-    return os.environ | {"XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"}
-
-
 def test_several_devices_share_the_points():
-    command = [sys.executable, "-c", ON_FOUR_DEVICES]
-    finished = subprocess.run(command, env=with_devices(4), capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
+    on_devices(4, ON_FOUR_DEVICES)
 
 
 IN_TWO_PROCESSES = """

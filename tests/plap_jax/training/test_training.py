@@ -1,5 +1,6 @@
 """Denoising score matching: its floor, its average of weights, and what happens when it is killed or breaks."""
 
+import json
 import random
 import re
 import signal
@@ -30,6 +31,7 @@ from plap_jax.training import (
     train,
 )
 from plap_jax.training.steps import Task, initial_state, many_steps, one_step, with_weights
+from tests.helpers.devices import on_devices
 from tests.helpers.places import HELPERS
 from tests.helpers.training_worker import CONFIG, data, network, run
 
@@ -213,6 +215,63 @@ def test_withheld_captions_are_no_captions():
 
 
 # --- order of the data
+
+
+def test_copies_are_rows_that_are_repeated(tmp_path):
+    """As an index map: the same batches, captions with them, and a checkpoint that knows how often each row stood."""
+    points, copies, captions = data(), np.arange(50) % 4, np.arange(50) % 3
+    start = network(n_conditions=3)
+    kwargs = {"key": jax.random.key(0), "config": SHORT}
+    folder = tmp_path / "steps"
+    mapped = train(start, points, copies=copies, conditions=captions, checkpoint_dir=folder, **kwargs)
+    rows = np.repeat(np.arange(50), copies)
+    repeated = train(start, points[rows], conditions=captions[rows], **kwargs)
+    np.testing.assert_allclose(mapped.losses, repeated.losses, rtol=1e-5)
+    once = train(start, points, conditions=captions, **kwargs)
+    assert not np.allclose(mapped.losses, once.losses, rtol=1e-2)
+    with pytest.raises(CheckpointError, match="copies"):
+        train(start, points, copies=copies[::-1], conditions=captions, checkpoint_dir=folder, **kwargs)
+
+
+ON_FOUR_DEVICES = """
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from plap_jax.training.loop import BATCH, _mesh
+from plap_jax.training.steps import Task, initial_state, one_step
+from tests.helpers.training_worker import CONFIG, data, network, run
+
+assert [_mesh(size).size for size in (16, 6, 5)] == [4, 2, 1]
+told = {}
+for loop in ("scan", "python"):
+    result = run(None, config=replace(CONFIG, n_steps=25, chunk_steps=10, loop=loop), checkpoint_dir=None)
+    leaves = jax.tree.leaves(result.diffusion.network)
+    told[loop] = [result.losses.tolist(), [np.asarray(leaf).tolist() for leaf in leaves]]
+
+mesh, model = _mesh(16), network(width=8)
+everything = (initial_state(model, CONFIG), Task(model, data(), None, jax.random.key(1)))
+state, task = jax.device_put(everything, NamedSharding(mesh, PartitionSpec()))
+rows = jax.device_put(jnp.arange(16), NamedSharding(mesh, PartitionSpec(BATCH)))
+program = one_step.lower(state, task, CONFIG.recipe, 0, rows).compile().as_text()
+assert "f32[4,8]" in program and "f32[16,8]" not in program, "each device has a quarter of the batch"
+assert "all-reduce" in program
+print(json.dumps(told))
+"""
+
+
+def test_devices_share_each_batch():
+    """The same losses and weights as on one device, up to rounding."""
+    found = json.loads(on_devices(4, ON_FOUR_DEVICES))
+    for loop, (losses, leaves) in found.items():
+        expected = run(None, config=replace(SHORT, loop=loop, checkpoint_every=None))
+        np.testing.assert_allclose(losses, expected.losses, rtol=1e-4)
+        for a, b in zip(leaves, jax.tree.leaves(expected.diffusion.network), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(10, 4), (7, 7), (5, 16), (1, 3), (100, 32)])
@@ -577,6 +636,10 @@ def test_every_setting_that_matters_is_part_of_the_runs_identity(trained):
         ({"data": jnp.array([[1.0, jnp.nan]])}, "data='NaN or infinity': must be finite"),
         ({"conditions": jnp.zeros(3, jnp.int32)}, r"conditions=\(3,\): must be \(50,\)"),
         ({"conditions": jnp.zeros(50)}, "conditions='float32': must be integers"),
+        ({"copies": np.ones(49, int)}, r"copies=\(49,\): must be \(50,\)"),
+        ({"copies": np.ones(50)}, "copies='float64': must be integers >= 0, of which one is not 0"),
+        ({"copies": np.zeros(50, int)}, "copies=.*: must be integers >= 0, of which one is not 0"),
+        ({"copies": -np.ones(50, int)}, "copies=.*: must be integers >= 0, of which one is not 0"),
     ],
 )
 def test_bad_data_is_refused(kwargs, message):
