@@ -21,10 +21,12 @@ LABELS = {
 }
 COPY, ORIGINAL = COLOURS[1], COLOURS[4]
 GREY = "0.85"
+DRAWN = (*COLOURS[:6], "0.5")  # of the methods; none is a point of its own in black
 # What a page of figures says below each.
 CAPTIONS = {
-    "pareto": "Share of copies and agreement with the caption, test captions of memorized images; each method a curve "
-    "over its strengths, large: the one chosen on validation captions, with its 95 % intervals.",
+    "pareto": "Share of copies, agreement with the caption and evaluations as a multiple of those without a method, "
+    "test captions of memorized images. A point for each strength, a line through those that no other of the method is "
+    "better than in both; large: the one chosen on validation captions, with its 95 % intervals.",
     "sheet": "The same noise by each method at its chosen strength, at the guidance with most copies; red: a copy; "
     "first row: the nearest training image of what comes without any method.",
 }
@@ -44,15 +46,15 @@ def draw_pareto(a: Arrays, figures: Path) -> None:
     figure, axes = grid(2, len(scales), width=PAGE, height=5.2, sharex=True, sharey="row")
     for column, guidance in enumerate(scales):
         mine = _at(a, guidance)
+        mine["nfe"] = mine["nfe"] / mine["nfe"][mine["methods"] == "none", 0]
         for row, name in enumerate(("agreement", "nfe")):
             panel = axes[row, column]
             for nth, method in enumerate(dict.fromkeys(mine["methods"].tolist())):
                 _curve(panel, mine, method, name, nth)
         axes[0, column].set_title(f"guidance {guidance:g}")
         axes[1, column].set_xlabel("share of copies")
-        axes[1, column].set_yscale("log")
     axes[0, 0].set_ylabel("agreement with the caption")
-    axes[1, 0].set_ylabel("evaluations")
+    axes[1, 0].set_ylabel("evaluations, × those of no method")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4)
     save(figure, figures, "pareto")
@@ -61,15 +63,22 @@ def draw_pareto(a: Arrays, figures: Path) -> None:
 def _curve(panel: Axes, a: Arrays, method: str, name: str, nth: int) -> None:
     members = a["methods"] == method
     x, y = a["copies"][members], a[name][members]
-    # No method is a point of its own in black; every other has a colour and a shape.
-    colour, marker = (COLOURS[6], "*") if method == "none" else (COLOURS[(nth - 1) % 6], MARKERS[(nth - 1) % 7])
-    line = "-" if nth <= 6 else "--"  # the seventh has the first one's colour
-    order = np.argsort(x[:, 0], kind="stable")
-    panel.plot(x[order, 0], y[order, 0], color=colour, marker=marker, ms=2.5, lw=0.8, ls=line, alpha=0.7)
+    colour, marker = (COLOURS[6], "*") if method == "none" else (DRAWN[(nth - 1) % 7], MARKERS[(nth - 1) % 7])
+    better = y[:, 0] if name == "agreement" else -y[:, 0]
+    front = front(x[:, 0], better)
+    panel.plot(x[:, 0], y[:, 0], color=colour, marker=marker, ms=2.5, ls="", alpha=0.7)
+    panel.plot(x[front, 0], y[front, 0], color=colour, lw=0.8, alpha=0.7)
     best = np.flatnonzero(a["chosen"][members])[0]
     panel.plot(*x[best, :1], *y[best, :1], color=colour, marker=marker, ms=6, ls="", label=LABELS.get(method, method))
     panel.hlines(y[best, 0], *x[best, 1:], color=colour, lw=0.7)
     panel.vlines(x[best, 0], *y[best, 1:], color=colour, lw=0.7)
+
+
+def front(copies: np.ndarray, better: np.ndarray) -> np.ndarray:
+    """The points that no other is at least as good as in both and better in one, by rising share of copies."""
+    order = np.lexsort((-better, copies))
+    best_so_far = np.concatenate([[-np.inf], np.maximum.accumulate(better[order])[:-1]])
+    return order[better[order] > best_so_far]
 
 
 def draw_sheet(a: Arrays, figures: Path) -> None:

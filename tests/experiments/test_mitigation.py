@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from experiments.core.catalogue import CONF
 from experiments.core.errors import UserError
 from experiments.core.schema import check
+from experiments.figures.mitigation import front
 from experiments.mitigation.measuring import diversity
 from tests.helpers.fashion import needs_fashion_mnist
 from tests.helpers.left_behind import metrics
@@ -24,6 +25,11 @@ REST = ("prompt_embedding", "random_tokens", "sharp_noise", "gap_noise")
 def test_diversity_is_the_mean_distance_over_pairs_of_a_caption():
     images = np.array([0.0, 1.0, 3.0, 7.0]).reshape(4, 1, 1, 1)
     np.testing.assert_allclose(diversity(images, np.array([5, 5, 5, 2])), [2.0, 2.0, 2.0, 0.0])
+
+
+def test_a_line_is_drawn_through_what_nothing_is_better_than():
+    copies, better = np.array([0.1, 0.2, 0.2, 0.3, 0.0]), np.array([0.5, 0.4, 0.9, 0.9, 0.5])
+    assert front(copies, better).tolist() == [4, 2]
 
 
 @pytest.mark.parametrize(
