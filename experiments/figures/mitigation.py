@@ -65,9 +65,9 @@ def _curve(panel: Axes, a: Arrays, method: str, name: str, nth: int) -> None:
     x, y = a["copies"][members], a[name][members]
     colour, marker = (COLOURS[6], "*") if method == "none" else (DRAWN[(nth - 1) % 7], MARKERS[(nth - 1) % 7])
     better = y[:, 0] if name == "agreement" else -y[:, 0]
-    front = front(x[:, 0], better)
+    best_of = front(x[:, 0], better)
     panel.plot(x[:, 0], y[:, 0], color=colour, marker=marker, ms=2.5, ls="", alpha=0.7)
-    panel.plot(x[front, 0], y[front, 0], color=colour, lw=0.8, alpha=0.7)
+    panel.plot(x[best_of, 0], y[best_of, 0], color=colour, lw=0.8, alpha=0.7)
     best = np.flatnonzero(a["chosen"][members])[0]
     panel.plot(*x[best, :1], *y[best, :1], color=colour, marker=marker, ms=6, ls="", label=LABELS.get(method, method))
     panel.hlines(y[best, 0], *x[best, 1:], color=colour, lw=0.7)
