@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -244,8 +245,28 @@ def test_help_is_plain(capsys):
     assert order == sorted(order)
 
 
+def test_a_module_and_paths_of_the_current_folder(tmp_path, monkeypatch, capsys):
+    (tmp_path / "model_of_mine.py").write_text(OWN_MODEL)
+    np.save(tmp_path / "images.npy", images(6, 1))
+    monkeypatch.chdir(tmp_path)
+    command = ("--model=model_of_mine:factory", "--images=images.npy", "--sigma=0.2")
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "\n  noise level " in f"\n{told}"  # as it is, without the name of a logger
+    assert (tmp_path / "plap-audit" / "report.html").is_file() and "plap-audit/audit.csv" in told
+
+    def none():
+        raise RuntimeError("no such platform")
+
+    monkeypatch.setattr(jax, "devices", none)
+    monkeypatch.setenv("JAX_PLATFORMS", "nowhere")
+    line = refused(capsys, *command)
+    assert line == "JAX_PLATFORMS=nowhere: cannot be used here (no such platform); cpu always works"
+
+
+@pytest.mark.slow
 def test_a_terminal_of_its_own(tmp_path):
-    """A module of the current folder, paths from there, and a console that knows plain characters only."""
+    """The same in a new process, and a console that knows plain characters only."""
     (tmp_path / "my_model.py").write_text(OWN_MODEL)
     np.save(tmp_path / "images.npy", images(6, 1))
     command = [sys.executable, "-m", "plap_jax.audit", "--model=my_model:factory", "--images=images.npy", "--sigma=0.2"]

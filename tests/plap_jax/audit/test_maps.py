@@ -96,6 +96,21 @@ def beside():
         return audit_images(lambda: MODEL, EVERYTHING, baseline=lambda: UNAWARE, **how)
 
 
+@jax.jit
+def fields_around(model, image, sigma, n):
+    """Scores in directions n on the sphere that belongs to a noise level: (m, *shape)."""
+    t = model.schedule.time_at(sigma)
+    centre, radius = model.ball(image, t)
+    return jax.vmap(model.score_at(t))(centre + radius * n)
+
+
+@jax.jit
+def map_of(model, image, sigma, key, prompt=None):
+    t = model.schedule.time_at(sigma)
+    centre, radius = model.ball(image, t)
+    return curvature_map(model.score_at(t, prompt), centre, radius=radius, key=key, n_samples=64, channels=True)
+
+
 def key_of(level):
     return jax.random.fold_in(named_key(KEY, "maps"), level)
 
@@ -113,10 +128,7 @@ def test_the_planted_part_is_bright_and_the_rest_is_dark(audited):
 
 def test_they_are_those_of_the_library_in_directions_of_their_own(audited):
     found, _ = audited
-    model = MODEL.diffusion
-    t = model.schedule.time_at(SIGMA)
-    centre, radius = model.ball(jnp.asarray(EVERYTHING[11]), t)
-    own = curvature_map(model.score_at(t), centre, radius=radius, key=key_of(0), n_samples=64, channels=True)
+    own = map_of(MODEL.diffusion, EVERYTHING[11], SIGMA, key_of(0))
     np.testing.assert_allclose(found.curvature_map[11], own.value, atol=1e-3)
     np.testing.assert_allclose(found.curvature_map_stderr[11], own.stderr, atol=1e-3)
 
@@ -150,9 +162,7 @@ def test_beside_a_baseline_a_loop_over_levels_and_directions_gives_the_same(besi
         unit_fields = []
         n = np.asarray(sample_directions(key_of(level), 16, SHAPE)).reshape(16, *SHAPE)
         for model in (MODEL.diffusion, UNAWARE.diffusion):
-            t = model.schedule.time_at(sigma)
-            centre, radius = model.ball(jnp.asarray(EVERYTHING[12]), t)
-            fields = np.asarray(jax.vmap(model.score_at(t))(centre + radius * n), np.float64)
+            fields = np.asarray(fields_around(model, EVERYTHING[12], sigma, n), np.float64)
             unit_fields.append(fields / np.sqrt((fields**2).sum(axis=(1, 2, 3), keepdims=True)))
         differences.append(-((unit_fields[0] - unit_fields[1]) * n).sum(axis=-1))
         squares.append((n**2).sum(axis=-1))
@@ -223,11 +233,9 @@ def test_given_the_prompt_the_map_is_of_the_score_given_it():
     high = 0.58  # where without the prompt other images count, too
     told = {"prompts": [1, 2, 3, 4], "reference_prompts": 0, **PLAIN, "sigma": high}
     found = audit_images(model, memorized, **told)
-    diffusion = as_pretrained(model).diffusion
-    t = diffusion.schedule.time_at(high)
-    centre, radius = diffusion.ball(jnp.asarray(memorized[2]), t)
-    how = {"radius": radius, "key": key_of(0), "n_samples": 64, "channels": True}
-    given, blind = (curvature_map(diffusion.score_at(t, prompt), centre, **how) for prompt in (np.int32(3), None))
+    given, blind = (
+        map_of(as_pretrained(model).diffusion, memorized[2], high, key_of(0), prompt) for prompt in (np.int32(3), None)
+    )
     np.testing.assert_allclose(found.curvature_map[2], given.value, atol=1e-3)
     assert np.abs(given.value - blind.value).max() > 1e-2
 
