@@ -4,6 +4,7 @@ import json
 import os
 import struct
 import zlib
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -237,7 +238,7 @@ def test_prompts_come_from_a_table_or_are_the_same_for_all(tmp_path, numbered, p
         object.__setattr__(text.model, "text", None)
 
 
-def test_what_a_factory_may_not_say():
+def test_what_a_factory_may_not_say(monkeypatch):
     made = memorizing_model.factory()
     for changes, line in (
         ({"shape": (4, 4)}, "shape"),
@@ -245,7 +246,8 @@ def test_what_a_factory_may_not_say():
         ({"schedule": None}, "schedule"),
         ({"prediction": "noise"}, "prediction"),
     ):
-        memorizing_model.changed = lambda changes=changes: UserModel(**{**vars(made), **changes})
+        changed = partial(UserModel, **{**vars(made), **changes})
+        monkeypatch.setattr(memorizing_model, "changed", changed, raising=False)
         with pytest.raises(ValueError, match=line):
             load_function("tests.helpers.memorizing_model:changed")
 
