@@ -2,7 +2,8 @@
 
 By image, prompt unknown, four scores on the test half:
 
-- alone: logistic regression on the statistics of difficulty, which asks no model;
+- alone: logistic regression on the statistics of difficulty, which asks no model, and learns from the labels of the
+  validation half what copies look like;
 - kept: the reference detector at all noise levels together, with difficulty left in;
 - taken_out: its calibrated form, whose regression saw all images of the validation half, copies too;
 - taken_out_of_others: the same with a regression that saw those that are no copies.
@@ -31,9 +32,9 @@ def write(
     report: Report, guidance: float, task: DetectionTask, reference: CandidateScores, halves: Halves, seed: int
 ) -> None:
     """``difficulty/g<guidance>/<score>/auc``, with intervals over captions; None, with the reason, where too few."""
-    others = task.validation & ~task.positive
-    reason = too_few(task, task.validation & task.positive, others, "validation")
-    measured = reason or measure(task, _chosen(task, reference, halves, others), None, seed)
+    positive, negative = task.validation & task.positive, task.validation & ~task.positive
+    reason = too_few(task, positive, negative, "validation")
+    measured = reason or measure(task, scores(task, reference, halves), None, seed)
     for i, name in enumerate(SCORES):
         key = f"difficulty/g{guidance:g}/{name}/auc"
         if isinstance(measured, str):
@@ -42,12 +43,14 @@ def write(
             report.metric(key, measured.auc_interval(i))
 
 
-def _chosen(task: DetectionTask, reference: CandidateScores, halves: Halves, others: np.ndarray) -> Chosen:
+def scores(task: DetectionTask, reference: CandidateScores, halves: Halves) -> Chosen:
+    """The four, from the labels of the validation half alone."""
+    others = task.validation & ~task.positive
     levels = reference.values.T
     nothing = np.zeros((len(levels), 1))
     alone = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
     alone.fit(halves.difficulty[task.validation], task.positive[task.validation])
     ways = ((nothing, task.validation), (halves.difficulty, task.validation), (halves.difficulty, others))
-    scores = [adjust(levels, known, halves.digests, fitted=fitted).score for known, fitted in ways]
-    values = np.stack([alone.decision_function(halves.difficulty), *scores])
+    ours = [adjust(levels, known, halves.digests, fitted=fitted).score for known, fitted in ways]
+    values = np.stack([alone.decision_function(halves.difficulty), *ours])
     return Chosen(SCORES, np.zeros(len(SCORES), int), np.full(len(SCORES), np.nan), values)

@@ -33,7 +33,9 @@ class Limits(Section):
     file: str | None = Field(description="arrays/band.npz of an earlier run; null: fitted here")
     n: int = Field(ge=2, description="generations that it is fitted to, before copies are taken out")
     level: float = Field(gt=0, lt=1, description="share of generations that are no copies which each check may catch")
-    release: float = Field(gt=0, lt=1, description="share of these that is above what a caught one must come below")
+    release: float | None = Field(
+        gt=0, lt=1, description="share of these that is above what a caught one must come below; null: 0.05, or level"
+    )
     training: str | None = Field(description="training images, to take copies out: a folder, an .npz or an .npy")
     prompts: str | int | None = Field(description="of these generations; null: those of the images")
     duplicate_distance: float = Field(ge=0, description="root mean square up to which two generations are one copy")

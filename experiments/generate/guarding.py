@@ -16,6 +16,7 @@ from plap_jax.sampling import Sampler
 from plap_jax.typing import require
 
 log = logging.getLogger(__name__)
+RELEASE = 0.05  # or the level, where that is larger
 
 
 def fitted_guard(config: Any, maker: Maker, sampler: Sampler) -> Guard:
@@ -36,8 +37,8 @@ def fitted_guard(config: Any, maker: Maker, sampler: Sampler) -> Guard:
         guard.check(model.diffusion, prompted=prompted)
         return guard
     needed = fewest_images(given.level)
-    allowed = f"must be at least band.level, {given.level}"
-    require(given.release >= given.level, "band.release", given.release, allowed)
+    release = max(RELEASE, given.level) if given.release is None else given.release
+    require(release >= given.level, "band.release", release, f"must be at least band.level, {given.level}")
     require(given.n >= needed, "band.n", given.n, f"must be at least {needed}, which band.level={given.level} needs")
     nodes = config.mitigation.spec.get("nodes", 25)
     watched = ("n_checks", "first", "sigma", "n_directions")
@@ -54,7 +55,7 @@ def fitted_guard(config: Any, maker: Maker, sampler: Sampler) -> Guard:
     maker.report.metric("band/generations", len(kept))
     maker.report.metric("band/no_copies", int(kept.sum()))
     with prefixed("band"):
-        band = watch.band.fitted(seen.notes["kappa"][kept], level=given.level, release=given.release, about=about)
+        band = watch.band.fitted(seen.notes["kappa"][kept], level=given.level, release=release, about=about)
     for check, limit, inner in zip(band.checks, band.limits, band.inner, strict=True):
         maker.report.metric(f"band/limit_at_{check}", float(limit))
         maker.report.metric(f"band/inner_at_{check}", float(inner))

@@ -22,7 +22,7 @@ from experiments.core.report import Report
 from experiments.core.schema import RunConfig, Section, Target
 from experiments.core.tracker import Tracker
 from experiments.shared.measuring import measure
-from experiments.shared.networks import named_key, trained
+from experiments.shared.networks import at_once, named_key, trained
 from plap_jax import GaussianMixture
 from plap_jax._flux import FluxEstimator
 from plap_jax.bootstrap import bootstrap_interval
@@ -70,7 +70,7 @@ def run(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker) ->
         mixture, points = _draw(config, name, sample)
         common = {"report": report, "cache": cache, "tracker": tracker}
         samples = {NETWORK: (*points.distinct, "planted"), CONTROL: (points.control, None, "control")}
-        with ThreadPoolExecutor(len(samples)) as pool:  # one of these networks does not fill two cores
+        with ThreadPoolExecutor(at_once(len(samples))) as pool:  # one of these networks does not fill two cores
             training = {
                 score: pool.submit(trained, own, data, copies=copies, name=f"{name}/{stage}", **common)
                 for score, (data, copies, stage) in samples.items()

@@ -9,7 +9,7 @@ from experiments.core.cache import Cache
 from experiments.core.report import Report
 from experiments.core.schema import RunConfig
 from experiments.core.tracker import Tracker
-from experiments.shared.networks import MAIN, Trained, snapshot_steps, trained
+from experiments.shared.networks import MAIN, Trained, at_once, snapshot_steps, trained
 from experiments.shared.planting import planted_images
 from plap_jax.data import Planted
 
@@ -65,7 +65,7 @@ def prepare(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker
     steps = snapshot_steps(config.learning.n_snapshots, train.n_steps)
     common = {"report": report, "cache": cache, "tracker": tracker}
     jobs = {MAIN: (*images.distinct, steps), CONTROL: (images.control, None, ())}
-    with ThreadPoolExecutor(len(jobs)) as pool:
+    with ThreadPoolExecutor(at_once(len(jobs))) as pool:
         training = {
             name: pool.submit(trained, config, points, copies=copies, name=name, snapshot_steps=kept, **common)
             for name, (points, copies, kept) in jobs.items()

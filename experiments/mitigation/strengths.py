@@ -91,7 +91,7 @@ class Swept(Section):
             Strength(dict(zip(self.grid, values, strict=True))) for values in itertools.product(*self.grid.values())
         ]
 
-    def limits(self, strength: Strength) -> dict[str, float | None]:
+    def shares(self, strength: Strength) -> dict[str, float | None]:
         """``level`` and ``release`` of the band."""
         return {name: strength.values.get(name, getattr(self.band, name)) for name in OF_BAND}
 
@@ -124,7 +124,7 @@ class Swept(Section):
             raise ValueError(f"{key}.band.{error}") from error
         for strength in self.strengths:
             if self.is_guard:
-                level, release = self.limits(strength).values()
+                level, release = self.shares(strength).values()
                 require(0 < level < 1, f"{key}.grid.level", level, "must lie in (0, 1)")
                 fits = release is None or level <= release < 1
                 require(fits, f"{key}.grid.release", release, f"must lie in [level, 1), and level is {level}")

@@ -53,7 +53,7 @@ def check_bands(methods: dict[str, Swept], prompts: Prompts) -> None:
     n = len(prompts.band)
     for name, swept in methods.items():
         for level in (
-            () if swept.band is None else {swept.limits(strength)["level"]: None for strength in swept.strengths}
+            () if swept.band is None else {swept.shares(strength)["level"]: None for strength in swept.strengths}
         ):
             allowed = f"needs {fewest_images(level)} generations that are no copies, and validation captions have {n}"
             require(n >= fewest_images(level), f"methods.{name}.band.level", level, allowed)
@@ -87,7 +87,7 @@ class Trials:
     def made(self, role: str, name: str, strength: Strength) -> dict[str, np.ndarray]:
         """``images``, ``nfe`` and ``note_…`` of a method of the config for one of the sets of ``Prompts``."""
         swept: Swept = self.config.methods[name]
-        band = None if swept.band is None else self.band(name, **swept.limits(strength))
+        band = None if swept.band is None else self.band(name, **swept.shares(strength))
         return self._generated(role, name, swept.make(self.config.samples.sampler.make(), strength, band))
 
     def band(self, name: str, level: float, release: float | None) -> Band:

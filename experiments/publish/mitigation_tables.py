@@ -1,7 +1,6 @@
 """Tables of docs/mitigation.md: what every method saves and costs, over seeds."""
 
 import csv
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ def measured(network: str, columns: dict[str, str]) -> Callable[[Path], str]:
     def write(sweep: Path) -> str:
         runs = runs_of(sweep)
         rows = []
-        for scale, method in _methods(runs, network):
+        for scale, method in _methods(runs):
             prefix = f"mitigation/{network}/g{scale}/{method}"
             rows.append([scale, method, *(over_seeds(runs, f"{prefix}/{name}") for name in columns)])
         return table(["guidance", "method", *columns.values()], rows)
@@ -49,7 +48,7 @@ def chosen(network: str) -> Callable[[Path], str]:
     def write(sweep: Path) -> str:
         runs = runs_of(sweep)
         rows = []
-        for scale, method in _methods(runs, network):
+        for scale, method in _methods(runs):
             found = [row for run in runs if (row := _chosen(run, scale, method))]
             strengths = [row["strength"] for row in found]
             told = [metrics_of(run).get(f"mitigation/{network}/g{scale}/{method}/goal_met") for run in runs]
@@ -62,17 +61,19 @@ def chosen(network: str) -> Callable[[Path], str]:
     return write
 
 
-def _methods(runs: Sequence[Path], network: str) -> list[tuple[str, str]]:
+def _methods(runs: Sequence[Path]) -> list[tuple[str, str]]:
     """Guidance scale and method, in the order of the runs."""
-    key = re.compile(rf"mitigation/{network}/g(?P<scale>[^/]+)/(?P<method>[^/]+)/copies")
-    found = dict.fromkeys(match.groups() for run in runs for name in metrics_of(run) if (match := key.fullmatch(name)))
-    return sorted(found, key=lambda place: float(place[0]))
+    return list(dict.fromkeys((f"{float(row['guidance']):g}", row["method"]) for run in runs for row in _rows(run)))
 
 
 def _chosen(run: Path, scale: str, method: str) -> dict[str, Any] | None:
-    with (run / "tables" / "methods.csv").open(newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
+    rows = _rows(run)
     return next((row for row in rows if row["method"] == method and float(row["guidance"]) == float(scale)), None)
+
+
+def _rows(run: Path) -> list[dict[str, Any]]:
+    with (run / "tables" / "methods.csv").open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
 
 
 def _counted(names: Sequence[str]) -> str:

@@ -19,16 +19,19 @@ def metrics_of(run: Path) -> dict[str, Any]:
 
 
 def over_seeds(runs: Sequence[Path], metric: str) -> str:
-    """Mean ± half of Student's interval over the runs that have it."""
+    """Mean ± half of Student's interval over the runs that have it; their number, where it is not all of them."""
     values = []
     for run in runs:
         found = metrics_of(run).get(metric)
         values += [] if found is None else [found["value"] if isinstance(found, dict) else found]
-    if len(values) < 2:
-        return "" if not values else f"{values[0]:.3f}"
+    if not values:
+        return ""
+    some = f" ({len(values)})" if len(values) < len(runs) else ""
+    if len(values) == 1:
+        return f"{values[0]:.3f}{some}"
     interval = mean_interval(values)
     half = interval.high - interval.value
-    return f"{interval.value:.3f}" if half < 5e-4 else f"{interval.value:.3f} ± {half:.3f}"
+    return f"{interval.value:.3f}{some}" if half < 5e-4 else f"{interval.value:.3f} ± {half:.3f}{some}"
 
 
 def table(headers: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:

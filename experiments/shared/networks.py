@@ -24,6 +24,7 @@ from experiments.core.tracker import Tracker
 from plap_jax.checkpoints import remove, remove_unfinished
 from plap_jax.diffusion import Diffusion
 from plap_jax.training import load_diffusion, load_snapshots, save_diffusion, train
+from plap_jax.training.loop import mesh_for
 
 NETWORK, LOSSES, STEPS, SNAPSHOTS = "network", "losses.npy", "steps", "snapshots"
 MAIN = "network"  # the name of the network that has seen the planted images
@@ -61,6 +62,11 @@ class Trained:
 def named_key(seed: int, name: str) -> jax.Array:
     """A random key for one purpose: the same for the same seed and name, independent between names."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def at_once(n: int) -> int:
+    """Of n networks how many are trained at a time: one where each takes all devices, whose sums would meet."""
+    return n if jax.local_device_count() == 1 else 1
 
 
 def untrained(
@@ -106,7 +112,7 @@ def trained(
         data: ``(n, *shape)``.
         name: names the stage, the checkpoint, the curve, and the network's own randomness.
         snapshot_steps: after these steps a copy of the network is kept.
-        copies: ``(n,)`` integers, how often each point stands in the training set; None: once.
+        copies: ``(n,)`` integers, the number of copies of each point in the training set; None: 1.
         conditions: ``(n,)`` integers, the captions; None for a network without.
         report, cache, tracker: of the run. Nothing is trained when the cache holds this network already.
     """
@@ -114,7 +120,10 @@ def trained(
     train_config = config.train.make()
     sections = {section: getattr(config, section).spec for section in ("model", "diffusion")}
     depends_on = {
-        "data": report.fingerprint(f"train/{name}", *(one for one in (data, conditions, copies) if one is not None)),
+        "data": report.fingerprint(f"train/{name}", data),
+        "captions": None if conditions is None else report.fingerprint(f"captions/{name}", conditions),
+        "copies": None if copies is None else report.fingerprint(f"copies/{name}", copies),
+        "devices": mesh_for(train_config.batch_size).size,  # another number rounds differently
         "sections": sections,
         "prediction": config.prediction,
         "snapshot_steps": list(snapshot_steps),

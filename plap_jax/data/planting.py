@@ -34,7 +34,7 @@ class Planted:
 
     @property
     def distinct(self) -> tuple[np.ndarray, np.ndarray]:
-        """The points of the training set, each once, and how often each stands in it: (``(m, *shape)``, ``(m,)``)."""
+        """The points of the training set, each once, and the number of copies of each: ``(m, *shape)``, ``(m,)``."""
         seen = self.copies > 0
         return self.points[seen], self.copies[seen]
 

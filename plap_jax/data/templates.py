@@ -70,7 +70,7 @@ class PlantedTemplates:
 
     @property
     def distinct(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Images of the training set, each once, how often each stands in it, and their captions."""
+        """Images of the training set, each once, how many copies of each it holds, and their captions."""
         seen = self.copies > 0
         return self.points[seen], self.copies[seen], self.captions[seen]
 

@@ -44,7 +44,7 @@ class Band:
         unit: ``Pretrained.unit`` of a model of pixels in other units.
         limits: one for each check; infinite: none.
         inner: of a generation that was caught, one for each check; None: ``limits``.
-        level: of each check; NaN while there are no limits.
+        level, release: of each check, those of ``limits`` and of ``inner``; NaN while there are no limits.
         n_images: how many generations stand behind the limits.
         about: of which model, and what else matters, for whoever finds the file.
 
@@ -69,6 +69,7 @@ class Band:
     limits: tuple[ArrayLike, ...]
     inner: tuple[ArrayLike, ...] | None = None
     level: ArrayLike = math.nan
+    release: ArrayLike = math.nan
     n_images: ArrayLike = 0
     about: str = field(default="", metadata={"static": True})
 
@@ -84,6 +85,10 @@ class Band:
         for name in ("limits", "inner"):
             given = getattr(self, name)
             require(given is None or len(given) == len(self.checks), name, given, allowed)
+        both = (*self.limits, *(self.inner or ()))
+        if self.inner is not None and all(isinstance(value, int | float) for value in both):
+            below = all(inner <= limit for inner, limit in zip(self.inner, self.limits, strict=True))
+            require(below, "inner", self.inner, f"must not be above limits, {self.limits}")
 
     @classmethod
     def watching(
@@ -143,7 +148,8 @@ class Band:
         release = level if release is None else release
         require(level <= release < 1, "release", release, f"must lie in [level, 1), and level is {level}")
         limits, inner = (_quantile(kappas, share) for share in (level, release))
-        return replace(self, limits=limits, inner=inner, level=float(level), n_images=n, about=about)
+        shares = {"level": float(level), "release": float(release)}
+        return replace(self, limits=limits, inner=inner, n_images=n, about=about, **shares)
 
     @property
     def false_alarms(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -59,15 +58,15 @@ def train(
     """Train a diffusion model by denoising score matching, resuming from a checkpoint if there is one.
 
     Minimizes the mean of ``denoising_loss`` over data, times and noise, starting from the network's current weights.
-    Every batch is shared by as many devices of this process as divide it, each with all data and weights; the losses
-    are those of one device up to rounding.
+    Every batch is shared by the most devices of this process that divide it, each with all data and weights; the losses
+    are those of one device up to rounding. Within ``jax.default_device(device)`` it is that device alone.
 
     Args:
         diffusion: network and schedule; all floating-point arrays of the network are trained.
         data: ``(n, *shape)``, floating; kept on each device.
         key: determines order, times and noise.
         config: see ``TrainConfig``.
-        copies: ``(n,)`` integers ≥ 0, how often each row stands in the training set; None: once. The batches are
+        copies: ``(n,)`` integers ≥ 0, the number of duplicates of each row, itself included; None: 1. The batches are
             those of ``np.repeat(data, copies)``, while each row is held once.
         conditions: ``(n,)`` integers, the captions, or None.
         progress: show a bar with step, loss and steps per second.
@@ -94,22 +93,22 @@ def train(
         >>> result = train(model, data, key=jax.random.key(1), config=TrainConfig(n_steps=100, batch_size=32))
     """
     task = _task(diffusion, data, conditions, key)
-    visits = None if copies is None else _visits(copies, len(task.data))
+    row_of = None if copies is None else _row_of(copies, len(task.data))
+    mesh = mesh_for(config.batch_size)
     snapshots = Snapshots(snapshot_dir, snapshot_steps, config)
     state = initial_state(diffusion, config)
     losses = np.zeros(config.n_steps, accumulation_dtype(task.data.dtype))
     store, start = None, 0
     if checkpoint_dir is not None:
-        store = Store(checkpoint_dir, identity(task, state.weights, config, visits))
+        store = Store(checkpoint_dir, identity(task, state.weights, config, row_of, mesh.size))
         state, losses, start = store.load(state, losses)
-    mesh = _mesh(config.batch_size)
     if mesh.size > 1:
         state, task = jax.device_put((state, task), NamedSharding(mesh, PartitionSpec()))
     saved = start
     snapshots.begin(state, diffusion, start)
     with tqdm(total=config.n_steps, initial=start, unit="step", disable=not progress) as bar:
         for first, last in _chunks(start, config, snapshots.steps):
-            state, chunk = _run_chunk(state, task, config, (first, last), visits, mesh)
+            state, chunk = _run_chunk(state, task, config, (first, last), row_of, mesh)
             _require_finite(state, chunk, first, config, store)
             losses[first:last] = chunk
             snapshots.save(state, diffusion, last)  # before the checkpoint, which promises all earlier snapshots
@@ -169,20 +168,24 @@ def _chunks(start: int, config: TrainConfig, stops: Iterable[int]) -> Iterator[t
         start = end
 
 
-def _visits(copies: ArrayLike, n: int) -> np.ndarray:
-    """The row behind each place of the training set, ``(sum(copies),)`` int32: the index map of what is repeated."""
+def _row_of(copies: ArrayLike, n: int) -> np.ndarray:
+    """The row behind each place of the training set, ``(sum(copies),)`` int32: the index map of duplicates."""
     copies = np.asarray(copies)
     require(copies.shape == (n,), "copies", copies.shape, f"must be ({n},)")
     allowed = "must be integers >= 0, of which one is not 0"
     require(np.issubdtype(copies.dtype, np.integer), "copies", str(copies.dtype), allowed)
     require(bool((copies >= 0).all() and copies.any()), "copies", copies, allowed)
-    return np.repeat(np.arange(n, dtype=np.int32), copies)
+    total = sum(copies.tolist())
+    require(total < 2**31, "copies", total, "must be fewer than 2^31 in all")
+    return np.repeat(np.arange(n, dtype=np.int32), copies.astype(np.int64))
 
 
-def _mesh(batch_size: int) -> Mesh:
-    """As many devices of this process as divide the batch."""
-    devices = jax.local_devices()
-    return Mesh(np.array(devices[: math.gcd(batch_size, len(devices))]), (BATCH,))
+def mesh_for(batch_size: int) -> Mesh:
+    """The most devices of this process that divide the batch; the default device alone, where one was chosen."""
+    chosen = jax.config.jax_default_device
+    devices = jax.local_devices() if chosen is None else jax.local_devices()[:1]
+    most = max(k for k in range(1, len(devices) + 1) if batch_size % k == 0)
+    return Mesh(np.array(devices[:most]), (BATCH,))
 
 
 def _run_chunk(
@@ -190,13 +193,13 @@ def _run_chunk(
     task: Task,
     config: TrainConfig,
     steps: tuple[int, int],
-    visits: np.ndarray | None,
+    row_of: np.ndarray | None,
     mesh: Mesh,
 ) -> tuple[State, np.ndarray]:
     first, last = steps
     count = last - first
-    rows = batch_rows(task.key, len(task.data if visits is None else visits), config.batch_size, first, count)
-    rows = rows if visits is None else visits[rows]
+    rows = batch_rows(task.key, len(task.data if row_of is None else row_of), config.batch_size, first, count)
+    rows = rows if row_of is None else row_of[rows]
     length = min(config.chunk_steps, config.n_steps)  # one shape for all chunks, so one compilation
     if config.loop == "scan":
         rows = np.pad(rows, ((0, length - count), (0, 0)))

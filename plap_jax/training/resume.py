@@ -76,7 +76,9 @@ class Store:
             remove(path)
 
 
-def identity(task: Task, weights: jax.Array, config: TrainConfig, visits: np.ndarray | None = None) -> dict[str, Any]:
+def identity(
+    task: Task, weights: jax.Array, config: TrainConfig, row_of: np.ndarray | None, n_devices: int
+) -> dict[str, Any]:
     """What a resumed run must have in common with the run that wrote the checkpoint, architecture first."""
     static = describe_static(task.diffusion)
     inputs = {
@@ -86,13 +88,14 @@ def identity(task: Task, weights: jax.Array, config: TrainConfig, visits: np.nda
         "conditions": task.conditions,
         "key": jax.random.key_data(task.key),
     }
-    if visits is not None:
-        inputs["copies"] = visits
+    if row_of is not None:
+        inputs["copies"] = row_of
     return (
         describe(task.diffusion)
         | static
         | asdict(config.recipe)
         | {name: _digest(value) for name, value in inputs.items()}
+        | ({"devices": n_devices} if n_devices > 1 else {})  # which round differently
     )
 
 

@@ -273,7 +273,7 @@ def test_strengths_compile_nothing(fitted):
     model = planted_diffusion()
     made = []
     for limit in (0.9, 0.99):
-        band = dataclasses.replace(fitted.band, limits=(limit,) * 4)
+        band = dataclasses.replace(fitted.band, limits=(limit,) * 4, inner=None)
         method = dataclasses.replace(fitted, band=band, renoisings=int(10 * limit) - 8)
         found = generate(model, KEY, N, shape=SHAPE, method=method)
         made.append(found.notes["renoised"].sum())
@@ -288,6 +288,10 @@ def test_strengths_compile_nothing(fitted):
         (lambda: watching(n_checks=0), "n_checks=0: must be an integer >= 1"),
         (lambda: watching(n_checks=13), "n_checks=13: must be at most 12, the nodes from first=0.4 on"),
         (lambda: Band.watching(n_nodes=1), "n_nodes=1: must be an integer >= 2"),
+        (
+            lambda: dataclasses.replace(Band.watching(n_nodes=9, n_checks=1), limits=(0.5,), inner=(0.6,)),
+            "inner=(0.6,): must not be above limits, (0.5,)",
+        ),
         (lambda: Band.watching(n_nodes=9, sigma=1.0), "sigma=1.0: must lie in (0, 1)"),
         (lambda: Band.watching(n_nodes=9, n_directions=1), "n_directions=1: must be an integer >= 2"),
         (

@@ -235,6 +235,7 @@ def test_copies_are_rows_that_are_repeated(tmp_path):
 
 ON_FOUR_DEVICES = """
 import json
+import tempfile
 from dataclasses import replace
 
 import jax
@@ -242,18 +243,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from plap_jax.training.loop import BATCH, _mesh
+from plap_jax.training.loop import BATCH, mesh_for
 from plap_jax.training.steps import Task, initial_state, one_step
 from tests.helpers.training_worker import CONFIG, data, network, run
 
-assert [_mesh(size).size for size in (16, 6, 5)] == [4, 2, 1]
+assert [mesh_for(size).size for size in (16, 6, 5)] == [4, 3, 1]
+with jax.default_device(jax.devices()[1]):
+    assert mesh_for(16).size == 1
 told = {}
 for loop in ("scan", "python"):
-    result = run(None, config=replace(CONFIG, n_steps=25, chunk_steps=10, loop=loop), checkpoint_dir=None)
+    result = run(None, config=replace(CONFIG, n_steps=25, chunk_steps=10, loop=loop))
     leaves = jax.tree.leaves(result.diffusion.network)
     told[loop] = [result.losses.tolist(), [np.asarray(leaf).tolist() for leaf in leaves]]
 
-mesh, model = _mesh(16), network(width=8)
+config = replace(CONFIG, n_steps=25, chunk_steps=10)
+with tempfile.TemporaryDirectory() as folder:  # stopped, and on from its checkpoint
+    stop = lambda step, losses: (_ for _ in ()).throw(KeyboardInterrupt) if step == 20 else None
+    try:
+        run(folder, config=replace(config, checkpoint_every=10), on_chunk=stop)
+    except KeyboardInterrupt:
+        pass
+    resumed = run(folder, config=replace(config, checkpoint_every=10))
+assert resumed.steps_done < 25 and resumed.losses.tolist() == told["scan"][0]
+
+mesh, model = mesh_for(16), network(width=8)
 everything = (initial_state(model, CONFIG), Task(model, data(), None, jax.random.key(1)))
 state, task = jax.device_put(everything, NamedSharding(mesh, PartitionSpec()))
 rows = jax.device_put(jnp.arange(16), NamedSharding(mesh, PartitionSpec(BATCH)))
@@ -639,6 +652,7 @@ def test_every_setting_that_matters_is_part_of_the_runs_identity(trained):
         ({"copies": np.ones(49, int)}, r"copies=\(49,\): must be \(50,\)"),
         ({"copies": np.ones(50)}, "copies='float64': must be integers >= 0, of which one is not 0"),
         ({"copies": np.zeros(50, int)}, "copies=.*: must be integers >= 0, of which one is not 0"),
+        ({"copies": np.full(50, 2**40, np.uint64)}, "copies=.*: must be fewer than"),
         ({"copies": -np.ones(50, int)}, "copies=.*: must be integers >= 0, of which one is not 0"),
     ],
 )
