@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.publish.over_seeds import metrics_of, over_seeds, table
+from experiments.publish.over_seeds import cell, metrics_of, over_seeds, table
 from experiments.publish.pooled import runs_of
 
 NETWORKS = {"mitigation": "unet", "mitigation_dit": "dit", "mitigation_digits": "mlp"}  # sweep → its network
@@ -27,6 +27,8 @@ OTHERS = {  # on captions that are not memorized
     "others/nfe_ratio": "evaluations, ratio",
 }
 
+CURVES = {"copies": "copies", "copies_by_distance": "by distance", "agreement": "agreement", "nfe": "evaluations"}
+
 
 def measured(network: str, columns: dict[str, str]) -> Callable[[Path], str]:
     """A row for each guidance scale and method, a column for each measure."""
@@ -40,6 +42,20 @@ def measured(network: str, columns: dict[str, str]) -> Callable[[Path], str]:
         return table(["guidance", "method", *columns.values()], rows)
 
     return write
+
+
+def curves(sweep: Path) -> str:
+    """A row for each guidance scale, method and strength: what it does to the test captions, chosen or not."""
+    runs, found = runs_of(sweep), {}
+    for run in runs:
+        for row in _rows(run, "strengths"):
+            place = (f"{float(row['guidance']):g}", row["method"], row["strength"])
+            found.setdefault(place, []).append(row)
+    body = [
+        [*place, *(cell([float(row[f"test_{name}"]) for row in rows], len(runs)) for name in CURVES)]
+        for place, rows in found.items()
+    ]
+    return table(["guidance", "method", "strength", *CURVES.values()], body)
 
 
 def chosen(network: str) -> Callable[[Path], str]:
@@ -71,8 +87,8 @@ def _chosen(run: Path, scale: str, method: str) -> dict[str, Any] | None:
     return next((row for row in rows if row["method"] == method and float(row["guidance"]) == float(scale)), None)
 
 
-def _rows(run: Path) -> list[dict[str, Any]]:
-    with (run / "tables" / "methods.csv").open(newline="", encoding="utf-8") as handle:
+def _rows(run: Path, name: str = "methods") -> list[dict[str, Any]]:
+    with (run / "tables" / f"{name}.csv").open(newline="", encoding="utf-8") as handle:
         return list(csv.DictReader(handle))
 
 
@@ -93,5 +109,6 @@ MITIGATION = {
         "memorized": measured(network, MEMORIZED),
         "others": measured(network, OTHERS),
         "chosen": chosen(network),
+        "curves": curves,
     }.items()
 }

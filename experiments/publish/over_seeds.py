@@ -24,9 +24,14 @@ def over_seeds(runs: Sequence[Path], metric: str) -> str:
     for run in runs:
         found = metrics_of(run).get(metric)
         values += [] if found is None else [found["value"] if isinstance(found, dict) else found]
+    return cell(values, len(runs))
+
+
+def cell(values: Sequence[float], n_runs: int) -> str:
+    """The same of the values themselves."""
     if not values:
         return ""
-    some = f" ({len(values)})" if len(values) < len(runs) else ""
+    some = f" ({len(values)})" if len(values) < n_runs else ""
     if len(values) == 1:
         return f"{values[0]:.3f}{some}"
     interval = mean_interval(values)

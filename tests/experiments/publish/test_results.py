@@ -6,6 +6,7 @@ import pytest
 
 from experiments.core.revision import require_clean
 from experiments.publish import results
+from experiments.publish.mitigation_tables import CURVES
 from experiments.publish.over_seeds import over_seeds
 from experiments.publish.results import BLOCK, DOCUMENTS, TABLES, filled, main
 from plap_jax.metrics import mean_interval
@@ -128,6 +129,10 @@ def test_mitigation_has_a_row_for_each_method_at_each_guidance(tmp_path):
             f"2.0,guard,level={seed},{'a b' if seed else 'b'}",
         ]
         (run / "tables" / "methods.csv").write_text("\n".join(lines))
+        names = ("guidance", "method", "strength", *(f"test_{name}" for name in CURVES))
+        rows = [["2.0", "none", "", 0.5, 0.5, 1, 50], ["2.0", "guard", "level=1", 0.25, 0, 0.5 + 0.25 * seed, 80]]
+        lines = [",".join(map(str, line)) for line in (names, *rows)]
+        (run / "tables" / "strengths.csv").write_text("\n".join(lines))
 
     def cells(name):
         text = filled(f"<!-- table mitigation/{name} -->\n<!-- end -->", tmp_path)
@@ -136,6 +141,8 @@ def test_mitigation_has_a_row_for_each_method_at_each_guidance(tmp_path):
 
     assert cells("memorized") == [["2", "none", "0.500"], ["2", "guard", "0.250", "-0.500"]]
     assert cells("others") == [["2", "none", "0.750"], ["2", "guard", "0.125"]]
+    curve = ["2", "guard", "level=1", "0.250", "0.000", "0.625 ± 1.588", "80.000"]
+    assert cells("curves") == [["2", "none", "0.500", "0.500", "1.000", "50.000"], curve]
     assert cells("chosen") == [["2", "guard", "level=0 (1), level=1 (1)", "1 of 1", "b (2), a (1)"]]
 
 
