@@ -120,9 +120,8 @@ def trained(
     train_config = config.train.make()
     sections = {section: getattr(config, section).spec for section in ("model", "diffusion")}
     depends_on = {
-        "data": report.fingerprint(f"train/{name}", data),
-        "captions": None if conditions is None else report.fingerprint(f"captions/{name}", conditions),
-        "copies": None if copies is None else report.fingerprint(f"copies/{name}", copies),
+        "data": report.fingerprint(f"train/{name}", *(one for one in (data, conditions, copies) if one is not None)),
+        "given": {"captions": conditions is not None, "copies": copies is not None},
         "devices": mesh_for(train_config.batch_size).size,  # another number rounds differently
         "sections": sections,
         "prediction": config.prediction,
