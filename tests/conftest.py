@@ -60,7 +60,9 @@ def pytest_configure(config):
 def read_by_xla(flags: str) -> None:
     """In this process alone: XLA reads its flags once, when it first compiles, and what tests start inherits none."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {flags}")
+        given = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+        if given:  # an empty one is taken for the name of a file
+            patch.setenv("XLA_FLAGS", given)
         jax.numpy.zeros(()).block_until_ready()
 
 
