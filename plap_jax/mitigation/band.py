@@ -43,7 +43,7 @@ class Band:
         given: κ₁ of the score given the prompt, for models that know no image without one; else without.
         unit: ``Pretrained.unit`` of a model of pixels in other units.
         limits: one for each check; infinite: none.
-        inner: of a generation that was caught, one for each check; None: ``limits``.
+        inner: of a generation that was caught, one for each check, never above ``limits``; None: ``limits``.
         level, release: of each check, those of ``limits`` and of ``inner``; NaN while there are no limits.
         n_images: how many generations stand behind the limits.
         about: of which model, and what else matters, for whoever finds the file.
@@ -81,12 +81,13 @@ class Band:
         ends = bool(self.checks) and self.checks[0] >= 0 and self.checks[-1] == self.n_nodes - 1
         allowed = f"must be increasing nodes from 0 to {self.n_nodes - 1}, the last of them among these"
         require(rising and ends, "checks", self.checks, allowed)
+        if self.inner is None:  # so that all bands are of one structure, and a guard compiles once
+            object.__setattr__(self, "inner", self.limits)
         allowed = f"must hold a limit for each of {len(self.checks)} checks"
         for name in ("limits", "inner"):
             given = getattr(self, name)
-            require(given is None or len(given) == len(self.checks), name, given, allowed)
-        both = (*self.limits, *(self.inner or ()))
-        if self.inner is not None and all(isinstance(value, int | float) for value in both):
+            require(len(given) == len(self.checks), name, given, allowed)
+        if all(isinstance(value, int | float) for value in (*self.limits, *self.inner)):
             below = all(inner <= limit for inner, limit in zip(self.inner, self.limits, strict=True))
             require(below, "inner", self.inner, f"must not be above limits, {self.limits}")
 
@@ -177,9 +178,8 @@ class Band:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What stands in the file that ``load_band`` reads."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        values["inner"] = self.limits if self.inner is None else self.inner
-        return {"format": np.asarray(FORMAT)} | {name: np.asarray(value) for name, value in values.items()}
+        values = {one.name: np.asarray(getattr(self, one.name)) for one in fields(self)}
+        return {"format": np.asarray(FORMAT)} | values
 
     def save(self, path: str | Path) -> None:
         """Write the band to an .npz, whole or not at all."""

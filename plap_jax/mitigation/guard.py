@@ -199,11 +199,8 @@ class Guard(Mitigation):
 
     def _limits(self, at: Walker) -> Array:
         """What κ₁ is held against, ``(…, K)``: the inner limits of those that were caught."""
-        limits = jnp.asarray(self.band.limits, at.kappa.dtype)
-        if self.band.inner is None:
-            return limits
-        was_caught = jnp.asarray(at.attempt)[..., None] > 0
-        return jnp.where(was_caught, jnp.asarray(self.band.inner, at.kappa.dtype), limits)
+        limits, inner = (jnp.asarray(values, at.kappa.dtype) for values in (self.band.limits, self.band.inner))
+        return jnp.where(jnp.asarray(at.attempt)[..., None] > 0, inner, limits)
 
     def _many(self, draw: Draw, indices: np.ndarray, columns: tuple, batch_size: int, progress: Progress) -> Sampled:
         """From check to check, those that are at the same one together: no evaluation is spent on one that waits."""

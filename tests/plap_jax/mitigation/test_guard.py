@@ -87,7 +87,7 @@ def test_the_number_of_the_first_sample_and_the_size_of_batches_do_not_matter(bo
 def test_it_stops_after_r_times_and_says_so():
     """A limit that nothing keeps."""
     watch = watching()
-    never = dataclasses.replace(watch.band, limits=(-1.0,) * 4)
+    never = dataclasses.replace(watch.band, limits=(-1.0,) * 4, inner=None)
     for renoisings in (0, 2):
         method = dataclasses.replace(watch, band=never, renoisings=renoisings)
         found = generate(planted_diffusion(), KEY, 5, shape=SHAPE, method=method)
@@ -117,7 +117,9 @@ def test_every_evaluation_is_counted(sampler):
     assert open_cost == told
     if sampler == DDIM(10):
         assert told == 10 + 4 * 8
-    never = dataclasses.replace(watch, band=dataclasses.replace(watch.band, limits=(-1.0,) * 4), renoisings=2)
+    never = dataclasses.replace(
+        watch, band=dataclasses.replace(watch.band, limits=(-1.0,) * 4, inner=None), renoisings=2
+    )
     cost, told, found = asked(never)
     assert cost == told and int(found.notes["renoised"]) == 2
     if sampler == DDIM(10):
@@ -132,7 +134,7 @@ def test_guidance_doubles_the_steps_and_not_the_checks():
 
 def test_without_the_prompt_a_step_costs_one_evaluation():
     watch = watching(DDIM(10), 10)
-    never = dataclasses.replace(watch.band, limits=(-1.0,) * 4)
+    never = dataclasses.replace(watch.band, limits=(-1.0,) * 4, inner=None)
     method = dataclasses.replace(watch, band=never, renoisings=2, after=0.0)
     cost, told, _ = asked(method, guided(COUNTING, 3.0), jnp.asarray(2))
     first, middle = never.checks[0], int(method.middle(COUNTING.schedule))
@@ -267,6 +269,11 @@ def test_it_works_under_other_schedules_and_samplers(schedule, sampler):
     guarded = generate(model, KEY, 80, shape=SHAPE, method=dataclasses.replace(watch, band=band))
     left = is_copy(guarded.image)
     assert left.sum() <= copies.sum() / 3 and guarded.notes["outside"][left].all()
+
+
+def test_bands_with_and_without_limits_are_of_one_structure(fitted):
+    """What is the same to the last bit with and without limits must be one program."""
+    assert jax.tree.structure(watching()) == jax.tree.structure(fitted)
 
 
 def test_strengths_compile_nothing(fitted):
