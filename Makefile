@@ -86,11 +86,12 @@ docs: $(DOCS) ## the documentation as a site that opens from disk: site/index.ht
 run: $(DEV) ## the main experiment; results go to outputs/
 	$(PY) -m experiments.run +exp=gmm_memorization $(ARGS)
 
+# One thread of BLAS and OpenMP each: those of two workers would wait for each other, spinning.
 test: $(DEV) ## the tests of every day: all but the marker slow (those of Chromium and PyTorch where there is one)
-	$(PY) -m pytest -n 2 --dist worksteal --compile-fast -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal --compile-fast -m "not slow" $(ARGS)
 
 test-all: $(DEV) ## every test: also killed and repeated runs, and coverage over thousands of draws
-	$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-torch: $(TORCH) ## models of PyTorch and diffusers folders, in an environment of their own
 	OMP_NUM_THREADS=1 $(TORCH_VENV)/bin/python -m pytest -n 2 --dist loadfile tests/plap_jax/pretrained $(ARGS)
@@ -120,7 +121,7 @@ sweep: ARGS ?= seed=0,1,2 flux.p=1,2
 sweep: $(DEV) ## the main experiment over seeds and p, collected in one table
 	$(PY) -m experiments.run -m +exp=gmm_memorization $(ARGS)
 
-figures: $(DEV) ## every figure, into figures/ with a page; runs what is not there yet (about an hour at first)
+figures: $(DEV) ## every figure, into figures/ with its pages; runs what is not there yet (hours at first; ARGS=NAME makes one)
 	$(PY) -m experiments.publish.gallery $(ARGS)
 
 # One target for each experiment, none of which runs a seed again that lies there: make results SEEDS=1,2 goes on later.

@@ -45,25 +45,19 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """In this process alone: runs of experiments in processes of their own are compiled as a user's are.
+    """What XLA compiles is kept in pytest's cache, for all workers.
 
-    What XLA compiles is kept in pytest's cache, for all workers. Its size is not limited: with a limit JAX looks at
-    every file whenever it adds one. Nor is it locked: what is read while it is written is compiled again.
+    Its size is not limited: with a limit JAX looks at every file whenever it adds one. Nor is it locked: what is read
+    while it is written is compiled again. With ``--compile-fast`` also what tests start compiles quickly.
     """
     if config.getoption("--compile-fast"):
         jax.config.update("jax_disable_most_optimizations", True)
-        read_by_xla(QUICK_FLAGS)
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        given = os.environ.get("XLA_FLAGS", "")
+        if QUICK_FLAGS not in given:  # workers inherit them; and an empty XLA_FLAGS is taken for the name of a file
+            os.environ["XLA_FLAGS"] = f"{given} {QUICK_FLAGS}".strip()
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-def read_by_xla(flags: str) -> None:
-    """In this process alone: XLA reads its flags once, when it first compiles, and what tests start inherits none."""
-    with pytest.MonkeyPatch.context() as patch:
-        given = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
-        if given:  # an empty one is taken for the name of a file
-            patch.setenv("XLA_FLAGS", given)
-        jax.numpy.zeros(()).block_until_ready()
 
 
 def pytest_runtest_teardown(item, nextitem):

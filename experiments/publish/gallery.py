@@ -1,8 +1,8 @@
-"""All figures of the suite, with a page that shows them: ``python -m experiments.publish.gallery [key=value …]``.
+"""All figures of the suite, with pages of them: ``python -m experiments.publish.gallery [NAME …] [key=value …]``.
 
-Every experiment below runs once at its default scale into ``outputs/figures/NAME``, unless a run with the same config
-and the same code lies there; figures are drawn from its arrays in either case, and gathered in ``figures/``.
-Arguments are handed to every run.
+Every experiment below, or those that are named, runs once at its default scale into ``outputs/figures/NAME``, unless a
+run with the same config and the same code lies there; figures are drawn from its arrays in either case, and gathered in
+``figures/NAME`` with a page of their own. Settings are handed to every run.
 """
 
 import importlib
@@ -32,6 +32,7 @@ from experiments.core.ledger import MANIFEST, METRICS, VALID, claim
 from experiments.core.report import NOT_SCIENCE, shown
 from experiments.core.revision import require_clean
 from plap_jax.console import plain_console, require_device
+from plap_jax.typing import require
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS, FIGURES = ROOT / "outputs" / "figures", ROOT / "figures"
@@ -47,12 +48,14 @@ class Entry:
         name: ``+exp=name``.
         title: heading.
         about: what it is, and which published figure it regenerates.
+        picture: the one that stands for all, ``figures/NAME.png``.
         tables: shown below the pictures, names of ``tables/*.md``.
     """
 
     name: str
     title: str
     about: str
+    picture: str
     tables: tuple[str, ...] = ()
 
 
@@ -63,18 +66,26 @@ ENTRIES = (
         "The published mixture example (Brokman et al., SSVM 2025): three components on a triangle, "
         "means, midpoints and centre, boundary and volume, analytic and learned score; then maps of κ_p, and "
         "planted points.",
+        "maps_kappa_t20",
         ("critical",),
     ),
     Entry(
         "image_memorization",
         "Digits",
         "Which training images has a network memorized, and which generated ones are copies.",
+        "dose_response",
     ),
-    Entry("image_memorization_patches", "Patches of photographs, with a U-Net", "The same questions, in colour."),
+    Entry(
+        "image_memorization_patches",
+        "Patches of photographs, with a U-Net",
+        "The same questions, in colour.",
+        "dose_response",
+    ),
     Entry(
         "image_memorization_fashion",
         "Photographs of clothes",
         "The same questions where images differ much in difficulty, and κ_1 at one noise level does not answer them.",
+        "calibrated",
         ("audits",),
     ),
     Entry(
@@ -82,42 +93,57 @@ ENTRIES = (
         "Every detector on one footing",
         "With and without the prompt; the protocol of the published comparison with 500 prompts, on "
         "a network that can be trained here.",
+        "ranking_image",
     ),
     Entry(
         "memorization_trajectory",
         "Along the generation",
         "κ^Δ at every step, as in the follow-up (Brokman et al., NeurIPS 2025 workshop).",
+        "trajectory",
     ),
     Entry(
         "local_memorization",
         "Memorized regions",
         "Training images share a logo, a sleeve or a background exactly, and maps look for it in other images.",
+        "maps",
         ("detection",),
+    ),
+    Entry(
+        "mitigation",
+        "Generation that does not copy",
+        "What each method takes from the copies, and what it costs in agreement with the caption and in evaluations.",
+        "pareto",
     ),
     Entry(
         "estimator_study",
         "Estimators and their errors",
         "Errors against their bounds, as in the second version of the paper, for every estimator of the library.",
+        "convergence",
     ),
 )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: of the first run that failed; 2, with one line, where code was changed since its commit; or 0."""
+    """Exit code: of the first run that failed; 2, with one line, for a mistake or code changed since its commit; 0."""
     plain_console()
+    names = [word for word in arguments if "=" not in word]
+    settings = [word for word in arguments if "=" in word]
+    known = [entry.name for entry in ENTRIES]
     try:
+        for name in names:
+            require(name in known, "experiment", name, f"must be among {', '.join(known)}, or key=value")
         require_clean()
         require_device()
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    commands = {entry: [f"+exp={entry.name}", SEED, *arguments] for entry in ENTRIES}
+    wanted = [entry for entry in ENTRIES if entry.name in names or not names]
+    commands = {entry: [f"+exp={entry.name}", SEED, *settings] for entry in wanted}
     for entry, words in commands.items():  # all of them first: the pictures change the tree
         code = ensure(RUNS / entry.name, words)
         if code:
             print(f"figures: {shlex.join(words)} failed", file=sys.stderr)
             return code
-    sections = []
     for entry, words in commands.items():
         directory = RUNS / entry.name
         config = OmegaConf.load(directory / ".hydra" / "config.yaml")
@@ -128,17 +154,29 @@ def main(arguments: Sequence[str]) -> int:
             print(error, file=sys.stderr)
             return 2
         module.draw(directory)
-        sections.append(section(entry, words, directory, module.CAPTIONS, list(config.headline)))
-    write_text(FIGURES / "README.md", "\n".join((HEAD, *sections)))
+        page = section(entry, words, directory, module.CAPTIONS, list(config.headline))
+        write_text(FIGURES / entry.name / PAGE, page)
+    write_text(FIGURES / PAGE, "\n".join((HEAD, *contents())))
     return 0
 
 
+PAGE = "README.md"
 HEAD = """# Figures
 
 Made by `make figures`, which runs each experiment once (seed 1; seed 0 chose sizes and noise levels) and draws from its
-arrays. Each picture is there as a PDF too, after `make figures`. Numbers over five seeds are in
+arrays; `make figures ARGS="gmm_memorization estimator_study"` makes these alone. Each page names its commit. After
+`make figures` each picture is there as a PDF too. Numbers over several seeds are in
 [docs/results.md](../docs/results.md). Intervals are 95 %.
 """
+
+
+def contents() -> Iterator[str]:
+    """Every experiment that has a page, with one picture."""
+    for entry in ENTRIES:
+        if (FIGURES / entry.name / PAGE).is_file():
+            link = f"{entry.name}/{PAGE}"
+            yield f"## [{entry.title}]({link})\n\n{entry.about}\n"
+            yield f"[![{entry.title}]({entry.name}/{entry.picture}.png)]({link})\n"
 
 
 def ensure(directory: Path, words: Sequence[str]) -> int:
@@ -198,10 +236,10 @@ def section(
         print(f"{target}: {', '.join(left)} drawn by no run any more; remove what is not yours", file=sys.stderr)
     git = json.loads((directory / MANIFEST).read_text())["git"]
     command = f"`python -m experiments.run {shlex.join(words)}`, commit {(git['commit'] or 'unknown')[:7]}"
-    lines = [f"## {entry.title}", "", entry.about, "", command, ""]
+    lines = [f"# {entry.title}", "", entry.about, "", command, ""]
     for picture in drawn:
         caption = next((text for pattern, text in captions.items() if fnmatch(picture.stem, pattern)), picture.stem)
-        lines += [f"![{caption}]({entry.name}/{picture.name})", "", f"*{caption}*", ""]
+        lines += [f"![{caption}]({picture.name})", "", f"*{caption}*", ""]
     for table in entry.tables:
         lines += [(directory / "tables" / f"{table}.md").read_text(encoding="utf-8").strip(), ""]
     return "\n".join([*lines, *_numbers(json.loads((directory / METRICS).read_text()), headline)])

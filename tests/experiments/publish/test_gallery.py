@@ -90,13 +90,42 @@ def test_the_page_shows_pictures_with_command_commit_and_numbers(monkeypatch, tm
     monkeypatch.setattr(gallery, "FIGURES", tmp_path / "figures")
     for name in ("poster.txt", "drawn_once.png"):
         write_text(tmp_path / "figures" / "e" / name, "of months")
-    text = section(Entry("e", "Title", "About.", ("points",)), WORDS, run, {"maps_*": "Maps."}, ["auc"])
-    assert "## Title" in text and "![Maps.](e/maps_kappa_t2.png)" in text and "| a |" in text
+    text = section(
+        Entry("e", "Title", "About.", "maps_kappa_t2", ("points",)), WORDS, run, {"maps_*": "Maps."}, ["auc"]
+    )
+    assert "# Title" in text and "![Maps.](maps_kappa_t2.png)" in text and "| a |" in text
     assert "`python -m experiments.run +exp=gmm_memorization seed=1`, commit 0123456" in text
     assert "drawn_once" not in text and "drawn_once.png drawn by no run any more" in capsys.readouterr().err
     assert [(tmp_path / "figures" / "e" / n).read_text() for n in ("poster.txt", "drawn_once.png")] == ["of months"] * 2
     assert "0.900 [0.800, 1.000]" in text and "other" not in text
     assert (tmp_path / "figures" / "e" / "maps_kappa_t2.pdf").read_bytes() == b"picture"
+
+
+def test_those_that_are_named_are_drawn_and_the_pages_of_others_stay(monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(gallery, "ensure", lambda directory, words: ran.append(words) or 0)
+    monkeypatch.setattr(gallery, "require_clean", lambda: None)
+    monkeypatch.setattr(gallery, "claim", lambda *_: None)
+    monkeypatch.setattr(gallery, "section", lambda entry, *_: f"# {entry.title}, drawn anew\n")
+    monkeypatch.setattr(gallery, "OmegaConf", SimpleNamespace(load=lambda _: SimpleNamespace(figures="f", headline=[])))
+    drawn = SimpleNamespace(draw=lambda _: None, CAPTIONS={})
+    monkeypatch.setattr(gallery, "importlib", SimpleNamespace(import_module=lambda _: drawn))
+    monkeypatch.setattr(gallery, "FIGURES", tmp_path)
+    write_text(tmp_path / "gmm_memorization" / "README.md", "# Of last year\n")
+    assert gallery.main(["mitigation", "scale=smoke"]) == 0
+    assert ran == [["+exp=mitigation", "seed=1", "scale=smoke"]]
+    assert (tmp_path / "mitigation" / "README.md").read_text().endswith("drawn anew\n")
+    assert (tmp_path / "gmm_memorization" / "README.md").read_text() == "# Of last year\n"
+    page = (tmp_path / "README.md").read_text()
+    assert page.index("(gmm_memorization/README.md)") < page.index(
+        "[![Generation that does not copy](mitigation/pareto.png)]"
+    )
+    assert "estimator_study/README.md" not in page
+
+
+def test_a_name_that_is_none_is_refused(capsys):
+    assert gallery.main(["gmm"]) == 2
+    assert capsys.readouterr().err.startswith("experiment='gmm': must be among gmm_memorization, image_memorization")
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
@@ -109,6 +138,7 @@ def test_every_entry_exists_and_has_captions(entry):
     for pattern in module.CAPTIONS:
         stem = pattern.rstrip("*").rstrip("_")
         assert stem.partition("_")[0] in source.partition("def draw")[2], pattern
+    assert any(fnmatch(entry.picture, pattern) for pattern in module.CAPTIONS)
     committed = ROOT / "figures" / entry.name
     for picture in committed.glob("*.png"):
         assert any(fnmatch(picture.stem, pattern) for pattern in module.CAPTIONS), picture.name
