@@ -1,4 +1,5 @@
-"""What the site adds to docs/: the pages of the API, the repository's files that a page links to, search from disk.
+"""What the site adds to docs/: the pages of the API, the repository's files that a page links to, search from disk, and
+indices set as such.
 
 The sources are read, never imported: the site builds without JAX.
 """
@@ -18,6 +19,13 @@ STYLE = "assets/stylesheets/site.css"
 BELOW = "---\nsearch:\n  boost: 0.3\n---\n\n"  # the API is found below pages that are written to be read
 UNLISTED = "---\nsearch:\n  exclude: true\n---\n\n"
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
+# As the sources write them: κ_1, κ_{1,j}, x_t, |s|^{p−2}, κ^Δ. Names of programs have more than one letter.
+BELOW_LINE = re.compile(
+    r"(?<![A-Za-z0-9_^])([^\W\d_]\u0302?|∫)"
+    r"_(?:\{([^{}]+)\}|(min|max|(?<=[Α-ω]_)[a-z]+|\d+(?:\.\d+)?|[^\W\d_]|∅)(?![A-Za-z0-9_{]))"
+)
+ABOVE_LINE = re.compile(r"(?<=[\w|)\]}²])\^(?:\{([^{}]+)\}|(Δ|\d+))")
+LITERAL = {"code", "pre", "script", "style", "svg"}
 PICTURES = {".png", ".jpg", ".svg"}
 
 
@@ -93,6 +101,35 @@ def on_post_build(config):
     source = re.sub(r"//# sourceMappingURL=.*", "", worker.read_text())
     script = (Path(__file__).parent / "search_from_disk.js").read_text()
     (site / SEARCH).write_text(script.replace("__SOURCE__", json.dumps(source)))
+
+
+@event_priority(-100)  # when the search plugin has read the page as it is written
+def on_page_context(context, page, **_):
+    """Indices below and exponents above the line, in the page and in its table of contents."""
+    page.content = typeset(page.content)
+    entries = list(page.toc)
+    while entries:
+        entry = entries.pop()
+        entry.title = typeset(entry.title)
+        entries.extend(entry.children)
+
+
+def typeset(html):
+    """HTML whose text, outside code, has ``<sub>`` and ``<sup>`` for ``_`` and ``^`` of formulas."""
+    parts, inside = re.split(r"(<[^>]+>)", html), []
+    for at, part in enumerate(parts):
+        tag = re.match(r"<(/?)(\w+)", part) if at % 2 else None
+        if tag and tag[2] in LITERAL:
+            inside = inside[:-1] if tag[1] else [*inside, tag[2]]
+        elif at % 2 == 0 and not inside:
+            parts[at] = with_indices(part)
+    return "".join(parts)
+
+
+def with_indices(text):
+    """Text with its indices and exponents as HTML, also indices of indices."""
+    text = ABOVE_LINE.sub(lambda m: f"<sup>{with_indices(m[1] or m[2])}</sup>", text)
+    return BELOW_LINE.sub(lambda m: f"{m[1]}<sub>{with_indices(m[2] or m[3])}</sub>", text)
 
 
 def on_page_markdown(markdown, page, **_):

@@ -44,7 +44,7 @@ def first(shared):
 
 
 @needs_fashion_mnist
-@pytest.mark.slow  # a whole run, as the one of digits of every day
+@pytest.mark.slow  # a whole run
 def test_every_dose_is_scored_four_ways(first):
     found, manifest = metrics(first), json.loads((first / "manifest.json").read_text())
     required = [f"train_images/k{k}/auc{way}{kind}" for k in DOSES for way in WAYS for kind in KINDS]
@@ -58,7 +58,7 @@ def test_every_dose_is_scored_four_ways(first):
 
 
 @needs_fashion_mnist
-@pytest.mark.slow  # every day the same figures are drawn of digits, in test_image_memorization.py
+@pytest.mark.slow
 def test_its_figures_need_the_arrays_alone(first, tmp_path):
     (tmp_path / "arrays").symlink_to(first / "arrays")
     draw(tmp_path)

@@ -83,6 +83,19 @@ def test_every_public_name_has_an_entry(site):
     assert set(plap_jax.__all__) <= shown
 
 
+def test_indices_are_set_below_and_exponents_above_the_line_but_not_in_code(site):
+    formulas = (site / "mathematics.html").read_text()
+    assert "κ<sub>p</sub>" in formulas and "|s|<sup>p−2</sup>" in formulas
+    left = []
+    for path in [*written_pages(site), site / "api" / "plap_jax.html"]:
+        page = path.read_text().partition("<article")[2].partition("</article>")[0]
+        prose = re.sub(r"<[^>]+>", "", re.sub(r"<(pre|code|svg)\b.*?</\1>", "", page, flags=re.DOTALL))
+        left += [(path.name, found) for found in re.findall(r"[κΔσμ]_\S*|\^\{\S*", prose)]
+        assert "<sub>" not in "".join(re.findall(r"<code>.*?</code>", page, flags=re.DOTALL)), path.name
+    assert left == []
+    assert "κ<sub>" not in (site / "search" / "search_index.json").read_text(), "a search is for what one types"
+
+
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_every_page_fits_shows_its_pictures_and_asks_for_nothing_outside(site, window, size):
     opened = window(size)

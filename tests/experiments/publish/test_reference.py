@@ -16,7 +16,12 @@ def words(text):
     return text.split()
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "document",
+    # every experiment is composed at every scale for its settings
+    [pytest.param(path, marks=pytest.mark.slow if path.stem == "settings" else ()) for path in DOCUMENTS],
+    ids=lambda path: path.name,
+)
 def test_pages_are_up_to_date(document):
     text = document.read_text()
     assert words(filled(text)) == words(text), "python -m experiments.publish.reference"
