@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.patches import Circle
 
-from experiments.figures.style import COLOURS, DIVERGING, SEQUENTIAL, grid, save, with_intervals
+from experiments.figures.style import COLOURS, COLUMN, DIVERGING, PAGE, SEQUENTIAL, grid, save, with_intervals
 
 Arrays = Mapping[str, np.ndarray]
 KINDS = ("mode", "midpoint", "centre")
@@ -107,28 +107,30 @@ def draw_scores(a: Arrays, figures: Path) -> None:
 
 
 def draw_maps(a: Arrays, quantity: str, level: int, figures: Path) -> None:
-    """κ_p or Δ_p u over the plane at one noise level: a row per p; analytic, learned, learned − analytic."""
+    """κ_p or Δ_p u over the plane at one noise level: analytic, learned, learned − analytic; a column per p."""
     values, orders = a[quantity][level], a["p"]
-    figure, axes = grid(len(orders), 3, height=0.9 * len(orders) + 0.5, sharex=True, sharey=True)
+    width = min(PAGE, max(COLUMN, 0.4 + 1.65 * len(orders)))
+    figure, axes = grid(3, len(orders), width=width, height=5.6, sharex=True, sharey=True)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     extent = a["extent"][level] * np.array([-1, 1, -1, 1])
     symbol = "κ" if quantity == "kappa" else "Δ"
-    for row, p in enumerate(orders):
-        analytic, learned = values[0, row], values[1, row]
+    for column, p in enumerate(orders):
+        analytic, learned = values[0, column], values[1, column]
         norm = _norm(quantity, p, analytic)
-        for panel, shown in zip(axes[row], (analytic, learned, learned - analytic), strict=True):
+        for panel, shown in zip(axes[:, column], (analytic, learned, learned - analytic), strict=True):
             drawn = panel.imshow(shown, DIVERGING, norm=norm, origin="lower", extent=extent)
-        axes[row, 0].set_ylabel(f"p = {p:g}")
         label = f"{symbol}$_{{{p:g}}}$" + " u" * (symbol == "Δ")
-        bar = figure.colorbar(drawn, ax=axes[row], shrink=0.85, extend="both", label=label, aspect=12)
+        axes[0, column].set_title(f"p = {p:g}")
+        place = {"orientation": "horizontal", "shrink": 0.85, "aspect": 14, "pad": 0.02}
+        bar = figure.colorbar(drawn, ax=axes[:, column], extend="both", label=label, **place)
         bar.minorticks_off()
         if isinstance(norm, SymLogNorm):
             decade = 10.0 ** np.floor(np.log10(norm.vmax))
             bar.set_ticks([-decade, 0, decade])
     end = int(0.75 * a["extent"][level])
     axes[0, 0].set(xticks=[-end, end], yticks=[-end, end])  # shared by all, and few, as panels are small
-    for panel, title in zip(axes[0], ("analytic", "learned", "difference"), strict=True):
-        panel.set_title(title)
+    for panel, title in zip(axes[:, 0], ("analytic", "learned", "difference"), strict=True):
+        panel.set_ylabel(title)
     figure.suptitle(f"noise level σ = {a['sigma'][level]:.2f}", fontsize=8)
     save(figure, figures, f"maps_{quantity}_t{a['t'][level]:g}")
 
