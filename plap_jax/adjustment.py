@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import stats
@@ -18,6 +20,7 @@ EXPLAINED = 1e-6  # of the spread, below which difficulty explains all of it
 SMALLEST = 0.05  # of the spread, added to residuals before their logarithm
 FAR = 5.0  # robust standard deviations beyond which evidence counts by its logarithm
 IMAGES_EACH = 10  # for each statistic that is fitted
+ROWS = 2**16  # images whose difficulty is looked at together
 CLIP = 5.0  # robust standard deviations beyond which a statistic of an image counts no more
 
 
@@ -72,7 +75,7 @@ def adjust(
         >>> adjusted = adjust(found.columns, difficulty(images), digests)
         >>> p_values = conformal_p_values(adjusted.score[:n], adjusted.score[n:])
     """
-    evidence, difficulty = np.asarray(evidence, np.float64), np.asarray(difficulty, np.float64)
+    evidence, difficulty = np.asarray(evidence), np.asarray(difficulty, np.float64)
     n = len(evidence)
     fitted = np.ones(n, bool) if fitted is None else np.asarray(fitted, bool)
     require(evidence.ndim == 2, "evidence", evidence.shape, "must be (n, L)")
@@ -81,23 +84,23 @@ def adjust(
         require(len(given) == n, name, len(given), f"must be {n}, one for each image")
     require(fitted.sum() >= 3, "evidence", evidence.shape, "must be of at least 3 images that are fitted")
     require(bool(np.isfinite(difficulty).all()), "difficulty", difficulty.shape, "must be finite")
-    # Sums of floating-point numbers depend on their order, which must not come of the side an image is on.
-    order = np.argsort(digests, kind="stable")
-    evidence, difficulty, rows = evidence[order], difficulty[order], np.flatnonzero(fitted[order])
-    used = np.isfinite(evidence).all(axis=0)
-    used[used] = _spread(evidence[np.ix_(rows, used)]) > 0
+    used = np.array([bool(np.isfinite(column).all()) and _spread(column[fitted]) > 0 for column in evidence.T])
     require(bool(used.any()), "evidence", evidence.shape, "must hold a column that is finite and varies")
-    z, features = _standardized(difficulty, rows)
-    residuals, spread = np.full(evidence.shape, np.nan), np.full(evidence.shape, np.nan)
-    explained = np.full(evidence.shape[1], np.nan)
+    # Sums of floating-point numbers depend on their order, which must not come of the side an image is on.
+    z = _Standardized(difficulty, np.argsort(digests, kind="stable"), fitted)
     with threadpool_limits(1):  # sums of few columns: threads would mostly wait for each other
-        for column in np.flatnonzero(used):
-            residuals[:, column], spread[:, column], explained[column] = _residuals(evidence[:, column], z, rows)
+        residuals, spread, explained = _residuals(evidence, z, np.flatnonzero(used).tolist())
     used &= np.isfinite(residuals).all(axis=0)
     require(bool(used.any()), "evidence", evidence.shape, "must hold a column that difficulty does not explain wholly")
-    score = tempered(residuals[:, used]).mean(axis=1)
-    back = np.argsort(order)
-    return Adjusted(score[back], residuals[back], spread[back], explained, used, features)
+    score = np.empty(n)
+    for some in blocks(n):
+        score[some] = tempered(np.asfortranarray(residuals[some][:, used])).mean(axis=1)
+    return Adjusted(score, residuals, spread, explained, used, z.varies)
+
+
+def blocks(n: int) -> Iterator[slice]:
+    """Rows that are computed together, so that what is held for it does not grow with n."""
+    return (slice(start, min(start + ROWS, n)) for start in range(0, n, ROWS))
 
 
 def tempered(residuals: np.ndarray) -> np.ndarray:
@@ -114,48 +117,99 @@ def tempering(residuals: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.maximum(np.abs(residuals) - FAR, 0))
 
 
-def _spread(values: np.ndarray) -> np.ndarray:
+def _spread(values: np.ndarray) -> float:
     """The median absolute deviation, of normal values their standard deviation."""
-    return stats.median_abs_deviation(values, axis=0, scale="normal")
+    return stats.median_abs_deviation(np.asarray(values, np.float64), scale="normal")
 
 
-def _standardized(difficulty: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns that vary, centred and scaled by median and MAD, and cut at ±CLIP; and which they are.
+class _Standardized:
+    """Columns of difficulty that vary, centred and scaled by median and MAD, and cut at ±CLIP.
 
     Of few images fewer columns: the first principal components, one for each IMAGES_EACH of them.
+
+    Args:
+        difficulty: ``(n, k)``.
+        order: ``(n,)`` in which sums are taken.
+        fitted: ``(n,)`` booleans.
+
+    Attributes:
+        fitted: places, in that order, of images that are fitted.
+        varies: ``(k,)`` booleans.
     """
-    spread = _spread(difficulty[rows])
-    varies = spread > 0
-    z = (difficulty[:, varies] - np.median(difficulty[np.ix_(rows, varies)], axis=0)) / spread[varies]
-    z, most = np.clip(z, -CLIP, CLIP), len(rows) // IMAGES_EACH
-    if z.shape[1] > most:
-        axes = np.linalg.svd(z[rows] - z[rows].mean(axis=0), full_matrices=False)[2][:most]
-        z = z @ axes.T
-    return z, varies
+
+    def __init__(self, difficulty: np.ndarray, order: np.ndarray, fitted: np.ndarray):
+        self._difficulty, self._axes, self.order = difficulty, None, order
+        self.fitted = np.flatnonzero(fitted[order])
+        spread = np.array([_spread(column[fitted]) for column in difficulty.T])
+        self.varies = spread > 0
+        self._spread = spread[self.varies]
+        self._median = np.array([np.median(difficulty[fitted, k]) for k in np.flatnonzero(self.varies)])
+        most = len(self.fitted) // IMAGES_EACH
+        if self.varies.sum() > most:
+            z = np.ascontiguousarray(self(self.fitted))
+            self._axes = np.linalg.svd(z - z.mean(axis=0), full_matrices=False)[2][:most]
+
+    def __call__(self, places: np.ndarray | slice) -> np.ndarray:
+        """``(m, …)`` of these places in the order."""
+        z = (self._difficulty[self.order[places]][:, self.varies] - self._median) / self._spread
+        z = np.clip(z, -CLIP, CLIP)
+        return z if self._axes is None else z @ self._axes.T
+
+    @cached_property
+    def chosen(self) -> tuple[np.ndarray, np.ndarray]:
+        """Places of the first ``MOST_FITTED`` that are fitted, and their values."""
+        places = self.fitted[:MOST_FITTED]
+        return places, np.ascontiguousarray(self(places))
+
+    def fit(self, model: HuberRegressor | Ridge, values: np.ndarray) -> Callable[[np.ndarray], np.ndarray | float]:
+        """What predicts from standardized difficulty, by a regression of ``values`` on that of some images."""
+        places, z = self.chosen
+        if not z.shape[1]:
+            constant = float(np.median(values[self.fitted]))
+            return lambda block: constant
+        return model.fit(z, values[places]).predict
 
 
-def _residuals(values: np.ndarray, z: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """What ``z`` does not explain of ``values``, in robust standard deviations; these; and the share that it explains.
+def _residuals(
+    evidence: np.ndarray, z: _Standardized, columns: list[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What ``z`` does not explain of some columns, in robust standard deviations; these; and the share it explains.
 
-    The spread of what is left depends on difficulty, too: log|r| is regressed on z, and r divided by the result.
+    The spread of what is left depends on difficulty, too: log|r| is regressed on z, and r divided by the result. All
+    columns are predicted together, block by block, since z of all images would be as large as all that is returned.
     """
-    before = _spread(values[rows])
-    scaled = (values - np.median(values[rows])) / before
-    residual = scaled - _predicted(HuberRegressor(alpha=RIDGE, max_iter=MOST_STEPS), z, scaled, rows)
-    residual -= np.median(residual[rows])
-    after = _spread(residual[rows])
-    if after <= EXPLAINED:
-        return np.full(len(values), np.nan), np.full(len(values), np.nan), 1.0
-    sizes = np.log(np.abs(residual) + SMALLEST * after)
-    spread = np.exp(_predicted(Ridge(alpha=RIDGE), z, sizes, rows))
-    spread *= _spread((residual / spread)[rows])
-    residual = residual / spread
-    return residual - np.median(residual[rows]), before * spread, float(1 - after**2)
-
-
-def _predicted(model: HuberRegressor | Ridge, z: np.ndarray, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """By a regression on the first ``MOST_FITTED`` of ``rows``, which are in the order of their digests."""
-    if not z.shape[1]:
-        return np.full(len(values), np.median(values[rows]))
-    chosen = rows[:MOST_FITTED]
-    return model.fit(z[chosen], values[chosen]).predict(z)
+    # One column is one piece of memory.
+    residuals, spread = (np.full(evidence.shape, np.nan, order="F") for _ in range(2))
+    explained, models, before = np.full(evidence.shape[1], np.nan), {}, {}
+    for k in columns:
+        values = np.asarray(evidence[:, k], np.float64)[z.order]
+        before[k] = _spread(values[z.fitted])
+        residuals[:, k] = (values - np.median(values[z.fitted])) / before[k]
+        models[k] = z.fit(HuberRegressor(alpha=RIDGE, max_iter=MOST_STEPS), residuals[:, k])
+    for some in blocks(len(evidence)):
+        block = z(some)
+        for k, predict in models.items():
+            residuals[some, k] -= predict(block)
+    for k in columns:
+        residual = residuals[:, k]
+        residual -= np.median(residual[z.fitted])
+        after = _spread(residual[z.fitted])
+        explained[k] = 1 - after**2 if after > EXPLAINED else 1.0
+        if after > EXPLAINED:
+            models[k] = z.fit(Ridge(alpha=RIDGE), np.log(np.abs(residual) + SMALLEST * after))
+        else:
+            residual[:] = np.nan
+            del models[k]
+    for some in blocks(len(evidence)):
+        block = z(some)
+        for k, predict in models.items():
+            spread[some, k] = np.exp(predict(block))
+    for k in models:
+        own, residual = spread[:, k], residuals[:, k]
+        own *= _spread((residual / own)[z.fitted])
+        residual /= own
+        residual -= np.median(residual[z.fitted])
+        own *= before[k]
+        for column in (residual, own):
+            column[z.order] = column.copy()
+    return residuals, spread, explained

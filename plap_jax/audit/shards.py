@@ -163,7 +163,7 @@ def _measure(shard: Shard, path: Path, plan: Plan, asking: Question) -> None:
     """Asks the models, and writes the part."""
     parts, measured = load_parts(), asking.sides()
     found = dict(zip(asking.asked.sides, measured, strict=True))
-    parts.write_part(path, parts.ShardPart(_header(shard, plan, asking), found))
+    parts.write_part(path, parts.ShardPart(header_of(shard, plan, asking), found))
     skipped = sum(len(side.skipped) for side in measured)
     n = ", ".join(f"{len(side)} {'of the reference' if i else 'images'}" for i, side in enumerate(measured))
     log.info("shard %s: %s%s, in %s", shard.words, n, f", {skipped} skipped" * bool(skipped), path)
@@ -199,7 +199,7 @@ def wrong_header(header: Mapping[str, Any], shard: Shard, plan: Plan) -> str | N
     return None
 
 
-def _header(shard: Shard, plan: Plan, asking: Question) -> dict[str, Any]:
+def header_of(shard: Shard, plan: Plan, asking: Question) -> dict[str, Any]:
     """Of which plan, model and code a part is; host and time are for people, and nothing depends on them."""
     return {
         "shard": shard.words,

@@ -5,27 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from plap_jax.data.linking import Rows, linked, rms
 from plap_jax.typing import require
 
-# Images are compared in a sketch of so many coordinates first; its axes come from so many images.
-SKETCH = 64
-FOR_AXES = 512
-# Images compared at once: so many of one neighbourhood with so many others; numbers held for one block of images.
-LEAF = 64
-OTHERS = 2**14
-BLOCK = 2**21
-# With more candidates for each of the others than this, all are compared by one matrix product.
-CROWD = 4
-# What the rounding of ‖a‖² + ‖b‖² − 2⟨a, b⟩ may add to a distance, as a share of the longest vector. It is less than
-# √(d ε) of ‖a‖ + ‖b‖; too much of it costs time, not exactness.
-ROUNDING = 1e-5
 # Rows and columns of a thumbnail.
 THUMBNAIL = 16
 
@@ -48,11 +35,11 @@ def distinct(images: np.ndarray, distance: float) -> tuple[np.ndarray, list[tupl
     """
     first, vectors = groups(images, distance), _vectors(images)
     dropped = np.flatnonzero(first != np.arange(len(images)))
-    rows = [(int(first[i]), int(i), float(_rms(vectors[first[i]], vectors[i]))) for i in dropped]
+    rows = [(int(first[i]), int(i), float(rms(vectors[first[i]], vectors[i]))) for i in dropped]
     return np.unique(first), rows
 
 
-def groups(vectors: np.ndarray, distance: float) -> np.ndarray:
+def groups(vectors: np.ndarray | Rows, distance: float) -> np.ndarray:
     """Groups of near-duplicates, each named by its first member.
 
     Vectors with √(mean (a − b)²) ≤ distance are linked, and groups are transitive: if a resembles b and b resembles c,
@@ -75,12 +62,10 @@ def groups(vectors: np.ndarray, distance: float) -> np.ndarray:
         ValueError: distance negative or not finite.
     """
     require(0 <= distance < np.inf, "duplicate_distance", distance, "must be a finite number >= 0")
-    vectors = _vectors(vectors)
-    first = _first_identical(vectors)
-    unique, places = np.unique(first, return_inverse=True)
-    if distance == 0 or len(unique) < 2:
-        return first
-    return unique[_components(vectors, unique, distance)][places]
+    vectors = _vectors(vectors) if isinstance(vectors, np.ndarray) else vectors
+    if distance == 0 or vectors.shape[0] < 2:
+        return _first_identical(vectors)
+    return linked(vectors, distance)
 
 
 def representatives(labels: ArrayLike, digests: Sequence[bytes] | ArrayLike) -> np.ndarray:
@@ -161,103 +146,6 @@ def _block_means(size: int) -> np.ndarray:
     return np.maximum(shared, 0) / size
 
 
-def _components(vectors: np.ndarray, rows: np.ndarray, distance: float) -> np.ndarray:
-    """For each of these rows, which differ, the place in ``rows`` of the first of its group.
-
-    Neighbourhoods in the sketch are compared with each other unless their bounding boxes are too far apart. Members of
-    one group are not compared again, so that near-duplicates without number cost no more than others.
-    """
-    sketch = _sketch(vectors, rows)
-    squares = np.einsum("ij,ij->i", sketch, sketch)
-    reach = distance * vectors.shape[1] ** 0.5 + ROUNDING * squares.max() ** 0.5
-    # Their product is ‖a‖² + ‖b‖² − 2⟨a, b⟩.
-    one = np.ones_like(squares)
-    before, after = np.c_[-2 * sketch, squares, one], np.c_[sketch, one, squares].T
-    leaves = list(_leaves(sketch, np.arange(len(rows))))
-    low, high = (np.stack([f(sketch[leaf], axis=0) for leaf in leaves]) for f in (np.min, np.max))
-    label = np.arange(len(rows))
-    for i, leaf in enumerate(leaves):
-        gap = np.maximum(np.maximum(low[i:] - high[i], low[i] - high[i:]), 0)
-        close = np.flatnonzero(np.einsum("ij,ij->i", gap, gap) <= reach**2)
-        for some in _parts(np.concatenate([leaves[i + j] for j in close]), OTHERS):
-            if np.all(label[leaf] == label[leaf[0]]):
-                some = some[label[some] != label[leaf[0]]]
-            a, b = np.nonzero(before[leaf] @ after[:, some] <= reach**2)
-            if len(a) > CROWD * len(some):
-                a, b = _within(vectors, rows[leaf], rows[some], reach)
-            _link(vectors, rows, leaf[a], some[b], distance, label)
-    return label
-
-
-def _within(vectors: np.ndarray, left: np.ndarray, right: np.ndarray, reach: float) -> np.ndarray:
-    """Pairs at most ``reach`` apart up to rounding, by one matrix product: quick where the sketch excludes few."""
-    centre = vectors[left].mean(axis=0, dtype=np.float64)
-    a, found = vectors[left] - centre, [np.zeros((2, 0), int)]
-    for places in _parts(np.arange(len(right)), BLOCK // vectors.shape[1]):
-        b = vectors[right[places]] - centre
-        squares = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b) - 2 * a @ b.T
-        near, other = np.nonzero(squares <= reach**2)
-        found.append(np.stack([near, places[other]]))
-    return np.concatenate(found, axis=1)
-
-
-def _link(
-    vectors: np.ndarray, rows: np.ndarray, a: np.ndarray, b: np.ndarray, distance: float, label: np.ndarray
-) -> None:
-    """Join, in ``label``, the groups of those pairs that are near in full."""
-    for part in _parts(np.arange(len(a)), BLOCK // vectors.shape[1]):
-        left, right = a[part], b[part]
-        apart = label[left] != label[right]
-        left, right = left[apart], right[apart]
-        near = _rms(vectors[rows[left]], vectors[rows[right]]) <= distance
-        if near.any():
-            _join(label, label[left[near]], label[right[near]])
-
-
-def _join(label: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
-    """Give groups a_k and b_k one name, the smallest of all that hang together."""
-    names, ends = np.unique(np.concatenate([a, b]), return_inverse=True)
-    links = coo_array((np.ones(len(a), bool), np.split(ends, 2)), shape=(len(names), len(names)))
-    part = connected_components(links, directed=False)[1]
-    new = np.arange(len(label))
-    new[names] = names[np.unique(part, return_index=True)[1]][part]
-    label[:] = new[label]
-
-
-def _sketch(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Few coordinates whose distances never exceed those of the vectors: ``(len(rows), ≤ 65)`` float64.
-
-    The principal axes of some of the vectors, and the length of what is left: (V x, ‖x − Vᵀ V x‖). Projections shorten
-    distances, and lengths differ by no more than the vectors do.
-    """
-    dim = vectors.shape[1]
-    some = rows[np.linspace(0, len(rows) - 1, max(2, min(FOR_AXES, len(rows), 8 * BLOCK // dim)), dtype=int)]
-    centre = vectors[some].mean(axis=0, dtype=np.float64)
-    axes = np.linalg.svd(vectors[some] - centre, full_matrices=False)[2][:SKETCH]
-    sketch = np.empty((len(rows), len(axes) + 1))
-    for part in _parts(np.arange(len(rows)), BLOCK // dim):
-        block = vectors[rows[part]] - centre
-        along = block @ axes.T
-        block -= along @ axes
-        sketch[part] = np.c_[along, np.sqrt(np.einsum("ij,ij->i", block, block))]
-    return sketch
-
-
-def _leaves(points: np.ndarray, members: np.ndarray) -> Iterator[np.ndarray]:
-    """Neighbourhoods of at most 64 points: halved at the median of the widest coordinate, as a k-d tree does."""
-    if len(members) <= LEAF:
-        yield members
-        return
-    some = points[members]
-    order = np.argpartition(some[:, np.argmax(np.ptp(some, axis=0))], len(members) // 2)
-    for half in np.split(members[order], [len(members) // 2]):
-        yield from _leaves(points, half)
-
-
-def _parts(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (rows[start : start + max(1, size)] for start in range(0, len(rows), max(1, size)))
-
-
 def _vectors(images: np.ndarray) -> np.ndarray:
     images = np.ascontiguousarray(images)
     return images.reshape(len(images), math.prod(images.shape[1:]))
@@ -267,8 +155,3 @@ def _first_identical(vectors: np.ndarray) -> np.ndarray:
     """For each row, the first row with the same bytes, without pairwise comparison."""
     seen: dict[bytes, int] = {}
     return np.array([seen.setdefault(hashlib.sha256(row).digest(), i) for i, row in enumerate(vectors)], int)
-
-
-def _rms(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """√(mean (a − b)²) over the last axis, in float64."""
-    return np.sqrt(np.mean(np.square(a.astype(np.float64) - b), axis=-1))
