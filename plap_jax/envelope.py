@@ -7,6 +7,7 @@ Everything runs on the host in float64.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from numbers import Integral
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from plap_jax.typing import ArrayLike, require
 _MAX_THRESHOLDS = 512
 # How often the simulation may give less than the confidence.
 _UNLUCKY = 0.025
+# In the logarithm; below it exp gives 0, and rounding to both sides of it does not matter.
+_NEGLIGIBLE = 800.0
 # 3 · (1/3), in floating point, may come out below 1.
 _ROUNDING = 1e-9
 
@@ -161,7 +164,7 @@ def false_discovery_envelope(
     thresholds, urn = _thresholds(n_reference), _Urn(n_reference, m)
     rarest = _rarest(urn, thresholds, n_draws, np.random.default_rng(seed))
     level = np.partition(rarest, rank - 1)[rank - 1]
-    bounds = [int(np.argmax(urn.at_least(k) < level)) - 1 for k in thresholds]
+    bounds = [urn.at_least(k).last_at(level) for k in thresholds]
     counts = np.append(np.maximum.accumulate(bounds), m)
     k = np.arange(1, n_reference + 2)
     return Envelope(n_reference, m, confidence, counts[np.searchsorted(thresholds, k)])
@@ -175,19 +178,56 @@ class _Urn:
         self._log = gammaln(np.arange(n_reference + m + 1) + 1.0)  # of the factorials
         self._within = self._log[: m + 1] + self._log[m::-1]
 
-    def at_least(self, k: int) -> np.ndarray:
-        """P(N_k ≥ j) for j = 0 … m + 1, ``(m + 2,)``.
+    def at_least(self, k: int) -> _Tails:
+        """P(N_k ≥ j) for j = 0 … m + 1.
 
         P(N_k = j) ∝ C(j + k − 1, j) · C(m − j + n − k, m − j), the orders of j nulls and k − 1 references before the
-        k-th, and of those behind it.
+        k-th, and of those behind it. Where that is less than the largest by a factor that exp cannot represent, the
+        sum does not change, and nothing is computed.
         """
-        m, behind = self.m, self.n_reference - k
-        orders = self._log[k - 1 : k + m] + self._log[behind : behind + m + 1][::-1]
-        orders -= self._within
+        first, last = self._bulk(k)
+        orders = self._orders(k, first, last + 1)
         orders -= orders.max()
-        tails = np.zeros(m + 2)
-        np.cumsum(np.exp(orders, out=orders)[::-1], out=tails[m::-1])
-        return np.divide(tails, tails[0], out=tails)
+        tails = np.zeros(len(orders) + 1)
+        np.cumsum(np.exp(orders, out=orders)[::-1], out=tails[-2::-1])
+        return _Tails(first, np.divide(tails, tails[0], out=tails))
+
+    def _orders(self, k: int, start: int, stop: int) -> np.ndarray:
+        """The logarithm of the number of orders, for j = start … stop − 1."""
+        m, behind = self.m, self.n_reference - k
+        orders = self._log[k - 1 + start : k - 1 + stop] + self._log[behind + m - stop + 1 : behind + m - start + 1][::-1]
+        orders -= self._within[start:stop]
+        return orders
+
+    def _bulk(self, k: int) -> tuple[int, int]:
+        """The first and the last j at which P(N_k = j) counts; it rises to its largest value, and falls."""
+        m, behind = self.m, self.n_reference - k
+        # Of a Beta-binomial distribution with parameters k and behind + 1; at its ends where one of these is 1.
+        inner = (k - 1) / (k - 1 + behind) if k - 1 + behind else 0.5
+        mode = min(m, max(0, int(inner * (m + 1))))
+        least = float(self._orders(k, mode, mode + 1)[0]) - _NEGLIGIBLE
+
+        def counts(j: int) -> bool:
+            return float(self._orders(k, j, j + 1)[0]) >= least
+
+        first = bisect_left(range(mode + 1), True, key=counts)
+        last = mode + bisect_left(range(m - mode + 1), True, key=lambda j: not counts(mode + j)) - 1
+        return first, last
+
+
+class _Tails(NamedTuple):
+    """P(N ≥ j): ``values`` are those from j = ``first`` on; 1 before, 0 after."""
+
+    first: int
+    values: np.ndarray
+
+    def at(self, j: np.ndarray) -> np.ndarray:
+        """Of some j."""
+        return self.values[np.clip(j - self.first, 0, len(self.values) - 1)]
+
+    def last_at(self, level: float) -> int:
+        """The largest j with P(N ≥ j) ≥ level."""
+        return self.first + int(np.argmax(self.values < level)) - 1
 
 
 def _thresholds(n_reference: int) -> np.ndarray:
@@ -203,6 +243,6 @@ def _rarest(urn: _Urn, thresholds: np.ndarray, n_draws: int, rng: np.random.Gene
     for k in thresholds:
         share = rng.beta(k - last, urn.n_reference + 1 - k, n_draws)
         above += rng.binomial(urn.m - above, share)
-        np.minimum(found, urn.at_least(k)[above], out=found)
+        np.minimum(found, urn.at_least(k).at(above), out=found)
         last = k
     return found

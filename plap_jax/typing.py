@@ -92,7 +92,8 @@ class Estimate:
             "call .interval() outside of jit and vmap",
         )
         value, stderr, n_units = parts
-        half = stats.t.ppf(0.5 + level / 2, n_units - 1) * stderr
+        different, places = np.unique(n_units, return_inverse=True)  # few, of many estimates
+        half = stats.t.ppf(0.5 + level / 2, different - 1)[places].reshape(np.shape(n_units)) * stderr
         return value - half, value + half
 
 
