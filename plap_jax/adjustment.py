@@ -170,9 +170,7 @@ class _Standardized:
         return model.fit(z, values[places]).predict
 
 
-def _residuals(
-    evidence: np.ndarray, z: _Standardized, columns: list[int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _residuals(evidence: np.ndarray, z: _Standardized, columns: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What ``z`` does not explain of some columns, in robust standard deviations; these; and the share it explains.
 
     The spread of what is left depends on difficulty, too: log|r| is regressed on z, and r divided by the result. All

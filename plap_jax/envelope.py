@@ -194,8 +194,8 @@ class _Urn:
 
     def _orders(self, k: int, start: int, stop: int) -> np.ndarray:
         """The logarithm of the number of orders, for j = start … stop − 1."""
-        m, behind = self.m, self.n_reference - k
-        orders = self._log[k - 1 + start : k - 1 + stop] + self._log[behind + m - stop + 1 : behind + m - start + 1][::-1]
+        end = self.n_reference - k + self.m + 1
+        orders = self._log[k - 1 + start : k - 1 + stop] + self._log[end - stop : end - start][::-1]
         orders -= self._within[start:stop]
         return orders
 

@@ -9,9 +9,10 @@ from functools import cached_property
 
 import numpy as np
 
-from plap_jax.adjustment import Adjusted, adjust, tempering
+from plap_jax.adjustment import Adjusted, adjust, blocks, tempering
 from plap_jax.audit.stream import DIFFICULTY, DIGEST, INDEX, NOT_FINITE, THUMBNAIL, Scored
 from plap_jax.data.duplicates import groups, representatives
+from plap_jax.data.rows import stacked
 from plap_jax.typing import require
 
 log = logging.getLogger(__name__)
@@ -52,23 +53,26 @@ class Calibration:
     @cached_property
     def measured(self) -> np.ndarray:
         """``(N,)`` mean κ₁ over the levels, or its difference to the baseline's."""
-        return self._difference.mean(axis=1)
+        return np.concatenate([self._difference(some).mean(axis=1) for some in blocks(len(self.kappa))])
 
     @cached_property
     def expected(self) -> np.ndarray:
         """``(N,)`` the same as it is of images as hard as each."""
-        n, adjusted = len(self.levels), self.adjusted
-        gained = np.where(adjusted.used[:n], adjusted.residuals[:, :n] * adjusted.spread[:, :n], 0)
-        return (self._difference - gained).mean(axis=1)
+        n, adjusted, found = len(self.levels), self.adjusted, np.empty(len(self.kappa))
+        for some in blocks(len(found)):
+            residuals, spread = (np.ascontiguousarray(one[some, :n]) for one in (adjusted.residuals, adjusted.spread))
+            gained = np.where(adjusted.used[:n], residuals * spread, 0)
+            found[some] = (self._difference(some) - gained).mean(axis=1)
+        return found
 
     @property
     def explained(self) -> float:
         """The share of the evidence's spread that difficulty explains, mean over the columns that are used."""
         return max(0.0, float(self.adjusted.explained[self.adjusted.used].mean()))
 
-    @property
-    def _difference(self) -> np.ndarray:
-        return self.kappa if self.baseline_kappa is None else self.kappa - self.baseline_kappa
+    def _difference(self, some: slice) -> np.ndarray:
+        kappa, other = self.kappa[some], self.baseline_kappa
+        return kappa if other is None else kappa - other[some]
 
 
 def paired(scored: Scored, baseline: Scored, levels: list[float], of_baseline: list[float]) -> Scored:
@@ -124,22 +128,27 @@ def calibrate(
     sides = [one if rows.all() else one.only(rows, NOT_FINITE) for one, rows in zip(sides, kept, strict=True)]
 
     def pooled(name: str) -> np.ndarray:
-        return np.concatenate([one.columns[name] for one in sides])
+        return together([one.columns[name] for one in sides])
+
+    def at_levels(name: str) -> np.ndarray:
+        return pooled(name) if good.all() else pooled(name)[:, good]
 
     with_baseline = f"baseline/{STATISTICS[0]}" in audited.columns
-    model = [pooled(name)[:, good] for name in STATISTICS]
-    base = [pooled(f"baseline/{name}")[:, good] for name in STATISTICS] if with_baseline else [None, None]
-    evidence = np.concatenate([a if b is None else a - b for a, b in zip(model, base, strict=True)], axis=1)
     digests = _salted(pooled(DIGEST), salt)
-    labels = groups(pooled(THUMBNAIL), duplicate_distance)
+    labels = groups(stacked([one.columns[THUMBNAIL] for one in sides]), duplicate_distance)
     stays = representatives(labels, digests)
     allowed = (
         f"are near-duplicates of {int(stays.sum())} image(s) all of them, and at least 3 different ones are needed"
     )
     require(int(stays.sum()) >= 3, "images", len(labels), allowed)
-    adjusted = adjust(evidence, pooled(DIFFICULTY), digests, fitted=stays)
-    stderr = pooled("kappa_stderr") + (pooled("baseline/kappa_stderr") if with_baseline else 0)
-    columns = {CALIBRATED: adjusted.score, f"{CALIBRATED}/stderr": _stderr(adjusted, stderr[:, good])}
+    model = [at_levels(name) for name in STATISTICS]
+    base = [at_levels(f"baseline/{name}") for name in STATISTICS] if with_baseline else [None, None]
+    evidence = np.concatenate([a if b is None else a - b for a, b in zip(model, base, strict=True)], axis=1)
+    difficulty = pooled(DIFFICULTY)
+    adjusted = adjust(evidence, difficulty, digests, fitted=stays)
+    del evidence, digests
+    stderr = at_levels("kappa_stderr") + (at_levels("baseline/kappa_stderr") if with_baseline else 0)
+    columns = {CALIBRATED: adjusted.score, f"{CALIBRATED}/stderr": _stderr(adjusted, stderr)}
     columns |= {f"{CALIBRATED}/n_units": pooled("n_units"), "stays": stays}
     ends = np.cumsum([len(one) for one in sides])
     parts = {name: np.split(column, ends[:-1]) for name, column in columns.items()}
@@ -151,14 +160,31 @@ def calibrate(
     places[labels[stays]] = np.flatnonzero(stays)
     left_out = tuple(level for level, kept_level in zip(levels, good, strict=True) if not kept_level)
     known = np.asarray(levels)[good]
-    found = Calibration(known, *model, *base, adjusted, pooled(DIFFICULTY), stays, places[labels], left_out)
+    found = Calibration(known, *model, *base, adjusted, difficulty, stays, places[labels], left_out)
     return sides[0], sides[1] if reference is not None else None, found
 
 
 def _salted(digests: np.ndarray, salt: bytes) -> np.ndarray:
     """``(n,)`` uint64, of the same content the same."""
-    made = [hashlib.blake2b(digest, digest_size=8, key=salt[:64]).digest() for digest in digests.astype("<u8")]
-    return np.frombuffer(b"".join(made), np.uint64)
+    found, salt = np.empty(len(digests), np.uint64), salt[:64]
+    for some in blocks(len(digests)):
+        stored = digests[some].astype("<u8").tobytes()
+        each = [stored[i : i + 8] for i in range(0, len(stored), 8)]
+        made = [hashlib.blake2b(one, digest_size=8, key=salt).digest() for one in each]
+        found[some] = np.frombuffer(b"".join(made), np.uint64)
+    return found
+
+
+def together(parts: list[np.ndarray]) -> np.ndarray:
+    """All rows, one part after the other; not copied where they are the beginning and the rest of one array."""
+    whole = parts[0].base if isinstance(parts[0].base, np.ndarray) else None
+    if whole is not None and whole.dtype == parts[0].dtype and whole.flags.c_contiguous:
+        ends = np.cumsum([len(part) for part in parts]).tolist()
+        slices = [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        pairs = zip(slices, parts, strict=True)
+        if ends[-1] == len(whole) and all(a.__array_interface__ == b.__array_interface__ for a, b in pairs):
+            return whole
+    return np.concatenate(parts)
 
 
 def _evidence(side: Scored) -> list[np.ndarray]:
@@ -185,7 +211,10 @@ def _stderr(adjusted: Adjusted, stderr: np.ndarray) -> np.ndarray:
 
     Where the score counts evidence by its logarithm, an error counts as much less as the evidence does.
     """
-    used = adjusted.used
+    used, found = adjusted.used, np.empty(len(stderr))
     of_kappa = np.flatnonzero(used[: stderr.shape[1]])
-    weight = tempering(adjusted.residuals[:, of_kappa]) / adjusted.spread[:, of_kappa]
-    return (weight * stderr[:, of_kappa]).sum(axis=1) / used.sum()
+    for some in blocks(len(found)):
+        parts = (adjusted.residuals, adjusted.spread, stderr)
+        residuals, spread, own = (np.asfortranarray(one[some][:, of_kappa]) for one in parts)
+        found[some] = (tempering(residuals) / spread * own).sum(axis=1) / used.sum()
+    return found

@@ -64,7 +64,7 @@ def conclude(
     if compared is not None:
         _check_apart(scored, compared, asked.training, calibration)
     for side in (scored, compared):
-        thumbnails = None if side is None else side.columns.pop(THUMBNAIL, None)  # 3 kB for each image
+        thumbnails = None if side is None else side.columns.pop(THUMBNAIL, None)  # 3 kB for each image in colour
         if thumbnails is not None and asked.training is not None:
             side.columns[NEAR] = asked.training.near(thumbnails, settings.duplicate_distance)
     verdict = judge(frame.name, scored, compared, fdr if compared is not None else None)

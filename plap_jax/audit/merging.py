@@ -9,12 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from plap_jax.audit.asking import Asked
 from plap_jax.audit.auditing import GivenPrompts, Images, open_training, opened
 from plap_jax.audit.conclusion import conclude
-from plap_jax.audit.images import Pictures
+from plap_jax.audit.joining import Joined
 from plap_jax.audit.maps import CurvatureMaps
 from plap_jax.audit.measuring import Question
 from plap_jax.audit.passes import base_of_loras
@@ -23,7 +21,7 @@ from plap_jax.audit.result import AuditResult
 from plap_jax.audit.shards import EVIDENCE, load_parts, wrong_header
 from plap_jax.audit.sharing import Shard
 from plap_jax.audit.store import AuditStore, Surroundings
-from plap_jax.audit.stream import INDEX, Scored, require_one
+from plap_jax.audit.stream import Scored
 from plap_jax.audit.subject import Held, Model
 from plap_jax.audit.verdict import Verdict
 from plap_jax.typing import require
@@ -79,8 +77,7 @@ def merge_shards(
     given = {"images": images, "reference": reference, "training": training}
     given |= {"prompts": prompts, "reference_prompts": reference_prompts}
     asked = _asked(plan, given, Surroundings(store, progress=progress))
-    found = read_all_parts(folder, plan, asked)
-    sides = [_joined(name, pictures, found) for name, pictures in asked.sides.items()]
+    sides = read_all_parts(folder, plan, asked)
     mapped = _mapped(plan, asked, model, baseline)
     told = {"models": lambda: plan.told["models"], "words": plan.told["words"]}
     about = {"fdr": plan.agreed["fdr"], "sigma": plan.agreed["sigma"]}
@@ -110,13 +107,15 @@ def _asked(plan: Plan, given: Mapping[str, Any], around: Surroundings) -> Asked:
     return Asked(sides["images"], sides["reference"], training, plan.key, around)
 
 
-def read_all_parts(folder: Path, plan: Plan, asked: Asked) -> list[dict[str, Scored]]:
-    """What every shard has measured, complete and of this plan.
+def read_all_parts(folder: Path, plan: Plan, asked: Asked) -> list[Scored]:
+    """What all shards have measured, complete and of this plan: each side in the order of its source.
 
     Raises:
-        UnfitParts: it is not.
+        UnfitParts: they are not.
+        ValueError: a side has no image that could be read.
+        OSError: no room for the thumbnails.
     """
-    parts, faults, found = load_parts(), [], {}
+    parts, faults, found, joined = load_parts(), [], set(), Joined(asked.sides, folder)
     place = folder / EVIDENCE
     for path in sorted(place.iterdir()) if place.is_dir() else ():
         if path.name.startswith("."):
@@ -137,46 +136,16 @@ def read_all_parts(folder: Path, plan: Plan, asked: Asked) -> list[dict[str, Sco
         if wrong is not None:
             faults.append(f"{'doubled' if doubled else 'foreign'}: {EVIDENCE}/{path.name} {wrong}; {again}")
         else:
-            found[shard.number] = part.sides
-            faults += _wrong_images(shard, part.sides, asked)
-    there = {int(m[1]) for line in faults if (m := PART.search(line))} | set(found)
+            found.add(shard.number)
+            faults += joined.take(shard, part.sides)
+    there = {int(m[1]) for line in faults if (m := PART.search(line))} | found
     if missing := [k for k in range(1, plan.n_shards + 1) if k not in there]:
         more = f" and {len(missing) - MOST_TOLD} more" * (len(missing) > MOST_TOLD)
         told = ", ".join(map(str, missing[:MOST_TOLD]))
         faults.append(f"missing: {len(missing)} of {plan.n_shards} shards are not computed yet: {told}{more}")
     if faults:
         raise UnfitParts("\n".join(faults))
-    return [found[k] for k in sorted(found)]
-
-
-def _wrong_images(shard: Shard, sides: Mapping[str, Scored], asked: Asked) -> list[str]:
-    """Images of a part that are missing, doubled or foreign; the first of each kind is named."""
-    lines, where = [], f"{EVIDENCE}/{shard.file}"
-    for name, pictures in asked.sides.items():
-        expected = {pictures.source.names[row] for row in shard.rows(pictures.source).tolist()}
-        side = sides.get(name, Scored({}, []))
-        told = [*side.names, *(one for one, _ in side.skipped)]
-        doubled = len(told) - len(set(told))
-        kinds = {"missing": expected - set(told), "foreign": set(told) - expected}
-        for kind, names in kinds.items():
-            if names:
-                lines.append(f"{kind}: {where}: {len(names)} of the {name}, the first is {min(names)!r}")
-        if doubled:
-            lines.append(f"doubled: {where}: {doubled} of the {name}")
-    return lines
-
-
-def _joined(name: str, pictures: Pictures, found: Sequence[Mapping[str, Scored]]) -> Scored:
-    """One side of all parts, in the order of its source, whichever shards there were."""
-    source, sides = pictures.source, [part[name] for part in found]
-    places = {one: i for i, one in enumerate(source.names)}
-    skipped = sorted([*source.skipped, *(row for side in sides for row in side.skipped)])
-    full = [side for side in sides if len(side)]
-    require_one(name, len(source.names), bool(full), skipped)
-    index = np.asarray([places[one] for side in full for one in side.names], int)
-    order = np.argsort(index)
-    columns = {key: np.concatenate([side.columns[key] for side in full])[order] for key in full[0].columns}
-    return Scored(columns | {INDEX: index[order]}, [source.names[i] for i in index[order].tolist()], skipped)
+    return joined.sides()
 
 
 def _mapped(plan: Plan, asked: Asked, model: Any, baseline: Any) -> Callable[..., CurvatureMaps | None]:

@@ -66,7 +66,7 @@ def read_part(path: Path) -> ShardPart:
         content = path.read_bytes()
     except OSError as error:
         raise DamagedPart(f"cannot be read: {error.strerror}") from error
-    if MARK not in content or _sealed(content) != content:
+    if (start := content.rfind(MARK)) < 0 or _seal(content, start) != content[start:][: len(MARK + UNSEALED)]:
         raise DamagedPart("is damaged: its checksum is another one")
     try:
         with pq.ParquetFile(BytesIO(content)) as file:
@@ -80,10 +80,17 @@ def read_part(path: Path) -> ShardPart:
 
 def _sealed(content: bytes) -> bytes:
     """With the checksum of all other bytes in its place."""
-    start = content.rindex(MARK) + len(MARK)
-    end = start + len(UNSEALED)
-    digest = hashlib.sha256(content[:start] + UNSEALED + content[end:]).hexdigest()
-    return content[:start] + digest.encode() + content[end:]
+    start = content.rindex(MARK)
+    seal = _seal(content, start)
+    return content[:start] + seal + content[start + len(seal) :]
+
+
+def _seal(content: bytes, start: int) -> bytes:
+    """The mark, and the checksum of all other bytes."""
+    seen, digest = memoryview(content), hashlib.sha256()
+    for some in (seen[:start], MARK + UNSEALED, seen[start + len(MARK + UNSEALED) :]):
+        digest.update(some)
+    return MARK + digest.hexdigest().encode()
 
 
 def _table(sides: Mapping[str, Scored]) -> pa.Table:

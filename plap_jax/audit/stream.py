@@ -14,6 +14,7 @@ from plap_jax.audit.images import Pictures, Source
 from plap_jax.audit.reading import DIFFICULTY, DIGEST, INDEX, REASON, SKIPPED, THUMBNAIL, Reader, concatenated
 from plap_jax.audit.store import Surroundings
 from plap_jax.audit.training import Training
+from plap_jax.data.rows import FileRows
 from plap_jax.typing import require
 
 __all__ = ["DIFFICULTY", "DIGEST", "INDEX", "NEAR", "NOT_FINITE", "THUMBNAIL", "Scored", "require_one", "score_all"]
@@ -29,7 +30,7 @@ class Scored:
 
     Attributes:
         columns: name → ``(n, …)``; see ``Evaluator``, ``Training.columns``; also ``index`` in the source, ``digest``,
-            and of images that were described ``difficulty`` and ``thumbnail``.
+            and of images that were described ``difficulty`` and ``thumbnail``, which may lie in a file.
         names: n of them.
         skipped: (name, reason).
     """
@@ -50,8 +51,13 @@ class Scored:
         """Those that ``kept`` ``(n,)`` says; the others are skipped for this reason."""
         names = np.asarray(self.names, object)
         others = [(name, reason) for name in names[~kept].tolist()]
-        columns = {name: column[kept] for name, column in self.columns.items()}
+        columns = {name: chosen(column, kept) for name, column in self.columns.items()}
         return Scored(columns, names[kept].tolist(), sorted([*self.skipped, *others]))
+
+
+def chosen(column: np.ndarray | FileRows, kept: np.ndarray) -> np.ndarray | FileRows:
+    """The rows of a column that ``kept`` ``(n,)`` says."""
+    return column.only(kept) if isinstance(column, FileRows) else column[kept]
 
 
 def score_all(

@@ -7,6 +7,7 @@ import numpy as np
 from plap_jax.audit.images import Source, digests_of, read_all
 from plap_jax.data import fingerprint
 from plap_jax.data.duplicates import distinct, groups, thumbnail
+from plap_jax.data.rows import FileRows, stacked
 from plap_jax.labels import find_copies
 from plap_jax.typing import require
 
@@ -45,9 +46,9 @@ class Training:
     def _thumbnails(self) -> np.ndarray:
         return np.stack([thumbnail(image) for image in self.images])
 
-    def near(self, thumbnails: np.ndarray, distance: float) -> np.ndarray:
+    def near(self, thumbnails: np.ndarray | FileRows, distance: float) -> np.ndarray:
         """Which images ``(n,)`` are near-duplicates of a training image, by their thumbnails."""
-        labels = groups(np.concatenate([thumbnails, self._thumbnails]), distance)
+        labels = groups(stacked([thumbnails, self._thumbnails]), distance)
         return np.isin(labels[: len(thumbnails)], labels[len(thumbnails) :])
 
     def columns(self, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from plap_jax.data.linking import Rows, linked, rms
+from plap_jax.data.linking import linked, named_by_first, rms
+from plap_jax.data.rows import FileRows
 from plap_jax.typing import require
 
+AT_ONCE = 1024  # rows of a file that are read together
 # Rows and columns of a thumbnail.
 THUMBNAIL = 16
 
@@ -39,7 +41,7 @@ def distinct(images: np.ndarray, distance: float) -> tuple[np.ndarray, list[tupl
     return np.unique(first), rows
 
 
-def groups(vectors: np.ndarray | Rows, distance: float) -> np.ndarray:
+def groups(vectors: np.ndarray | FileRows, distance: float) -> np.ndarray:
     """Groups of near-duplicates, each named by its first member.
 
     Vectors with √(mean (a − b)²) ≤ distance are linked, and groups are transitive: if a resembles b and b resembles c,
@@ -62,7 +64,15 @@ def groups(vectors: np.ndarray | Rows, distance: float) -> np.ndarray:
         ValueError: distance negative or not finite.
     """
     require(0 <= distance < np.inf, "duplicate_distance", distance, "must be a finite number >= 0")
-    vectors = _vectors(vectors) if isinstance(vectors, np.ndarray) else vectors
+    if isinstance(vectors, FileRows):
+        order = np.argsort(vectors.places)  # as they lie there
+        labels = np.empty(len(order), int)
+        labels[order] = _grouped(vectors.only(order), distance)
+        return named_by_first(labels)
+    return _grouped(_vectors(vectors), distance)
+
+
+def _grouped(vectors: np.ndarray | FileRows, distance: float) -> np.ndarray:
     if distance == 0 or vectors.shape[0] < 2:
         return _first_identical(vectors)
     return linked(vectors, distance)
@@ -94,17 +104,19 @@ def representatives(labels: ArrayLike, digests: Sequence[bytes] | ArrayLike) -> 
     Raises:
         ValueError: not as many digests as labels.
     """
-    labels = np.asarray(labels).tolist()
+    labels = np.asarray(labels)
     require(len(digests) == len(labels), "digests", len(digests), f"must be {len(labels)}, one for each label")
+    _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    stays = sizes[group] == 1  # nearly all, so that only the others are looked at one by one
     best: dict[int, tuple[int, list[int]]] = {}
-    for place, (label, digest) in enumerate(zip(labels, digests, strict=True)):
+    for place in np.flatnonzero(~stays).tolist():
+        label, digest = labels[place].item(), digests[place]
         number = int.from_bytes(digest) if isinstance(digest, bytes) else int(digest)
         smallest, places = best.get(label, (number + 1, []))
         if number < smallest:
             best[label] = number, [place]
         elif number == smallest:
             places.append(place)
-    stays = np.zeros(len(labels), bool)
     stays[[places[number % len(places)] for number, places in best.values()]] = True
     return stays
 
@@ -151,7 +163,8 @@ def _vectors(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), math.prod(images.shape[1:]))
 
 
-def _first_identical(vectors: np.ndarray) -> np.ndarray:
+def _first_identical(vectors: np.ndarray | FileRows) -> np.ndarray:
     """For each row, the first row with the same bytes, without pairwise comparison."""
     seen: dict[bytes, int] = {}
-    return np.array([seen.setdefault(hashlib.sha256(row).digest(), i) for i, row in enumerate(vectors)], int)
+    rows = (row for i in range(0, len(vectors), AT_ONCE) for row in vectors[i : i + AT_ONCE])
+    return np.array([seen.setdefault(hashlib.sha256(row).digest(), i) for i, row in enumerate(rows)], int)

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Protocol
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from plap_jax.data.rows import Rows
 
 # Vectors are compared in a sketch of so many coordinates, and one more; its axes come from so many vectors.
 SKETCH = 15
@@ -30,19 +31,6 @@ CROWD = 4
 # What rounding may add to a distance, as a share of the longest vector: of the sketch, and of ‖a‖² + ‖b‖² − 2⟨a, b⟩,
 # which is less than √(d ε) of ‖a‖ + ‖b‖. Too much of it costs time, not exactness.
 ROUNDING = 1e-5
-
-
-class Rows(Protocol):
-    """An array ``(n, d)``, or what gives its rows as an array does, such as from a file."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(n, d)``."""
-        ...
-
-    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        """These rows, ``(m, d)``."""
-        ...
 
 
 def linked(vectors: Rows, distance: float) -> np.ndarray:
@@ -66,6 +54,11 @@ def linked(vectors: Rows, distance: float) -> np.ndarray:
             _link(vectors, sketch.order, leaf[a], others[b], distance, parent)
     labels = np.empty_like(parent)
     labels[sketch.order] = _roots(parent, np.arange(len(parent)))
+    return named_by_first(labels)
+
+
+def named_by_first(labels: np.ndarray) -> np.ndarray:
+    """Groups ``(n,)`` of any names in 0 … n − 1, each named by its first member."""
     first = np.full(len(labels), len(labels))
     np.minimum.at(first, labels, np.arange(len(labels)))
     return first[labels]
@@ -142,9 +135,7 @@ class _Sketch:
         return np.divmod(np.flatnonzero(left @ self.values[others].T >= self.limit), len(others))
 
 
-def _projected(
-    vectors: Rows, centre: np.ndarray, axes: np.ndarray
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+def _projected(vectors: Rows, centre: np.ndarray, axes: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Block by block: which, their sketch, and the squares of their lengths."""
     n, dim = vectors.shape
     size = max(1, BLOCK // dim)
