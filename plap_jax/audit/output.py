@@ -12,7 +12,9 @@ from plap_jax.typing import require
 
 FOLDER = "plap-audit"
 REPORT, TABLE, SKIPPED, MAPS = "report.html", "audit.csv", "skipped.csv", "maps.npz"
-NAMES = (REPORT, TABLE, SKIPPED, MAPS)
+ALL = "audit.parquet"  # of more images than MOST_ROWS, of which the CSV file has some, those with the highest scores
+MOST_ROWS, SOME_ROWS = 1_000_000, 100_000  # spreadsheets open no more than a million
+NAMES = (REPORT, TABLE, SKIPPED, MAPS, ALL)
 PARTS = "parts"  # finished chunks, so that the same command goes on after a kill
 # The checksums of what was written, as `sha256sum -c` reads them: a file of these names with another content is
 # someone else's, or was changed by hand, and is not replaced.
@@ -37,16 +39,22 @@ def refuse_foreign(folder: Path) -> None:
 def write_output(folder: Path, result: AuditResult) -> None:
     """``report.html``, ``audit.csv``; ``skipped.csv`` and ``maps.npz`` where there are any; each whole or not at all.
 
+    Of more than a million images ``audit.csv`` has the 100,000 with the highest scores, and ``audit.parquet`` all.
+
     Raises:
         ValueError: as ``refuse_foreign``.
+        ImportError: pyarrow is not installed, and there are more than a million images.
         OSError: they cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     refuse_foreign(folder)
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as temporary:
         new = Path(temporary)
-        result.save_report(new / REPORT, table=TABLE)
-        result.save_csv(new / TABLE)
+        many = len(result.names) > MOST_ROWS
+        result.save_report(new / REPORT, table=ALL if many else TABLE)
+        result.save_csv(new / TABLE, max_rows=SOME_ROWS if many else None)
+        if many:
+            result.save_parquet(new / ALL)
         if skipped := result.skipped_rows():
             write_rows(new / SKIPPED, skipped)
         if result.maps is not None:

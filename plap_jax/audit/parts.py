@@ -50,7 +50,8 @@ def write_part(path: Path, part: ShardPart) -> None:
     table = _table(part.sides)
     header = part.header | {"skipped": {name: side.skipped for name, side in part.sides.items()}}
     stored = BytesIO()
-    with pq.ParquetWriter(stored, table.schema, compression="zstd") as writer:
+    # Numbers hardly repeat: to look for those that do takes longer than all else.
+    with pq.ParquetWriter(stored, table.schema, compression="zstd", use_dictionary=[SET]) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({HEADER: json.dumps(header).encode(), SEAL: MARK + UNSEALED})
     put(path, _sealed(stored.getvalue()))
@@ -69,7 +70,7 @@ def read_part(path: Path) -> ShardPart:
     if (start := content.rfind(MARK)) < 0 or _seal(content, start) != content[start:][: len(MARK + UNSEALED)]:
         raise DamagedPart("is damaged: its checksum is another one")
     try:
-        with pq.ParquetFile(BytesIO(content)) as file:
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
             header, table = json.loads(file.metadata.metadata[HEADER]), file.read()
         skipped = header.pop("skipped")
         sides = {name: _side(table, name, [tuple(row) for row in rows]) for name, rows in skipped.items()}

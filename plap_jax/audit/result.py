@@ -21,7 +21,7 @@ from plap_jax.audit.maps import CurvatureMaps, maps_by_image
 from plap_jax.audit.notebook import notebook_view
 from plap_jax.audit.settings import AuditSettings
 from plap_jax.audit.stream import NEAR, Scored
-from plap_jax.audit.table import finite_or_none, write_rows
+from plap_jax.audit.table import ranked_rows, write_parquet, write_rows
 from plap_jax.audit.training import Training
 from plap_jax.audit.verdict import Verdict, extreme_reference
 from plap_jax.audit.words import notices_of
@@ -214,16 +214,24 @@ class AuditResult:
 
     def to_rows(self) -> list[dict[str, Any]]:
         """A row for each image, the highest score first; numbers, texts and None."""
-        return [self._row(rank, i) for rank, i in enumerate(self.verdict.order.tolist(), 1)]
+        return list(ranked_rows(self))
 
     def skipped_rows(self) -> list[dict[str, str]]:
         """A row for each file of the images and of the reference that was left out: ``set``, ``file``, ``reason``."""
         both = {"images": self.skipped, "reference": [] if self.reference is None else self.reference.skipped}
         return [{"set": kind, "file": name, "reason": why} for kind, names in both.items() for name, why in names]
 
-    def save_csv(self, path: str | os.PathLike) -> None:
-        """``to_rows`` as a CSV file in UTF-8."""
-        write_rows(Path(path).expanduser(), self.to_rows())
+    def save_csv(self, path: str | os.PathLike, *, max_rows: int | None = None) -> None:
+        """``to_rows`` as a CSV file in UTF-8; of more than ``max_rows`` images those with the highest scores."""
+        write_rows(Path(path).expanduser(), ranked_rows(self, max_rows))
+
+    def save_parquet(self, path: str | os.PathLike) -> None:
+        """``to_rows`` as a Parquet file, which is written and read several times as fast.
+
+        Raises:
+            ImportError: pyarrow is not installed (extra ``cluster``).
+        """
+        write_parquet(Path(path).expanduser(), self)
 
     def save_maps(self, path: str | os.PathLike) -> None:
         """The curvature maps as an ``.npz``: ``curvature_map``, its ``_stderr``, ``_index`` and ``_names``.
@@ -253,37 +261,16 @@ class AuditResult:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the result in words, and the highest scores with their pictures."""
-        shown = list(enumerate(self.verdict.order[:NOTEBOOK_ROWS].tolist(), 1))
-        rows = [{**self._row(rank, i), "score": self.score[i], "stderr": self.stderr[i]} for rank, i in shown]
+        shown = self.verdict.order[:NOTEBOOK_ROWS].tolist()
+        rows = [
+            row | {"score": self.score[i], "stderr": self.stderr[i]}
+            for row, i in zip(ranked_rows(self, NOTEBOOK_ROWS), shown, strict=True)
+        ]
         source, indices = self.pictures.source, self.audited.columns["index"]
-        return notebook_view(self.lines, rows, [picture(source, indices[i]) for _, i in shown])
+        return notebook_view(self.lines, rows, [picture(source, indices[i]) for i in shown])
 
     def _first(self, n: int) -> list[str]:
         return [f"{self.names[i]}  {self.score[i]:.4f} ± {self.stderr[i]:.2g}" for i in self.verdict.order[:n].tolist()]
-
-    def _row(self, rank: int, i: int) -> dict[str, Any]:
-        columns, verdict = self.audited.columns, self.verdict
-        row: dict[str, Any] = {"rank": rank, "file": self.names[i]}
-        for name in [name for name in columns if f"{name}/stderr" in columns]:
-            row |= {name: float(columns[name][i]), f"{name}_stderr": float(columns[f"{name}/stderr"][i])}
-        row |= {"low": float(verdict.low[i]), "high": float(verdict.high[i]), "nfe": int(columns["nfe"][i])}
-        if verdict.flagged is not None:
-            row |= {"p_value": finite_or_none(verdict.p_value[i]), "q_value": finite_or_none(verdict.q_value[i])}
-            row |= {"flagged": int(verdict.flagged[i])}
-        row["z"] = finite_or_none(verdict.z[i])
-        if self.calibration is not None:
-            row |= {
-                "same_as": self.same_as[i],
-                "measured": float(self.measured[i]),
-                "expected": float(self.expected[i]),
-            }
-            for column, level in enumerate(self.calibration.levels.tolist()):
-                row[f"kappa_{level:g}"] = float(self.calibration.kappa[i, column])
-        if self.training is not None:
-            row |= {"nearest": self.training.names[int(columns["nearest"][i])]}
-            row |= {"copy_ratio": float(columns["ratio"][i]), "distance": float(columns["distance"][i])}
-            row |= {NEAR: int(columns[NEAR][i])} if NEAR in columns else {}
-        return row
 
 
 def load_writer() -> ModuleType:

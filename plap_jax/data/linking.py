@@ -7,13 +7,17 @@ compared by one product of matrices. What is near in the sketch is compared in f
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from threadpoolctl import threadpool_limits
 
 from plap_jax.data.rows import Rows
 
@@ -26,11 +30,13 @@ AXES, CELL = 3, 64
 LEAF = 256
 OTHERS = 2**11
 BLOCK = 2**21
+# Products that are computed while others are linked: as many on all machines, so that all compare the same pairs.
+AHEAD = 8
 # With more candidates for each of the others than this, all are compared in full by one matrix product.
 CROWD = 4
-# What rounding may add to a distance, as a share of the longest vector: of the sketch, and of ‖a‖² + ‖b‖² − 2⟨a, b⟩,
-# which is less than √(d ε) of ‖a‖ + ‖b‖. Too much of it costs time, not exactness.
-ROUNDING = 1e-5
+# What rounding to float32 may add to a distance of sketches, as a share of the longest vector: too much costs time, not
+# exactness.
+ROUNDING = 1e-4
 
 
 def linked(vectors: Rows, distance: float) -> np.ndarray:
@@ -42,16 +48,11 @@ def linked(vectors: Rows, distance: float) -> np.ndarray:
     """
     sketch = _Sketch.of(vectors, distance)
     parent = np.arange(len(sketch.order))  # in the order of the sketch
-    for leaf, some in sketch.neighbourhoods():
-        known = _roots(parent, leaf)
-        if np.all(known == known[0]):  # so that near-duplicates without number cost no more than others
-            some = some[_roots(parent, some) != known[0]]
-        for others in _parts(some, OTHERS):
-            a, b = sketch.near(leaf, others)
-            rows = sketch.order[leaf], sketch.order[others]
-            if len(a) > CROWD * len(others):
-                a, b = _within(vectors, *rows, sketch.reach)
-            _link(vectors, sketch.order, leaf[a], others[b], distance, parent)
+    for leaf, others, (a, b) in _ahead(sketch, parent):
+        rows = sketch.order[leaf], sketch.order[others]
+        if len(a) > CROWD * len(others):
+            a, b = _within(vectors, *rows, sketch.reach)
+        _link(vectors, sketch.order, leaf[a], others[b], distance, parent)
     labels = np.empty_like(parent)
     labels[sketch.order] = _roots(parent, np.arange(len(parent)))
     return named_by_first(labels)
@@ -62,6 +63,27 @@ def named_by_first(labels: np.ndarray) -> np.ndarray:
     first = np.full(len(labels), len(labels))
     np.minimum.at(first, labels, np.arange(len(labels)))
     return first[labels]
+
+
+def _ahead(sketch: _Sketch, parent: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, tuple]]:
+    """Neighbourhoods, and pairs that are near in the sketch; some are looked for while others are linked."""
+
+    def asked() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for leaf, some in sketch.neighbourhoods():
+            known = _roots(parent, leaf)
+            if np.all(known == known[0]):  # so that near-duplicates without number cost no more than others
+                some = some[_roots(parent, some) != known[0]]
+            yield from ((leaf, others) for others in _parts(some, OTHERS))
+
+    waiting, tasks = deque(), asked()
+    with threadpool_limits(1), ThreadPoolExecutor(min(AHEAD, os.cpu_count() or 1)) as pool:
+        for leaf, others in islice(tasks, AHEAD):
+            waiting.append((leaf, others, pool.submit(sketch.near, leaf, others)))
+        while waiting:
+            leaf, others, found = waiting.popleft()
+            yield leaf, others, found.result()
+            for leaf, others in islice(tasks, 1):
+                waiting.append((leaf, others, pool.submit(sketch.near, leaf, others)))
 
 
 @dataclass(frozen=True)
@@ -97,19 +119,14 @@ class _Sketch:
         some = vectors[np.linspace(0, n - 1, max(2, min(FOR_AXES, n, 8 * BLOCK // dim)), dtype=int)]
         centre = some.mean(axis=0, dtype=np.float64)
         axes = np.linalg.svd(some - centre, full_matrices=False)[2][:SKETCH]
-        n_axes, longest = min(AXES, len(axes)), 0.0
-        lead = np.empty((n, n_axes + 1), np.float32)
-        for part, found, squares in _projected(vectors, centre, axes):
-            lead[part] = found[:, : n_axes + 1]
+        values, longest = np.empty((n, len(axes) + 3), np.float32), 0.0
+        for part, found, squares in _projected(vectors, centre.astype(np.float32), axes.astype(np.float32)):
+            values[part] = np.c_[found, -squares / 2, np.ones_like(squares)]
             longest = max(longest, float(squares.max()) ** 0.5)
-        reach = distance * dim**0.5 + ROUNDING * longest
-        order, bounds, beside = _in_cells(lead, reach)
-        along, places = lead[order, n_axes], np.empty(n, int)
-        del lead
-        places[order] = np.arange(n)
-        values = np.empty((n, len(axes) + 3), np.float32)
-        for part, found, squares in _projected(vectors, centre, axes):
-            values[places[part]] = np.c_[found, -squares / 2, np.ones_like(squares)]
+        reach, n_axes = distance * dim**0.5 + ROUNDING * longest, min(AXES, len(axes))
+        order, bounds, beside = _in_cells(values[:, : n_axes + 1], reach)
+        values = values[order]
+        along = np.ascontiguousarray(values[:, n_axes])
         rounding = 4 * values.shape[1] * np.finfo(np.float32).eps * longest**2
         return _Sketch(order, values, along, bounds, beside, reach, -(reach**2) / 2 - rounding)
 
@@ -131,20 +148,22 @@ class _Sketch:
         """Pairs of which the sketches are near, as places in both."""
         left = self.values[leaf]
         left[:, -2:] = left[:, :-3:-1]
-        # ⟨a, b⟩ − ‖a‖²/2 − ‖b‖²/2
-        return np.divmod(np.flatnonzero(left @ self.values[others].T >= self.limit), len(others))
+        # ⟨a, b⟩ − ‖a‖²/2 − ‖b‖²/2; the larger factor comes first, which is quicker.
+        found = np.flatnonzero(self.values[others] @ left.T >= self.limit)
+        b, a = np.divmod(found, len(leaf))
+        return a, b
 
 
 def _projected(vectors: Rows, centre: np.ndarray, axes: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Block by block: which, their sketch, and the squares of their lengths."""
+    """Block by block: which, their sketch, and the squares of their lengths; in float32."""
     n, dim = vectors.shape
     size = max(1, BLOCK // dim)
     for start in range(0, n, size):
         part = slice(start, min(start + size, n))
-        block = vectors[part] - centre
+        block = (vectors[part] - centre).astype(np.float32, copy=False)
         along, squares = block @ axes.T, np.einsum("ij,ij->i", block, block)
-        left = np.sqrt(np.maximum(squares - np.einsum("ij,ij->i", along, along), 0))
-        yield part, np.c_[along, left], squares
+        block -= along @ axes
+        yield part, np.c_[along, np.sqrt(np.einsum("ij,ij->i", block, block))], squares
 
 
 def _in_cells(lead: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
