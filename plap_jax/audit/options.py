@@ -38,8 +38,9 @@ MODEL is one of
 
 PLACE is a folder with PNG, JPEG or WebP files, an .npy or .npz file of rows
 (height, width, channels), tars as WebDataset has them, or Parquet files with
-encoded images; 'tars/{000..063}.tar' names 64 of them. With "--prompts
-captions" the prompts are those that lie beside the images there.
+encoded images; 'tars/{000..063}.tar' names 64 of them, 'data/*.parquet' all
+in a folder. With "--prompts captions" the prompts are those that lie beside
+the images there.
 
 The same command again goes on where it was interrupted. With --shard the
 evidence of a part of the images is left in FOLDER/evidence/, and "plap-audit

@@ -20,7 +20,7 @@ from plap_jax.audit.images import Pictures
 from plap_jax.audit.measuring import Question
 from plap_jax.audit.scores import described
 from plap_jax.audit.settings import AuditSettings
-from plap_jax.audit.sources import in_braces
+from plap_jax.audit.sources import files_of
 from plap_jax.audit.store import versions
 from plap_jax.audit.subject import Sketch, Takes, same_model
 from plap_jax.typing import require, shown
@@ -186,7 +186,7 @@ def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
 
 def place_of(given: Any) -> str | int | None:
     """Where something lies, to be found from other folders; None for what lies in memory."""
-    if isinstance(given, str | os.PathLike) and Path(in_braces(os.fspath(given))[0]).expanduser().exists():
+    if isinstance(given, str | os.PathLike) and any(map(Path.exists, files_of(os.path.expanduser(given))[:1])):
         return str(Path(given).expanduser().absolute())
     return given if isinstance(given, str | int) else None
 

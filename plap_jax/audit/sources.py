@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib
 import os
 import re
@@ -39,7 +40,7 @@ def open_source(
     place = Path(images).expanduser()
     if place.is_dir():
         return FolderSource(key, place, shape, resize, crop)
-    many = [Path(one) for one in in_braces(str(place))]
+    many = files_of(str(place))
     kinds = {one.suffix.lower() for one in many}
     if kinds in ({TAR}, {PARQUET}):
         absent = [one for one in many if not one.is_file()]
@@ -55,6 +56,15 @@ def open_source(
 def first(paths: Iterable[Path]) -> str:
     """The name of the first, to stand at the end of a line; "" where there is none."""
     return next((f", such as {path.name}" for path in paths), "")
+
+
+def files_of(pattern: str) -> list[Path]:
+    """All files that a name with number ranges, or with ``*`` and ``?``, stands for; one that is there is itself."""
+    found: list[Path] = []
+    for one in in_braces(pattern):
+        is_name = os.path.exists(one) or not glob.has_magic(one)
+        found += [Path(one)] if is_name else sorted(map(Path, glob.glob(one)))
+    return found
 
 
 def in_braces(pattern: str) -> list[str]:

@@ -18,7 +18,7 @@ from plap_jax.audit.arrays import shape_of
 from plap_jax.audit.auditing import opened
 from plap_jax.audit.images import pixels
 from plap_jax.audit.plan import place_of
-from plap_jax.audit.sources import in_braces, open_source
+from plap_jax.audit.sources import files_of, in_braces, open_source
 from plap_jax.audit.subject import Takes
 from plap_jax.data.images import UnusableImage
 from tests.helpers import memorizing_model
@@ -77,6 +77,13 @@ def read(source):
 def test_braces_are_those_of_a_shell():
     assert in_braces("a{8..10}.tar") == ["a8.tar", "a9.tar", "a10.tar"]
     assert in_braces("{00..01}/{000..001}.tar")[2] == "01/000.tar" and in_braces("{a,b}.tar") == ["{a,b}.tar"]
+
+
+def test_stars_stand_for_files_that_are_there_and_for_themselves(tmp_path):
+    for name in ("b1.tar", "a1.tar", "a2.tar", "a*.tar"):
+        (tmp_path / name).touch()
+    assert [path.name for path in files_of(f"{tmp_path}/?{{1..2}}.tar")] == ["a1.tar", "b1.tar", "a2.tar"]
+    assert [path.name for path in files_of(f"{tmp_path}/a*.tar")] == ["a*.tar"] and files_of(f"{tmp_path}/c*.tar") == []
 
 
 def test_tars_hold_the_images_of_a_folder(place):

@@ -8,8 +8,9 @@ import pytest
 from scipy.spatial.distance import cdist
 from skimage.transform import resize_local_mean
 
-from plap_jax.data import duplicates
+from plap_jax.data import linking
 from plap_jax.data.duplicates import distinct, groups, representatives, thumbnail
+from plap_jax.data.rows import RowFile, stacked
 
 
 def flood_fill(vectors, distance):
@@ -40,7 +41,7 @@ def clustered(rng, n=400, dim=80):
 def compared(monkeypatch):
     """How many pairs were near in the sketch, and how many of these were compared in full."""
     counts = {"near": 0, "full": 0}
-    link, measure = duplicates._link, duplicates._rms
+    link, measure = linking._link, linking.rms
 
     def counting_link(vectors, rows, a, *rest):
         counts["near"] += len(a)
@@ -50,19 +51,22 @@ def compared(monkeypatch):
         counts["full"] += len(a)
         return measure(a, b)
 
-    monkeypatch.setattr(duplicates, "_link", counting_link)
-    monkeypatch.setattr(duplicates, "_rms", counting_measure)
+    monkeypatch.setattr(linking, "_link", counting_link)
+    monkeypatch.setattr(linking, "rms", counting_measure)
     return counts
 
 
 # The finder
 
 
-@pytest.mark.parametrize("sizes", [{}, dict(LEAF=5, OTHERS=7, BLOCK=200), dict(CROWD=0, BLOCK=200), dict(SKETCH=1)])
+SIZES = [{}, dict(LEAF=5, OTHERS=7, BLOCK=200, CELL=3), dict(CROWD=0, BLOCK=200, CELL=2), dict(SKETCH=1), dict(CELL=1)]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("distance", [1e-4, 0.05, 0.08, 5.0])
 def test_groups_are_those_of_a_flood_fill(monkeypatch, sizes, distance):
     for name, value in sizes.items():
-        monkeypatch.setattr(duplicates, name, value)
+        monkeypatch.setattr(linking, name, value)
     vectors = clustered(np.random.default_rng(0))
     found = groups(vectors, distance)
     np.testing.assert_array_equal(found, flood_fill(vectors, distance))
@@ -100,10 +104,12 @@ def test_the_order_of_images_changes_no_group():
 
 def test_the_sketch_never_lengthens_a_distance():
     vectors = clustered(np.random.default_rng(3), dim=200)
-    sketch = duplicates._sketch(vectors, np.arange(400))
-    short, full = cdist(sketch, sketch), cdist(np.float64(vectors), np.float64(vectors))
-    assert sketch.shape == (400, 65) and np.all(short <= full + 1e-12)
-    assert np.median(short[full > 0] / full[full > 0]) > 0.9
+    sketch = linking._Sketch.of(vectors, 0.05)
+    values, vectors = np.float64(sketch.values), np.float64(vectors[sketch.order])
+    short, full = cdist(values[:, :-2], values[:, :-2]), cdist(vectors, vectors)
+    rounding = sketch.reach - 0.05 * 200**0.5
+    assert values.shape == (400, 18) and 0 < rounding < 1e-3 and np.all(short <= full + rounding)
+    assert np.median(short[full > 0] / full[full > 0]) > 0.8
 
 
 @pytest.mark.parametrize("distance", [-0.1, float("nan"), float("inf")])
@@ -116,14 +122,14 @@ def test_a_bad_distance_is_refused(distance):
 
 
 def test_all_near_duplicates_of_each_other_cost_no_more_than_others(compared):
-    vectors = np.random.default_rng(0).normal(0, 0.01, (5000, 100)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(0, 0.01, (20_000, 100)).astype(np.float32)
     tracemalloc.start()
     found = groups(vectors, 0.05)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert not found.any()
-    assert compared["near"] <= 64 * 5000 and compared["full"] < 10 * 5000
-    assert peak < 4 * 5000**2, "a quarter of what all links would take"
+    assert compared["near"] <= 512 * 20_000 and compared["full"] < 15 * 20_000
+    assert peak < 20_000**2 / 2, "half a byte for every pair"
 
 
 def test_different_images_are_told_apart_by_their_sketches(compared):
@@ -145,17 +151,25 @@ def test_memory_does_not_grow_with_all_pairs():
     assert peak < 4000**2, "a byte for every pair"
 
 
-def test_neighbourhoods_far_from_each_other_are_not_compared(monkeypatch):
-    """Points of a plane: a neighbourhood has about eight others beside it."""
-    compared, parts = [], duplicates._parts
+def test_neighbourhoods_far_from_each_other_are_not_compared():
+    """Points of a plane: a cell has eight others beside it, of which four come later."""
+    points = np.random.default_rng(0).uniform(size=(8192, 2))
+    found = list(linking._Sketch.of(points, 1e-4).neighbourhoods())
+    assert sum(len(leaf) for leaf, _ in found) == 8192
+    assert sum(len(leaf) * len(some) for leaf, some in found) < 8192 * 64 * 9
 
-    def counting(rows, size):
-        compared.append(len(rows) if size == duplicates.OTHERS else 0)
-        return parts(rows, size)
 
-    monkeypatch.setattr(duplicates, "_parts", counting)
-    groups(np.random.default_rng(0).uniform(size=(8192, 2)), 1e-4)
-    assert np.count_nonzero(compared) == 128 and sum(compared) < 128 * 64 * 2
+def test_rows_in_a_file_are_grouped_as_rows_in_memory_are(monkeypatch):
+    monkeypatch.setattr(linking, "BLOCK", 200)
+    vectors, file = clustered(np.random.default_rng(4)), RowFile()
+    halves = [file.append(vectors[200:]), vectors[:200]]
+    rows = stacked(halves[::-1])
+    assert stacked([vectors[:200], vectors[200:]]).shape == rows.shape == (400, 80)
+    np.testing.assert_array_equal(rows[np.array([399, 0, 1, 1])], vectors[[399, 0, 1, 1]])
+    np.testing.assert_array_equal(rows.only(np.arange(400) % 2 == 0)[5:8], vectors[10:16:2])
+    for distance in (0.0, 0.05):
+        np.testing.assert_array_equal(groups(rows, distance), groups(vectors, distance))
+    assert not len(rows[np.zeros(0, int)])
 
 
 # The first of each group
