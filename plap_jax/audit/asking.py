@@ -144,7 +144,7 @@ def gathered(
     The baseline is asked first, since it is in memory after ``frame`` was made.
     """
     asked = asked if kind in WITH_PROMPT else asked.without_prompts()
-    how = {"settings": settings, "key": asked.key, "kind": kind, "one_shape": asked.in_part}
+    how = {"settings": settings, "key": asked.key, "kind": kind, "one_shape": True}
     beside = None
     if baseline is not None:
         beside = asked.of(Gatherer(baseline.subject, **how), prefix="baseline/")

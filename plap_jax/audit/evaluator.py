@@ -64,8 +64,12 @@ class Evaluator(ABC):
 
     @property
     def block(self) -> int:
-        """Images that are asked about together, half a batch at most: always the same ones, wherever chunks end."""
-        return max(1, self._most // 2)
+        """Images that are asked about together: always the same ones, wherever chunks end.
+
+        Half of what there is room for, in whole batches, so that only the last block is filled up.
+        """
+        _, small = self._batches
+        return max(small, self._most // 2 // small * small)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -96,11 +100,16 @@ class Evaluator(ABC):
         dim = int(np.prod(self.subject.model.shape))
         return max(1, (self.settings.evaluations or evaluations_at_once(dim)) // max(1, self.cost))
 
+    @property
+    def _batches(self) -> tuple[int, int]:
+        """Sizes of a batch: whole ones, and small ones for the images that are left."""
+        whole = min(self._most, 1 << (max(1, self._most // 2) - 1).bit_length())
+        return whole, max(1, whole // 8)
+
     @cached_property
     def _units(self) -> list[int]:
-        """Sizes of a batch: whole ones, and small ones for the images that are left; halved where memory runs out."""
-        whole = min(self._most, 1 << (self.block - 1).bit_length())
-        small = max(1, whole // 8)
+        """The same, or one size where all batches have one shape; halved where memory runs out."""
+        whole, small = self._batches
         return [small if self.one_shape else whole, small]
 
     def _within_memory(self, compute: Callable[[tuple[int, int]], Any]) -> Any:

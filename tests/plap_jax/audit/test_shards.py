@@ -13,7 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 from benchmarks import killed_shards
-from plap_jax.audit import audit_images, audit_shard, files, merge_shards, shards, store
+from plap_jax.audit import audit_images, audit_shard, evaluator, files, merge_shards, shards, store
 from plap_jax.audit.command_line import main
 from plap_jax.audit.images import pixels
 from plap_jax.audit.merging import UnfitParts
@@ -351,3 +351,19 @@ def test_kills_at_random_moments_lose_nothing_but_what_is_unfinished(tmp_path):
     killed_shards.prepare(tmp_path)
     found = killed_shards.killed(tmp_path, n_kills=3)
     assert found["same"] and not found["again"]
+
+
+def test_the_evidence_of_shards_and_of_one_piece_is_computed_in_batches_of_one_size(tmp_path, monkeypatch):
+    """To the last bit the numbers of an image depend on the size of its batch, wherever products of matrices do."""
+    sizes, original = [], evaluator.map_points
+
+    def map_points(fn, points, *others, batch_size):
+        sizes.append((batch_size, len(points) % batch_size))
+        return original(fn, points, *others, batch_size=batch_size)
+
+    monkeypatch.setattr(evaluator, "map_points", map_points)
+    # Of 288 evaluations, 9 for an image, there is room for 32 images: a block is 16, a power of two.
+    everything, how = images(40, 1), QUICK | {"reference": images(20, 2), "evaluations": 288}
+    audit_images(MODEL, everything, maps=0, **how)
+    audit_shard(MODEL, everything, shard="1/1", folder=tmp_path, **how)
+    assert len(sizes) == 2 * 2 * (3 + 2) and set(sizes) == {(2, 0)}
