@@ -23,7 +23,7 @@ from plap_jax.audit.auditing import audit_images
 from plap_jax.audit.merging import merge_shards
 from plap_jax.audit.models import load_model
 from plap_jax.audit.options import MERGE, OF_MODEL, SETTINGS, SHARED, Mistake, merge_parser, parser
-from plap_jax.audit.output import MAPS, PARTS, REPORT, SKIPPED, TABLE, refuse_foreign, write_output
+from plap_jax.audit.output import ALL, MAPS, PARTS, REPORT, SKIPPED, TABLE, refuse_foreign, write_output
 from plap_jax.audit.plan import place_of, read_plan
 from plap_jax.audit.prompts import is_file
 from plap_jax.audit.result import AuditResult, load_writer
@@ -193,7 +193,8 @@ def _tell(out: Path, result: AuditResult) -> None:
         print(f"files skipped: {len(skipped)}, {out / SKIPPED} says why")
     if result.maps is not None:
         print(f"{out / MAPS} holds the curvature maps of {len(result.maps.rows)} flagged images")
-    print(f"{out / REPORT} shows them all, {out / TABLE} is the table")
+    table = out / ALL
+    print(f"{out / REPORT} shows them all, {table if table.exists() else out / TABLE} is the table")
 
 
 def _tell_shards(out: Path) -> None:
