@@ -21,6 +21,7 @@ from tests.helpers.places import ROOT
 DOCUMENT = ROOT / "docs" / "audit.md"
 
 
+@pytest.mark.slow
 def test_the_demonstration_tells_what_its_tables_hold(tmp_path):
     report = experiment_run.here("audit_demo", tmp_path / "run")
     with (tmp_path / "run" / "tables" / "audit.csv").open(newline="") as handle:

@@ -43,6 +43,7 @@ def test_readme_snippet_runs_and_shows_what_it_says(capsys):
     assert names["laplacian"].shape == ()
 
 
+@pytest.mark.slow
 def test_your_own_score_runs():
     assert run_blocks(ROOT / "docs" / "start" / "score.md")["kappa"].shape == (100,)
 

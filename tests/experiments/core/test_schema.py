@@ -81,10 +81,11 @@ def test_times_of_the_published_mixture_example_have_their_noise_to_signal_on_ev
     assert (given.critical.t, given.maps.times) == (0.5, [0.25])
 
 
+@pytest.mark.parametrize("scales", [("cpu",), pytest.param(("smoke", "full"), marks=pytest.mark.slow)], ids=" ".join)
 @pytest.mark.parametrize("exp", experiments())
-def test_every_experiment_composes_at_every_scale(exp):
+def test_every_experiment_composes_at_every_scale(exp, scales):
     config = composed(*NEEDED.get(exp, ()), exp=exp)
-    for config.scale in ("smoke", "cpu", "full"):  # a value, from which others interpolate
+    for config.scale in scales:  # a value, from which others interpolate
         found = check(config)[0]
         assert (found.name, found.scale) == (exp, config.scale)
 

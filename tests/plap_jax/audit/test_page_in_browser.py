@@ -251,6 +251,7 @@ def test_a_full_page_sorts_quickly(opened):
     assert took < 1000  # milliseconds; a twentieth of it on an idle machine
 
 
+@pytest.mark.slow
 def test_print_shows_the_pictures_and_not_the_controls(opened, tmp_path):
     it = opened(a_page())
     it.page.pdf(path=tmp_path / "printed.pdf")

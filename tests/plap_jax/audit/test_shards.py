@@ -95,7 +95,7 @@ def test_four_shards_in_any_order_are_the_audit_in_one_piece(four, whole):
     assert not list(four.glob("parts/*")) and read_plan(four).n_shards == 4
 
 
-@pytest.mark.parametrize("n", [1, 64])
+@pytest.mark.parametrize("n", [1, pytest.param(64, marks=pytest.mark.slow)])
 def test_so_are_one_and_sixty_four_of_which_some_are_empty(n, data, how, whole, tmp_path):
     order = [int(k) for k in np.random.default_rng(0).permutation(n) + 1]
     same(merge_shards(computed(tmp_path, data, how, n, order), maps=0), whole)
