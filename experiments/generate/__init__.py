@@ -39,9 +39,11 @@ class Limits(Section):
     training: str | None = Field(description="training images, to take copies out: a folder, an .npz or an .npy")
     prompts: str | int | None = Field(description="of these generations; null: those of the images")
     duplicate_distance: float = Field(ge=0, description="root mean square up to which two generations are one copy")
-    n_checks: int = Field(ge=1)
+    n_checks: int | None = Field(ge=1, description="null: 3, or as many as there are steps for them")
     first: float = Field(gt=0, lt=1, description="where the first check is, as a share of the steps")
-    sigma: float = Field(gt=0, lt=1, description="noise level of κ₁, of a variance-preserving schedule")
+    sigma: float | None = Field(
+        gt=0, lt=1, description="noise level of κ₁, of a variance-preserving schedule; null: 0.32, or 0.58 where given"
+    )
     n_directions: int = Field(ge=2, description="of κ₁ at each check")
     given: bool | None = Field(description="κ₁ given the prompt; null: where the model knows no image without one")
     labels: Labels

@@ -88,9 +88,9 @@ class Guard(Mitigation):
 
     sampler: Sampler = field(metadata={"static": True})
     band: Band
-    restart: ArrayLike = 8.0
-    growth: ArrayLike = 1.0
-    renoisings: ArrayLike = 3
+    restart: ArrayLike = 1.0
+    growth: ArrayLike = 1.2
+    renoisings: ArrayLike = 8
     after: float | None = field(default=0.0, metadata={"static": True})
     nodes: int = field(default=25, metadata={"static": True})
 

@@ -21,8 +21,8 @@ PLAIN = DDIM(STEPS)
 
 
 def watching(sampler=PLAIN, n_nodes=STEPS, **more):
-    band = Band.watching(n_nodes=n_nodes, sigma=0.3, n_directions=8, **more)
-    return Guard(sampler, band, nodes=n_nodes)
+    band = Band.watching(n_nodes=n_nodes, sigma=0.3, n_directions=8, **({"n_checks": 4, "first": 0.4} | more))
+    return Guard(sampler, band, restart=8.0, growth=1.0, renoisings=3, nodes=n_nodes)
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +189,11 @@ def test_a_band_is_the_conformal_quantile():
             band.fitted(kappas, level=0.05, release=release)
 
 
+def test_checks_are_three_near_the_end_or_as_many_as_there_are_nodes():
+    assert [Band.watching(n_nodes=n).checks for n in (50, 20, 9)] == [(45, 47, 49), (18, 19), (8,)]
+    assert [Band.watching(n_nodes=9, given=given).sigma for given in (False, True)] == [0.32, 0.58]
+
+
 def test_a_caught_one_is_let_go_below_the_inner_limits_alone(both, fitted):
     """Who is caught does not depend on these; whoever is not outside afterwards is below them at each check."""
     usual = both[0].notes["kappa"][~is_copy(both[0].image)]
@@ -214,7 +219,7 @@ def test_its_level_holds_for_further_generations():
 
 
 def test_a_band_is_saved(tmp_path):
-    band = Band.watching(n_nodes=8).fitted(np.random.default_rng(0).normal(size=(60, 4)), level=0.05, about="ü")
+    band = Band.watching(n_nodes=40).fitted(np.random.default_rng(0).normal(size=(60, 3)), level=0.05, about="ü")
     band.save(tmp_path / "band.npz")
     assert load_band(tmp_path / "band.npz") == band
     (tmp_path / "other.npz").write_bytes(b"PK")
@@ -228,7 +233,7 @@ def test_a_band_is_saved(tmp_path):
 
 def test_how_many_images_a_level_needs():
     assert [fewest_images(level) for level in (0.5, 0.05, 0.02, 0.01)] == [1, 19, 49, 99]
-    kappas = np.zeros((48, 4))
+    kappas = np.zeros((48, 1))
     with pytest.raises(ValueError) as refused:
         Band.watching(n_nodes=8).fitted(kappas, level=0.02)
     assert str(refused.value) == "level=0.02: needs at least 49 generations that are no copies, and there are 48"
@@ -320,7 +325,7 @@ def test_impossible_settings_are_refused(make, message):
     assert str(refused.value) == message
 
 
-NINE = Band.watching(n_nodes=9)
+NINE = Band.watching(n_nodes=9, first=0.4, sigma=0.16)
 AT_FIRST = DDIM(9).times(VPLinear())[NINE.checks[0]]
 FIRST = float(VPLinear().sigma(AT_FIRST) / VPLinear().alpha(AT_FIRST))
 
