@@ -161,7 +161,7 @@ def _plain(value: Any) -> Any:
     value = value.item()
     if isinstance(value, float):
         return round(value, 6) if np.isfinite(value) else None
-    return value
+    return int(value) if isinstance(value, bool) else value  # as in the table of an audit
 
 
 @contextmanager

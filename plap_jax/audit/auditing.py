@@ -148,10 +148,20 @@ def open_all(
     audited = opened("images", images, prompts, **how)
     allowed = "needs a reference"
     require(reference is not None or reference_prompts is None, "reference_prompts", reference_prompts, allowed)
+    allowed = "is what is audited: it must hold images that are known not to be in the training data"
+    require(not _one_place(images, reference), "reference", str(reference), allowed)
     compared = None if reference is None else opened("reference", reference, reference_prompts, **how)
     known = None if training is None else open_training(training, **how)
     words = where_from(images, reference, prompts, training)
     return Opened(held, other, settings, Asked(audited, compared, known, key, around), fdr, words)
+
+
+def _one_place(images: Any, reference: Any) -> bool:
+    """Whether both name the same files."""
+    places = [
+        os.path.abspath(os.path.expanduser(one)) for one in (images, reference) if isinstance(one, str | os.PathLike)
+    ]
+    return len(places) == 2 and places[0] == places[1]
 
 
 def _settings(settings: AuditSettings | None, more: Mapping[str, Any]) -> AuditSettings:

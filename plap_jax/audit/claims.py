@@ -66,7 +66,9 @@ def difficulty_in_words(explained: float, *, with_baseline: bool) -> tuple[str, 
         with_baseline: a baseline's evidence was subtracted first.
     """
     simple = (
-        "A model finds simple images familiar, whether its training saw them or not, so that they score high anyway."
+        "κ₁ is the mean cosine between the model’s score around an image and the way back to it: near 1 where "
+        "everything around is drawn to the image. A model finds simple images familiar, whether its training saw "
+        "them or not, so that they score high anyway."
     )
     share = f"{100 * max(explained, 0):.0f}\N{NO-BREAK SPACE}%"
     statistics = "statistics of its pixels alone: contrast, edges, fine and coarse detail, size as a PNG file"

@@ -116,13 +116,14 @@ def _maps(result: AuditResult) -> dict[str, Any]:
     if found is None:
         return {}
     several = len(found.levels) > 1
+    each = f", {found.n_directions // len(found.levels)} at each" if several else ""
     how = [
         "No unit; 0 where nothing is drawn back, about 1 everywhere around a sharp maximum of all pixels."
         if not found.of_difference
         else "No unit; the difference of two maps, of which either is about 1 everywhere around a sharp maximum.",
         f"{'Mean over' if several else 'At'} σ = {listed(found.levels)}, from {found.n_directions} further directions "
-        f"for each image, drawn after the verdict, which they do not change: {found.spent:,.0f} evaluations in all. "
-        "Open a picture to enlarge it and to see its standard error.",
+        f"for each image{each}, drawn after the verdict, which they do not change: {found.spent:,.0f} evaluations in "
+        "all. Open a picture to enlarge it and to see its standard error.",
     ]
     if found.of_latents:
         (h, w), (height, width) = found.value.shape[1:], found.image_shape
@@ -214,6 +215,6 @@ def _tiles(result: AuditResult) -> dict[str, str]:
     if result.calibration is None:
         tiles |= {"noise level σ": "its own" if result.sigma is None else f"{result.sigma:g}"}
     else:
-        tiles |= {"explained by difficulty": f"{100 * max(result.calibration.explained, 0):.0f} %"}
+        tiles |= {"of the spread is difficulty": f"{100 * max(result.calibration.explained, 0):.0f} %"}
     tiles |= {"evaluations": f"{result.nfe_total:,.0f}"}
     return tiles | ({"of these for maps": f"{result.nfe_maps:,.0f}"} if result.nfe_maps else {})

@@ -282,4 +282,4 @@ def load_writer() -> ModuleType:
     try:
         return importlib.import_module("plap_jax.audit.report")
     except ModuleNotFoundError as error:
-        raise ImportError(f"a report needs {error.name}: pip install 'plap-jax[audit]'") from error
+        raise ImportError(f"a report needs {error.name}: pip install '.[audit]' in the repository") from error

@@ -54,7 +54,7 @@ def _needed(module: str, extra: str = "cluster", what: str = "shards") -> Module
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ImportError(f"{what} need {error.name}: pip install 'plap-jax[{extra}]'") from error
+        raise ImportError(f"{what} need {error.name}: pip install '.[{extra}]' in the repository") from error
 
 
 def audit_shard(

@@ -91,4 +91,4 @@ def _parquet_source() -> type:
     try:
         return importlib.import_module("plap_jax.audit.parquet").ParquetSource
     except ModuleNotFoundError as error:
-        raise ImportError(f"Parquet files need {error.name}: pip install 'plap-jax[cluster]'") from error
+        raise ImportError(f"Parquet files need {error.name}: pip install '.[cluster]' in the repository") from error

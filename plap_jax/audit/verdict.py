@@ -113,7 +113,7 @@ class Verdict:
         elif self.fewest > 1:
             lines.append(
                 f"with {n_ref} reference images either none or at least {self.fewest} of {n} are flagged; "
-                f"to flag a single one takes {self.needed}"
+                f"to flag a single one takes {self.needed} reference images"
             )
         return lines
 

@@ -87,5 +87,6 @@ def notices_of(
         n = 0 if side is None or NEAR not in side.columns else int(side.columns[NEAR].sum())
         if n:
             are = "is a near-duplicate" if n == 1 else "are near-duplicates"
-            found.append(f"{n} of {len(side)} {kind} images {are} of training images")
+            of_which = ", as may be where training images are audited" if kind == "audited" else ""
+            found.append(f"{n} of {len(side)} {kind} images {are} of training images{of_which}")
     return found

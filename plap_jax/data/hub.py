@@ -97,7 +97,7 @@ def _library(path: str) -> ModuleType:
     try:
         return importlib.import_module("datasets")
     except ImportError as error:
-        raise ValueError(f"path={path!r}: needs the package datasets: pip install 'plap-jax[hf]'") from error
+        raise ValueError(f"path={path!r}: needs the package datasets: pip install '.[hf]' in the repository") from error
 
 
 def _loaded(library: ModuleType, path: str, subset: str | None, split: str, revision: str | None) -> Any:

@@ -16,7 +16,13 @@ from plap_jax.diffusion import Diffusion, Schedule
 from plap_jax.mitigation.gap import unguided
 from plap_jax.parallel import map_points
 from plap_jax.sampling import DDIM, NO_CONDITION, ProbabilityFlow, ReverseSDE, Sampler, initial_point
-from plap_jax.sampling.batches import checked_conditions, checked_shape, keys_of, require_finite_samples
+from plap_jax.sampling.batches import (
+    checked_conditions,
+    checked_shape,
+    keys_of,
+    require_diffusion,
+    require_finite_samples,
+)
 from plap_jax.sampling.clock import require_continuous
 from plap_jax.typing import Array, PRNGKey, at_least_float32, require, require_point
 
@@ -128,6 +134,7 @@ def generate(
         >>> generate(model, jax.random.key(0), 10, shape=(2,), method=Unmitigated(DDIM(50))).nfe[:2]
         array([50, 50])
     """
+    require_diffusion(diffusion)
     require(isinstance(n, Integral) and n >= 1, "n", n, "must be an integer >= 1")
     require(isinstance(first, Integral) and first >= 0, "first", first, "must be an integer >= 0")
     kind = isinstance(method, Mitigation)

@@ -6,8 +6,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
-EXTRA = "pip install 'plap-jax[torchax]'"
-TORCH = "pip install 'plap-jax[torch]'"
+EXTRA = "pip install '.[torchax]' in the repository"
+TORCH = "pip install '.[torch]' in the repository"
 OLDEST = "2.4"  # of PyTorch, for calls by callback; as in pyproject.toml
 # What reads diffusers folders by callback, with the oldest versions; as in pyproject.toml.
 FOLDERS = {"torch": OLDEST, "diffusers": "0.30", "transformers": "4.44", "accelerate": "0.31", "safetensors": "0.4"}

@@ -85,6 +85,7 @@ def sample(
         >>> sample(model, jax.random.key(0), 10, shape=(2,), sampler=DDIM(50)).shape
         (10, 2)
     """
+    require_diffusion(diffusion)
     require(isinstance(n, Integral) and n >= 1, "n", n, "must be an integer >= 1")
     shape = checked_shape(shape)
     columns = () if conditions is None else (checked_conditions(conditions, n),)
@@ -92,6 +93,16 @@ def sample(
     samples = map_points(draw, np.arange(n, dtype=np.int32), *columns, batch_size=batch_size, progress=progress)
     require_finite_samples(samples, sampler)
     return samples
+
+
+def require_diffusion(diffusion: object) -> None:
+    """Refuse what is no ``Diffusion``.
+
+    Raises:
+        ValueError: saying how a model that an audit takes becomes one.
+    """
+    allowed = "must be a Diffusion; that of a UserModel is plap_jax.pretrained.as_pretrained(model).diffusion"
+    require(isinstance(diffusion, Diffusion), "diffusion", type(diffusion).__name__, allowed)
 
 
 def require_finite_samples(samples: np.ndarray, sampler: object) -> None:

@@ -190,7 +190,7 @@ def test_near_duplicates_of_training_images_are_told_on_both_sides():
     found = audit_images(MODEL, everything, reference=reference, training=training, **QUICK)
     assert found.near_training.tolist() == 20 * [False] + 2 * [True]
     assert {row["file"]: row["near_training"] for row in found.to_rows()} == {str(i): int(i >= 20) for i in range(22)}
-    assert "2 of 22 audited images are near-duplicates of training images" in found.lines
+    assert any("2 of 22 audited images are near-duplicates of training images" in line for line in found.lines)
     assert "1 of 61 reference images is a near-duplicate of training images" in found.lines
 
 

@@ -155,6 +155,7 @@ def test_what_is_no_longer_true_goes(finished, folder, tmp_path):
         ("--images=DATA --model=tests.helpers.memorizing_model:wrong_shape", "--model tests.helpers.memorizing_mode"),
         ("--images=gone MODEL", "--images gone: must be a folder of images, an .npz or an .npy file that is there"),
         ("--images=DATA MODEL --reference=gone.npy", "--reference gone.npy: must be a folder of images, an .npz or"),
+        ("--images=DATA MODEL --reference=DATA", "--reference DATA: is what is audited: it must hold images that"),
         ("--images=DATA MODEL --fdr=1.5", "--fdr 1.5: must lie in (0, 1)"),
         ("--images=DATA MODEL --sigma=7", "--sigma 7.0: must lie in ["),
         ("--images=DATA MODEL --noise-levels 0.1 -3", "--noise-levels 0.1 -3: must be different numbers in (0, 1)"),
@@ -192,7 +193,9 @@ def test_the_extra_is_named_before_anything_is_computed(folder, tmp_path, monkey
     monkeypatch.delitem(sys.modules, "plap_jax.audit.report", raising=False)
     monkeypatch.delitem(sys.modules, "plap_jax.audit.page", raising=False)
     line = refused(capsys, *MODEL, "--images", f"{folder}/others.npz", "--out", f"{tmp_path}/none")
-    assert line == "a report needs jinja2: pip install 'plap-jax[audit]'" and not (tmp_path / "none").exists()
+    assert (
+        line == "a report needs jinja2: pip install '.[audit]' in the repository" and not (tmp_path / "none").exists()
+    )
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (RuntimeError("a bug"), 1), (ValueError, 1)])
@@ -254,6 +257,9 @@ def test_a_module_and_paths_of_the_current_folder(tmp_path, monkeypatch, capsys)
     told = capsys.readouterr().out
     assert "\n  noise level " in f"\n{told}"  # as it is, without the name of a logger
     assert (tmp_path / "plap-audit" / "report.html").is_file() and "plap-audit/audit.csv" in told
+
+    line = refused(capsys, "--model=model_of_mine.py", "--images=images.npy")
+    assert line == "--model model_of_mine.py: is a file of Python: name a function in it, as model_of_mine:factory"
 
     def none():
         raise RuntimeError("no such platform")

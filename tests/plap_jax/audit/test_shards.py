@@ -342,7 +342,7 @@ def test_the_extra_is_named_before_a_model_is_loaded(data, tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "plap_jax.audit.parts", raising=False)
     assert main(command(data, tmp_path, "1/2")) == 2
-    assert capsys.readouterr().err == "shards need pyarrow: pip install 'plap-jax[cluster]'\n"
+    assert capsys.readouterr().err == "shards need pyarrow: pip install '.[cluster]' in the repository\n"
 
 
 @pytest.mark.slow

@@ -174,7 +174,7 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(ValueError) as error:
         huggingface(path="ylecun/mnist", **BASE)
-    assert str(error.value) == "path='ylecun/mnist': needs the package datasets: pip install 'plap-jax[hf]'"
+    assert str(error.value) == "path='ylecun/mnist': needs the package datasets: pip install '.[hf]' in the repository"
 
 
 @pytest.mark.parametrize(

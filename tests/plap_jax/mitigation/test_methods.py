@@ -26,6 +26,7 @@ from plap_jax.mitigation import (
 )
 from plap_jax.mitigation.gap import gap_at_start, norm
 from plap_jax.networks import ResidualMLP
+from plap_jax.pretrained import UserModel
 from plap_jax.pretrained.networks import TextNetwork
 from plap_jax.sampling import DDIM, ProbabilityFlow, guided, sample, starting_points
 from tests.helpers.counting_network import COUNTING, counts
@@ -276,6 +277,15 @@ def test_methods_that_need_a_prompt_say_so(kind):
     with pytest.raises(ValueError) as refused:
         generate(captioned(), KEY, 2, shape=SHAPE, method=kind(DDIM(2)))
     assert str(refused.value) == f"conditions=None: {kind.__name__} needs a prompt for each sample"
+
+
+@pytest.mark.parametrize("make", [generate, sample])
+def test_what_an_audit_takes_is_no_diffusion_yet(make):
+    how = {"method": Unmitigated(DDIM(2))} if make is generate else {"sampler": DDIM(2)}
+    with pytest.raises(
+        ValueError, match=r"^diffusion='UserModel': must be a Diffusion; that of a UserModel is plap_jax"
+    ):
+        make(UserModel(lambda x, t, condition: x, VPLinear(), SHAPE), KEY, 2, shape=SHAPE, **how)
 
 
 @pytest.mark.parametrize("kind", [PromptEmbedding, RandomTokens])

@@ -459,7 +459,9 @@ class TestRefusals:
     def test_an_old_pytorch(self, monkeypatch):
         monkeypatch.setattr("plap_jax.pretrained.extra.version", lambda name: "2.3.1+cpu")
         refused(
-            f"torch=2.3.1+cpu: is too old, install pip install 'plap-jax[torch]', or PyTorch {OLDEST}", linear, *rest()
+            f"torch=2.3.1+cpu: is too old, install pip install '.[torch]' in the repository, or PyTorch {OLDEST}",
+            linear,
+            *rest(),
         )
 
 
