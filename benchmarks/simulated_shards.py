@@ -69,9 +69,9 @@ def _write_part(out: Path, shard: Shard, plan: Plan, asking: Question) -> None:
 def thumbnails(n: int, seed: int) -> np.ndarray:
     """``(n, 256)`` float32 in [−1, 1]."""
     rng = np.random.default_rng(seed)
-    found, kind = _photographs(n, rng), rng.random(n)
+    found, kind = _drawn(n, rng, SIDE), rng.random(n)
     variants, blank = kind < VARIANTS, kind > 1 - BLANK
-    known = _photographs(POPULAR, np.random.default_rng(0))
+    known = _drawn(POPULAR, np.random.default_rng(0), SIDE)
     found[variants] = known[rng.integers(0, POPULAR, int(variants.sum()))]
     found[blank] = rng.uniform(0.9, 1, (int(blank.sum()), 1))
     near = variants | blank
@@ -79,11 +79,16 @@ def thumbnails(n: int, seed: int) -> np.ndarray:
     return found.clip(-1, 1)
 
 
-def _photographs(n: int, rng: np.random.Generator) -> np.ndarray:
-    k = np.arange(SIDE)
+def pictures(n: int, seed: int, side: int) -> np.ndarray:
+    """``(n, side²)`` float32 in [−1, 1], with the spectrum of photographs and none of their shapes."""
+    return _drawn(n, np.random.default_rng(seed), side).clip(-1, 1)
+
+
+def _drawn(n: int, rng: np.random.Generator, side: int) -> np.ndarray:
+    k = np.arange(side)
     radius = np.hypot(k[:, None], k)
     radius[0, 0] = 0.75  # brightness varies with a standard deviation of 0.3 or so
-    spectrum = rng.standard_normal((n, SIDE, SIDE), np.float32) * (3.6 / radius).astype(np.float32)
+    spectrum = rng.standard_normal((n, side, side), np.float32) * (0.225 * side / radius).astype(np.float32)
     return fft.idctn(spectrum, axes=(1, 2), norm="ortho").reshape(n, -1)
 
 

@@ -101,6 +101,11 @@ class Evaluator(ABC):
         return max(1, (self.settings.evaluations or evaluations_at_once(dim)) // max(1, self.cost))
 
     @property
+    def batch(self) -> int:
+        """Images in a batch, where all have one shape."""
+        return self._batches[1]
+
+    @property
     def _batches(self) -> tuple[int, int]:
         """Sizes of a batch: whole ones, and small ones for the images that are left."""
         whole = min(self._most, 1 << (max(1, self._most // 2) - 1).bit_length())

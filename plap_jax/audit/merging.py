@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from plap_jax.typing import require
 log = logging.getLogger(__name__)
 PART = re.compile(r"part-(\d{5})\.parquet")
 IN_MEMORY = "must be given: it lay in memory when the shards were computed"
+AHEAD = 2  # parts that are read ahead
 MOST_TOLD = 20  # missing shards that are named
 Loader = Callable[[], Any]
 
@@ -117,9 +120,7 @@ def read_all_parts(folder: Path, plan: Plan, asked: Asked) -> list[Scored]:
     """
     parts, faults, found, joined = load_parts(), [], set(), Joined(asked.sides, folder)
     place = folder / EVIDENCE
-    for path in sorted(place.iterdir()) if place.is_dir() else ():
-        if path.name.startswith("."):
-            continue  # unfinished
+    for path, reading in _read_ahead(sorted(place.iterdir()) if place.is_dir() else []):
         number = PART.fullmatch(path.name)
         if number is None or not 1 <= int(number[1]) <= plan.n_shards:
             faults.append(f"foreign: {EVIDENCE}/{path.name} is none of the {plan.n_shards} parts of this audit")
@@ -127,7 +128,7 @@ def read_all_parts(folder: Path, plan: Plan, asked: Asked) -> list[Scored]:
         shard = Shard(int(number[1]), plan.n_shards)
         again = f"compute shard {shard.words} again"
         try:
-            part = parts.read_part(path)
+            part = reading.result()
         except parts.DamagedPart as error:
             faults.append(f"damaged: {EVIDENCE}/{path.name} {error}; {again}")
             continue
@@ -146,6 +147,19 @@ def read_all_parts(folder: Path, plan: Plan, asked: Asked) -> list[Scored]:
     if faults:
         raise UnfitParts("\n".join(faults))
     return joined.sides()
+
+
+def _read_ahead(paths: Sequence[Path]) -> Iterator[tuple[Path, Future]]:
+    """Parts that are read while others are put in place; what is unfinished is left out."""
+    parts, waiting = load_parts(), deque()
+    with ThreadPoolExecutor(AHEAD) as pool:
+        for path in paths:
+            if path.name.startswith("."):
+                continue
+            waiting.append((path, pool.submit(parts.read_part, path) if PART.fullmatch(path.name) else None))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft()
+        yield from waiting
 
 
 def _mapped(plan: Plan, asked: Asked, model: Any, baseline: Any) -> Callable[..., CurvatureMaps | None]:
