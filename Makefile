@@ -15,6 +15,8 @@ DEV := $(VENV)/.installed-dev-$(VERSION)$(if $(filter-out constraints.txt,$(CONS
 OTHERS := $(filter-out $(DEV),$(wildcard $(VENV)/.installed-dev-*))
 BENCH := $(VENV)/.installed-bench-$(VERSION)
 LAUNCHERS := $(VENV)/.installed-launchers-$(VERSION)
+# It asks for a cloudpickle that joblib refuses, and runs with the one that is there.
+RAY_LAUNCHER := hydra-ray-launcher==1.2.2
 # Of its own: PyTorch and what comes with it is 1 GB and more, and `make test` shows that everything else works without.
 TORCH_VENV := .venv-torch
 TORCH := $(TORCH_VENV)/.installed-$(VERSION)
@@ -59,6 +61,7 @@ $(BENCH): $(DEV)
 
 $(LAUNCHERS): $(DEV)
 	$(PY) $(PIP) --editable ".[launchers,ray,search]"
+	$(PY) $(PIP) --no-deps $(RAY_LAUNCHER)
 	@touch $@
 
 # torch alone first: a CPU build, where the configured index has one, is then kept by everything that follows.

@@ -1,4 +1,4 @@
-"""An audit on a real Ray of two workers, one of which is killed, and a search by Optuna."""
+"""An audit on a real Ray of two workers, one of which is killed, a sweep on one, and a search by Optuna."""
 
 import csv
 import importlib.util
@@ -90,6 +90,18 @@ def swept(*words, directory):
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr[-2000:]
     return (directory / "runs" / "sweep" / "results.csv").read_text().splitlines()
+
+
+def test_the_jobs_of_a_sweep_run_on_ray(tmp_path, sockets):
+    needs("ray")
+    needs("hydra_plugins.hydra_ray_launcher")
+    init = [f"_temp_dir={sockets}", "address=local", "num_cpus=2", "include_dashboard=false"]
+    words = ["hydra/launcher=ray", *(f"++hydra.launcher.ray.init.{word}" for word in init)]
+    table = swept("seed=0,1", *words, directory=tmp_path)
+    assert table[0].startswith("job,seed,status") and [line.split(",")[:3] for line in table[1:]] == [
+        ["0", "0", "ok"],
+        ["1", "1", "ok"],
+    ]
 
 
 def test_a_search_leaves_the_table_of_a_sweep(tmp_path):

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -200,3 +201,15 @@ def test_the_extra_is_named(place, monkeypatch):
     monkeypatch.delitem(sys.modules, "plap_jax.audit.parquet", raising=False)
     with pytest.raises(ImportError, match=r"^Parquet files need pyarrow: pip install 'plap-jax\[cluster\]'$"):
         open_source("images", f"{place}/train-00000-of-00002.parquet", SHAPE, *HOW)
+
+
+def test_a_tar_takes_little_more_memory_than_the_names_of_its_images(tmp_path):
+    """Of each of ten million images: not its caption's place, too."""
+    files = {f"{i:06d}{suffix}": b"x" for i in range(3000) for suffix in (".txt", ".png", ".json")}
+    tarred(tmp_path / "a.tar", files)
+    TarSource("images", [tmp_path / "a.tar"], SHAPE, *HOW)  # what is loaded once
+    tracemalloc.start()
+    source = TarSource("images", [tmp_path / "a.tar"], SHAPE, *HOW)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(source.names) == 3000 and kept < 200 * 3000
