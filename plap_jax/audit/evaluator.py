@@ -68,8 +68,8 @@ class Evaluator(ABC):
 
         Half of what there is room for, in whole batches, so that only the last block is filled up.
         """
-        _, small = self._batches
-        return max(small, self._most // 2 // small * small)
+        size = self._sizes[-1]
+        return max(size, self._most // 2 // size * size)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -102,20 +102,20 @@ class Evaluator(ABC):
 
     @property
     def batch(self) -> int:
-        """Images in a batch, where all have one shape."""
-        return self._batches[1]
+        """Images in a batch, where all have one shape: half of what there is room for beside another, or less."""
+        return max(1, min(self._most, 1 << (max(1, self._most // 2) - 1).bit_length()) // 2)
 
     @property
-    def _batches(self) -> tuple[int, int]:
-        """Sizes of a batch: whole ones, and small ones for the images that are left."""
-        whole = min(self._most, 1 << (max(1, self._most // 2) - 1).bit_length())
-        return whole, max(1, whole // 8)
+    def _sizes(self) -> tuple[int, int]:
+        """Of a batch: whole ones, and small ones for the images that are left; or one size for all."""
+        if self.one_shape:
+            return self.batch, self.batch
+        return min(self._most, 2 * self.batch), max(1, self.batch // 4)
 
     @cached_property
     def _units(self) -> list[int]:
-        """The same, or one size where all batches have one shape; halved where memory runs out."""
-        whole, small = self._batches
-        return [small if self.one_shape else whole, small]
+        """The same, halved where memory runs out."""
+        return list(self._sizes)
 
     def _within_memory(self, compute: Callable[[tuple[int, int]], Any]) -> Any:
         """``compute(sizes of batches)``, with half as many images at a time while the device runs out of memory.
@@ -132,7 +132,7 @@ class Evaluator(ABC):
                 whole = self._units[0]
                 allowed = "not enough memory for one image at a time; give evaluations= below that, or fewer directions"
                 require(whole > 1, "evaluations", self.settings.evaluations or self.cost, allowed)
-                self._units[:] = [whole // 2, max(1, min(self._units[1], whole // 4))]
+                self._units[:] = [whole // 2, max(1, min(self._units[1], whole // (2 if self.one_shape else 4)))]
                 log.warning("not enough memory for %d images at a time: going on with %d", whole, whole // 2)
 
     def _told(self, prompts: Prompts) -> tuple[Diffusion, np.ndarray | None]:
