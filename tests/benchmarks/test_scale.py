@@ -30,11 +30,11 @@ def test_rows_of_few_images(tmp_path, monkeypatch):
     monkeypatch.setattr(scale, "run_process", within(threading.Lock()))
     monkeypatch.setattr(scale, "NETWORK", {"width": 32, "depth": 1, "embed_dim": 8})
     monkeypatch.setattr(scale, "N_TRAIN", 64)
-    rows = {row.what: row for row in scale.of_network(tmp_path, 100, 400, n_steps=2, seconds=0.05)}
+    rows = {row.what: row for row in scale.of_network(tmp_path, (60, 100, 400), n_steps=2, seconds=0.05)}
     assert {what.partition(": ")[0] for what in rows} >= {"400 images, 1 process", "400 images, 2 processes"}
-    assert all(row.median > 0 for row in rows.values())
+    growth = rows.pop("time beyond the start, 400 images / 4 × 100")  # of so few it is noise
+    assert growth.goal == "≤ 1.1 ×, ≥ 0.9 ×" and all(row.median > 0 for row in rows.values())
     assert rows["400 images, 1 process: bare evaluations / time"].at_least == 0.85
-    assert rows["time of 400 images / 4 times that of 100"].goal == "≤ 1.1 ×, ≥ 0.9 ×"
     monkeypatch.setattr(scale, "IMAGES_EACH", 300)
     time_, memory = scale.of_very_many(tmp_path / "simulated", 1000, 200)
     assert time_.at_most == 300 and memory.at_most == 8192 and memory.median == 100
