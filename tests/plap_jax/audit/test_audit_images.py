@@ -155,7 +155,7 @@ def test_without_jinja_all_but_the_report_works(audited, tmp_path, monkeypatch):
     for name in ("plap_jax.audit.page", "plap_jax.audit.report"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     audited.save_csv(tmp_path / "audit.csv")
-    with pytest.raises(ImportError, match=r"^a report needs jinja2: pip install 'plap-jax\[audit\]'$"):
+    with pytest.raises(ImportError, match=r"^a report needs jinja2: pip install '\.\[audit\]' in the repository$"):
         audited.save_report(tmp_path / "report.html")
 
 

@@ -27,7 +27,7 @@ def test_without_anything_to_tell_there_are_no_notices():
     assert notices_of(None, None, none, none) == []
     one = Scored({NEAR: np.arange(3) < 1}, list("abc"))
     assert notices_of(None, None, one, one) == [
-        "1 of 3 audited images is a near-duplicate of training images",
+        "1 of 3 audited images is a near-duplicate of training images, as may be where training images are audited",
         "1 of 3 reference images is a near-duplicate of training images",
     ]
     assert listed([0.03, 0.5]) == "0.03, 0.5"

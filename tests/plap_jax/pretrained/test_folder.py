@@ -256,8 +256,8 @@ class TestExtra:
             return extra.TESTED[package]
 
         monkeypatch.setattr(extra, "version", version)
-        torchax = "torchax is not installed: bridge='torchax' needs pip install 'plap-jax\\[torchax\\]'"
-        folders = "diffusers is not installed: a diffusers folder needs pip install 'plap-jax\\[torch\\]'"
+        torchax = "torchax is not installed: bridge='torchax' needs pip install '.\\[torchax\\]' in the repository"
+        folders = "diffusers is not installed: a diffusers folder needs pip install '.\\[torch\\]' in the repository"
         missing = "torchax"
         refused(f"^{torchax}$", load_diffusers, pixels, bridge="torchax")
         missing = "diffusers"
