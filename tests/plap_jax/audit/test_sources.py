@@ -199,7 +199,7 @@ def test_places_are_found_from_other_folders(place, monkeypatch):
 def test_the_extra_is_named(place, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "plap_jax.audit.parquet", raising=False)
-    with pytest.raises(ImportError, match=r"^Parquet files need pyarrow: pip install '\.\[cluster\]' in the repository$"):
+    with pytest.raises(ImportError, match=r"^Parquet files need pyarrow: pip install '\.\[cluster\]' in the repo"):
         open_source("images", f"{place}/train-00000-of-00002.parquet", SHAPE, *HOW)
 
 
