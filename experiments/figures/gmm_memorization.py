@@ -109,8 +109,8 @@ def draw_scores(a: Arrays, figures: Path) -> None:
 def draw_maps(a: Arrays, quantity: str, level: int, figures: Path) -> None:
     """κ_p or Δ_p u over the plane at one noise level: analytic, learned, learned − analytic; a column per p."""
     values, orders = a[quantity][level], a["p"]
-    width = min(PAGE, max(COLUMN, 0.4 + 1.65 * len(orders)))
-    figure, axes = grid(3, len(orders), width=width, height=5.6, sharex=True, sharey=True)
+    width = min(PAGE, max(COLUMN, 0.4 + 1.2 * len(orders)))
+    figure, axes = grid(3, len(orders), width=width, height=4.4, sharex=True, sharey=True)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     extent = a["extent"][level] * np.array([-1, 1, -1, 1])
     symbol = "κ" if quantity == "kappa" else "Δ"
@@ -118,7 +118,7 @@ def draw_maps(a: Arrays, quantity: str, level: int, figures: Path) -> None:
         analytic, learned = values[0, column], values[1, column]
         norm = _norm(quantity, p, analytic)
         for panel, shown in zip(axes[:, column], (analytic, learned, learned - analytic), strict=True):
-            drawn = panel.imshow(shown, DIVERGING, norm=norm, origin="lower", extent=extent)
+            drawn = panel.imshow(shown, DIVERGING, norm=norm, origin="lower", extent=extent, interpolation="none")
         label = f"{symbol}$_{{{p:g}}}$" + " u" * (symbol == "Δ")
         axes[0, column].set_title(f"p = {p:g}")
         place = {"orientation": "horizontal", "shrink": 0.85, "aspect": 14, "pad": 0.02}
