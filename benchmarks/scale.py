@@ -114,8 +114,10 @@ def of_network(folder: Path, sizes: Sequence[int], n_steps: int, seconds: float)
         ]
     rows.append(Row(f"{told}: speed of 2 processes / 1", [walls[0] / walls[1]], "×"))
     start, shorter = (audited(folder, n, 1)[0][0].seconds for n in (least, few))
+    whole = {"at_most": 1 + GROWTH, "at_least": 1 - GROWTH}
+    rows.append(Row(f"time of {told} / {many / few:g} × {few:,}", [walls[0] / shorter / (many / few)], "×", **whole))
     growth = (walls[0] - start) / (shorter - start) / ((many - least) / (few - least))
-    goal = {"at_most": 1 + GROWTH, "at_least": 1 - GROWTH, "note": f"the start takes {start:.1f} s"}
+    goal = whole | {"note": f"the start takes {start:.1f} s"}
     rows.append(Row(f"time beyond the start, {told} / {many / few:g} × {few:,}", [growth], "×", **goal))
     return [*rows, *merged(f"{told}: merge", folder / f"{many}-2")]
 
