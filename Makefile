@@ -90,8 +90,8 @@ run: $(DEV) ## the main experiment; results go to outputs/
 	$(PY) -m experiments.run +exp=gmm_memorization $(ARGS)
 
 # One thread of BLAS and OpenMP each: those of two workers would wait for each other, spinning.
-test: $(DEV) ## the tests of every day: all but the marker slow (those of Chromium and PyTorch where there is one)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal --compile-fast -m "not slow" $(ARGS)
+test: $(DEV) ## the tests of every day: all but the markers slow and browser
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal --compile-fast -m "not slow and not browser" $(ARGS)
 
 test-all: $(DEV) ## every test: also killed and repeated runs, and coverage over thousands of draws
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal $(ARGS)

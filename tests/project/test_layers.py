@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.places import ROOT
+from tests.helpers.places import ROOT, parsed
 
 LAYERS = {
     "typing": 0,
@@ -69,14 +69,14 @@ def imported_names(tree: ast.AST, module: tuple[str, ...], is_package: bool) -> 
             yield from (source + (alias.name,) for alias in node.names)
 
 
-def layer_faults(source: str, module: tuple[str, ...], is_package: bool = False) -> list[str]:
+def layer_faults(tree: ast.AST, module: tuple[str, ...], is_package: bool = False) -> list[str]:
     """What is wrong with the imports of one module of plap_jax; empty when all is well."""
     name = ".".join(module)
     own = module[1]
     if own not in LAYERS:
         return [f"{name}: give {own!r} a layer in {Path(__file__).name}"]
     faults = []
-    for imported in imported_names(ast.parse(source), module, is_package):
+    for imported in imported_names(tree, module, is_package):
         if imported[0] in NOT_FOR_THE_LIBRARY:
             faults.append(f"{name} imports {imported[0]}")
         elif imported[0] == "plap_jax":
@@ -92,15 +92,15 @@ def modules_importing(package: str, files: list[Path]) -> set[str]:
     return {
         str(path.relative_to(ROOT))
         for path in files
-        for imported in imported_names(ast.parse(path.read_text()), dotted(path), path.name == "__init__.py")
+        for imported in imported_names(parsed(path), dotted(path), path.name == "__init__.py")
         if imported[0] == package
     }
 
 
-def imports_within_functions(source: str) -> list[int]:
+def imports_within_functions(tree: ast.AST) -> list[int]:
     return [
         node.lineno
-        for function in ast.walk(ast.parse(source))
+        for function in ast.walk(tree)
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for node in ast.walk(function)
         if isinstance(node, ast.Import | ast.ImportFrom)
@@ -111,7 +111,7 @@ def test_the_library_imports_only_downwards():
     library = [path for path in python_files("plap_jax") if path != ROOT / "plap_jax" / "__init__.py"]
     assert library, "no module found: the test would hold nothing"
     faults = [
-        fault for path in library for fault in layer_faults(path.read_text(), dotted(path), path.name == "__init__.py")
+        fault for path in library for fault in layer_faults(parsed(path), dotted(path), path.name == "__init__.py")
     ]
     assert not faults, "\n".join(faults)
 
@@ -141,7 +141,7 @@ def test_the_library_needs_nothing_of_the_experiments(package):
     ],
 )
 def test_the_rule_catches(source, module):
-    assert layer_faults(source, ("plap_jax", module))
+    assert layer_faults(ast.parse(source), ("plap_jax", module))
 
 
 @pytest.mark.parametrize(
@@ -154,18 +154,18 @@ def test_the_rule_catches(source, module):
     ],
 )
 def test_the_rule_allows(source, module, is_package):
-    assert not layer_faults(source, module, is_package)
+    assert not layer_faults(ast.parse(source), module, is_package)
 
 
 # One package per experiment; what is not one: rooms that several of them share.
 ROOMS = {"core", "shared", "publish", "figures"}
 
 
-def experiment_faults(source: str, module: tuple[str, ...], is_package: bool = False) -> list[str]:
+def experiment_faults(tree: ast.AST, module: tuple[str, ...], is_package: bool = False) -> list[str]:
     """What is wrong with the imports of one module of experiments; empty when all is well."""
     room, name = (module[1] if len(module) > 1 else ""), ".".join(module)
     faults = []
-    for imported in imported_names(ast.parse(source), module, is_package):
+    for imported in imported_names(tree, module, is_package):
         if imported[0] in ("benchmarks", "tests"):
             faults.append(f"{name} imports {imported[0]}")
         if imported[0] != "experiments" or len(imported) < 2 or imported[1] == room:
@@ -180,7 +180,7 @@ def test_no_experiment_imports_another():
     faults = [
         fault
         for path in python_files("experiments")
-        for fault in experiment_faults(path.read_text(), dotted(path), path.name == "__init__.py")
+        for fault in experiment_faults(parsed(path), dotted(path), path.name == "__init__.py")
     ]
     assert not faults, "\n".join(faults)
 
@@ -196,7 +196,7 @@ def test_no_experiment_imports_another():
     ],
 )
 def test_the_rule_of_experiments_catches(source, module):
-    assert experiment_faults(source, ("experiments", module))
+    assert experiment_faults(ast.parse(source), ("experiments", module))
 
 
 def test_experiments_are_named_as_their_configs():
@@ -215,7 +215,7 @@ def test_every_class_name_stands_once():
     places = [
         (node.name, str(path.relative_to(ROOT)))
         for path in python_files("plap_jax", "experiments")
-        for node in ast.parse(path.read_text()).body
+        for node in parsed(path).body
         if isinstance(node, ast.ClassDef) and node.name != "Config"
     ]
     names = [name for name, _ in places]
@@ -235,17 +235,17 @@ def test_only_run_is_a_hydra_main():
     entries = {
         str(path.relative_to(ROOT))
         for path in python_files("experiments")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "hydra.main"
     }
     assert entries <= {"experiments/run.py"}
 
 
 def test_imports_stand_at_the_top():
-    assert imports_within_functions("def f():\n    if True:\n        import os") == [3]
+    assert imports_within_functions(ast.parse("def f():\n    if True:\n        import os")) == [3]
     faults = {
         str(path.relative_to(ROOT)): lines
         for path in python_files("plap_jax", "experiments", "benchmarks", "tests")
-        if (lines := imports_within_functions(path.read_text()))
+        if (lines := imports_within_functions(parsed(path)))
     }
     assert not faults

@@ -9,7 +9,7 @@ import tomllib
 import pytest
 
 import plap_jax
-from tests.helpers.places import ROOT
+from tests.helpers.places import ROOT, parsed
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -52,7 +52,7 @@ def packages(requirements):
 def imported(path):
     """Packages that a file imports, apart from the standard library and the project itself."""
     modules = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             modules |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
