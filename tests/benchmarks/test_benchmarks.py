@@ -46,6 +46,7 @@ def modules():
     return sorted(names - WITH_TORCH)
 
 
+@pytest.mark.slow
 def test_everything_but_the_baselines_imports_without_torch():
     code = f"import sys, {', '.join(f'benchmarks.{name}' for name in modules())}\nassert 'torch' not in sys.modules"
     run_process([sys.executable, "-c", code])

@@ -18,6 +18,7 @@ def in_a_new_process(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
 
+@pytest.mark.slow
 def test_every_submodule_is_an_attribute_after_one_import():
     code = f"import plap_jax; print(*(getattr(plap_jax, name).__name__ for name in {SUBMODULES}))"
     assert in_a_new_process(code) == [f"plap_jax.{name}" for name in SUBMODULES]

@@ -104,6 +104,7 @@ def test_a_builder_that_fails_leaves_no_entry_and_its_files_for_the_next_attempt
     assert json.loads((entry / ENTRY).read_text())["files"].keys() == {"step"}
 
 
+@pytest.mark.slow
 def test_a_killed_builder_is_resumed_once_while_another_process_waits(tmp_path):
     command = [sys.executable, str(WORKER), str(tmp_path)]
     start = {"cwd": ROOT, "env": {"PYTHONPATH": str(ROOT), "PATH": ""}, "stdout": subprocess.PIPE, "text": True}
