@@ -1,5 +1,6 @@
 """Runs an experiment: ``python -m experiments.run +exp=NAME [key=value …]``; with ``-m`` a sweep over values."""
 
+import gc
 import os
 import sys
 import traceback
@@ -19,6 +20,7 @@ from plap_jax.console import plain_console
 def job(config: DictConfig) -> float:
     """One job; what it returns is the experiment's objective."""
     plain_console()  # a launcher may have started this process
+    gc.set_threshold(50_000, 20, 50)  # programs are traced into many objects: to look through all takes half a second
     return execute(config)
 
 
