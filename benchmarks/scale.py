@@ -2,7 +2,7 @@
 
 A network is trained for some seconds on pictures like photographs, and audits others: all in one process on one core,
 then in two processes on a core each. The merge of ten million images reads evidence that is drawn at random
-(``benchmarks.simulated_shards``), so that it needs no network. All of it takes some forty minutes, and 40 GB of disk.
+(``benchmarks.simulated_shards``), so that it needs no network. All of it takes about an hour, and 40 GB of disk.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from plap_jax.pretrained import load_checkpoint
 from plap_jax.training import TrainConfig, save_diffusion, train
 
 SIDE, N_TRAIN, N_STEPS = 28, 4096, 300
-NETWORK = {"width": 256, "depth": 4, "embed_dim": 64}  # of which a core audits 100,000 images in some three minutes
+NETWORK = {"width": 512, "depth": 4, "embed_dim": 64}  # of which a core audits 100,000 images in some ten minutes
 LEAST, FEW, MANY = 100, 10_000, 100_000  # the least take hardly longer than to start and to compile
 REFERENCE = 0.05  # of the images, beside them
 MERGED, MERGED_REFERENCE, IMAGES_EACH = 10_000_000, 200_000, 10_000
