@@ -5,8 +5,11 @@ import os
 import sys
 import traceback
 
-import hydra
-from omegaconf import DictConfig
+try:
+    import hydra
+    from omegaconf import DictConfig
+except ModuleNotFoundError as missing:
+    sys.exit(f"experiments need {missing.name}: pip install '.[experiments]' in the repository, or make setup")
 
 from experiments.core.catalogue import CONF
 from experiments.core.errors import JobFailed, Refused, one_line
@@ -31,6 +34,9 @@ def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing its own kind of report and exiting
     try:
         job()
+        return 0
+    except BrokenPipeError:  # whoever reads, as `head` does, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Refused as refused:
         return _tell(refused.failure)

@@ -103,7 +103,7 @@ def usable(image: np.ndarray) -> np.ndarray:
     if not np.isfinite(image).all():
         raise UnusableImage("holds NaN or infinity")
     if np.abs(image).max() > 1 + 1e-6:
-        raise UnusableImage(f"holds {float(np.abs(image).max()):.4g}, floats must lie in [-1, 1]")
+        raise UnusableImage(f"holds {float(np.abs(image).max()):.4g}, floats must lie in [-1, 1]; 0 to 255 as uint8")
     return image.astype(np.float32)
 
 

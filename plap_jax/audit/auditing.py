@@ -22,6 +22,7 @@ from plap_jax.audit.sources import open_source
 from plap_jax.audit.store import FolderStore, Surroundings
 from plap_jax.audit.subject import Held, Model, Takes
 from plap_jax.audit.training import Training
+from plap_jax.audit.verdict import too_small
 from plap_jax.audit.words import where_from
 from plap_jax.detectors import Detector
 from plap_jax.typing import PRNGKey, require
@@ -221,6 +222,10 @@ def audit(
     """The audit of what has been opened; ``fdr`` None: the reference is not known to be free of training images."""
     asked = Asked(audited, reference, training, key, around)
     asking, cut = question(held, settings, asked, baseline=baseline, sigma=sigma, detector=detector)
+    if reference is not None and fdr is not None:
+        line = too_small(len(audited.source.names), len(reference.source.names), fdr)
+        if line is not None:  # which is better known now than after hours
+            log.warning("  %s", line)
     result = conclude(
         asking.sides(),
         asking.frame,

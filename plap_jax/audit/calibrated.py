@@ -200,9 +200,9 @@ def _usable_levels(sides: list[Scored], levels: list[float]) -> np.ndarray:
     """
     finite = np.concatenate([np.all([np.isfinite(values) for values in _evidence(one)], axis=0) for one in sides])
     good = finite.mean(axis=0) >= 1 - MOST_MISSING
+    require(bool(good.any()), "noise_levels", levels, "the model's score is not finite at any of them")
     for level in np.asarray(levels)[~good].tolist():
         log.warning("  noise level %g is left out: evidence is not finite there", level)
-    require(bool(good.any()), "noise_levels", levels, "must hold a level at which the model's evidence is finite")
     return good
 
 

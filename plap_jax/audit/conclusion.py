@@ -19,7 +19,7 @@ from plap_jax.audit.settings import AuditSettings
 from plap_jax.audit.stream import NEAR, THUMBNAIL, Scored
 from plap_jax.audit.training import Training
 from plap_jax.audit.verdict import Verdict, judge
-from plap_jax.audit.words import in_both, in_words
+from plap_jax.audit.words import in_both, in_words, set_aside
 from plap_jax.typing import require
 
 log = logging.getLogger(__name__)
@@ -103,5 +103,5 @@ def _check_apart(
     if both and calibration is None:
         told = "%d of %d audited images stand in the reference too and count against themselves: p >= %.2g for them"
         log.warning(told, both, len(audited), 2 / (len(reference) + 1))
-    elif calibration is not None and (others := int((~calibration.stays).sum())):
-        log.warning("  %d near-duplicates: of each group one image is tested or compared with", others)
+    elif calibration is not None and not calibration.stays.all():
+        log.warning("  near-duplicates: %s", set_aside(calibration, audited))

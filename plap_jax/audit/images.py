@@ -98,9 +98,11 @@ class EncodedImages:
         height, width, channels = shape
         fits = channels in MODES
         allowed = f"must be .npz or .npy: the model's images are {shape}, and files have 1 or 3 channels"
+        allowed += " (the shape is height, width, channels)" * (height in MODES)
         require(fits, key, path, allowed)
         short = min(height, width)
-        require(crop is None or crop >= short, "crop", crop, f"must be null or at least {short}, the model's size")
+        allowed = f"must not be given, or be at least {short}, the model's size"
+        require(crop is None or crop >= short, "crop", crop, allowed)
         size = height if height == width else (height, width)
         self._how = (size, MODES[channels], resize, crop)
         form = "square" if height == width else f"rectangle of {height}:{width}"

@@ -234,7 +234,8 @@ def curvature_maps(
         columns = _beyond(columns, of(baseline.subject), pictures, asked.around)
         baseline.release()
     found, n_flagged = _finished(columns, rows), int(verdict.flagged.sum())
-    log.info("  curvature maps of %d of %d flagged images", len(found[0]), n_flagged)
+    others = "" if len(found[0]) == n_flagged else "; of the others memory holds none, or they are not finite"
+    log.info("  curvature maps of %d of %d flagged images%s", len(found[0]), n_flagged, others)
     spent = float(columns["spent"].sum())
     return CurvatureMaps(*found, **about, n_flagged=n_flagged, spent=spent, of_difference=baseline is not None)
 

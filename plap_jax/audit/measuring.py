@@ -116,11 +116,26 @@ def question(
     check_passes(held.subject, score, detector, asked.audited)
     cut = cut_prompts(held.subject, asked.audited, asked.reference)
     is_plain = sigma is not None or detector is not None
+    _tell_unused(settings, sigma, detector)
     if baseline is None:
         baseline = base_of_loras(held, settings, not is_plain)
     allowed = "needs the calibrated score: give neither sigma nor detector"
     require(baseline is None or not is_plain, "baseline", "given", allowed)
     return Question(held, baseline, settings, score, asked, sigma, detector), cut
+
+
+# Settings that count with a single noise level alone, and those of the calibrated score.
+_OF_SIGMA = ("n_samples", "max_samples", "target_stderr", "directions")
+_OF_LEVELS = ("n_directions", "duplicate_distance")
+
+
+def _tell_unused(settings: AuditSettings, sigma: float | None, detector: Detector | None) -> None:
+    """Names what was asked for, and changes nothing here."""
+    names = _OF_SIGMA if sigma is None and detector is None else _OF_LEVELS
+    default = AuditSettings()
+    if unused := [name for name in names if getattr(settings, name) != getattr(default, name)]:
+        one = "sigma is not given" if names is _OF_SIGMA else "a single score is asked for"
+        log.warning("  %s: without effect, since %s", ", ".join(unused), one)
 
 
 def score_of(

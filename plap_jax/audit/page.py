@@ -51,7 +51,7 @@ class Row:
     """An image; thumbnails are uint8, ``(h, w, 1 or 3)``. A score that is not finite is shown as such.
 
     ``evidence`` is ``(2L,)`` in standard deviations, κ₁ at all levels, then the contrast; ``kappa`` and ``baseline``
-    are mean κ₁ of the model and of its baseline; ``same_as`` names the near-duplicate that is tested in its place;
+    are mean κ₁ of the model and of its baseline; ``same_as`` names the near-duplicate that stands for it;
     ``heat`` is the curvature map.
     """
 

@@ -66,7 +66,7 @@ def read_prompts(
     """
     if given is None:
         return None
-    require(takes.takes_prompts, key, given, "must be null: this model has no prompts")
+    require(takes.takes_prompts, key, given, "must not be given: this model has no prompts")
     given = os.fspath(given) if isinstance(given, os.PathLike) else given
     if not isinstance(given, str | int | np.integer):
         allowed = f"must be one prompt, or one for each of the {len(names)} images"
@@ -83,7 +83,7 @@ def read_prompts(
     require(bool(with_one), key, given, f"names none of the images: {first}")
     without = [i for i, name in enumerate(names) if name not in table]
     strangers = [name for name, _ in rows if name not in known]
-    return Matched([_checked(key, table[name], takes) for name in with_one], without, strangers)
+    return Matched([_checked(key, table[name], takes, name) for name in with_one], without, strangers)
 
 
 def prompts_beside(key: str, captions: Sequence[str | None] | None, takes: Takes) -> Matched:
@@ -92,7 +92,7 @@ def prompts_beside(key: str, captions: Sequence[str | None] | None, takes: Takes
     Raises:
         ValueError: there are none, or the model takes none.
     """
-    require(takes.takes_prompts, key, CAPTIONS, "must be null: this model has no prompts")
+    require(takes.takes_prompts, key, CAPTIONS, "must not be given: this model has no prompts")
     found = list(captions or ())
     without = [i for i, text in enumerate(found) if text is None]
     allowed = "must lie beside the images, in a tar as 0001.txt beside 0001.jpg, in a Parquet file in a column text"
@@ -106,7 +106,7 @@ def listed_prompts(key: str, path: str, n: int, takes: Takes) -> list[str] | lis
     Raises:
         ValueError: as ``read_prompts``.
     """
-    require(takes.takes_prompts, key, path, "must be null: this model has no prompts")
+    require(takes.takes_prompts, key, path, "must not be given: this model has no prompts")
     rows = _rows(key, path, (PROMPTS,))
     return [_checked(key, rows[i % len(rows)][0], takes) for i in range(n)]
 
@@ -140,12 +140,13 @@ def _rows(key: str, path: str, columns: Sequence[tuple[str, str]]) -> list[tuple
     return [tuple(row[number] for number in numbers) for _, row in body]
 
 
-def _checked(key: str, prompt: str | int, takes: Takes) -> str | int:
+def _checked(key: str, prompt: str | int, takes: Takes, name: str | None = None) -> str | int:
     good = isinstance(prompt, str | int | np.integer) and not isinstance(prompt, bool)
     if takes.takes_text:
         require(good, key, prompt, "must be a text")
         return str(prompt)
-    allowed = f"must be an integer from 0 to {takes.n_conditions - 1}, the prompts of this model"
+    given = "" if name is None else f"{shown(name)} has the prompt {shown(prompt)}, which "
+    allowed = f"{given}must be an integer from 0 to {takes.n_conditions - 1}, the prompts of this model"
     require(good, key, prompt, allowed)
     try:
         number = int(prompt)

@@ -210,7 +210,7 @@ def _tiles(result: AuditResult) -> dict[str, str]:
         tiles |= {"flagged": f"{int(verdict.flagged.sum()):,}", "false-discovery rate": f"{verdict.fdr:g}"}
     if verdict.flagged is not None and verdict.flagged.any():
         at = next(row for row in verdict.envelope if row.flagged == verdict.flagged.sum())
-        tiles |= {"memorized, at least": f"{at.at_least_true:,}"}
+        tiles |= {"not false, at least": f"{at.at_least_true:,}"}
     tiles |= {"reference": f"{n_reference:,}" if n_reference else "none"}
     if result.calibration is None:
         tiles |= {"noise level σ": "its own" if result.sigma is None else f"{result.sigma:g}"}

@@ -49,6 +49,7 @@ def open_source(
         return made(key, many, shape, resize, crop)
     is_array = place.suffix.lower() in ARRAYS and place.is_file()
     allowed = "must be a folder of images, an .npz or an .npy file that is there; or .tar or .parquet files"
+    allowed += " (one image goes into a folder)" * place.is_file()
     require(is_array, key, str(images), allowed)
     return ArrayFile(key, place, shape, pixel_range)
 

@@ -101,21 +101,33 @@ class Verdict:
         held = f"false-discovery rate {self.fdr:g}, null: exchangeable with the {n_ref} reference images"
         lines = [f"{int(self.flagged.sum())} of {n} images flagged ({held})"]
         if n < len(self.score):
-            others = len(self.score) - n
-            are = "image is a near-duplicate" if others == 1 else "images are near-duplicates"
-            lines.append(f"{others} audited {are} of one that is tested, and not tested again")
-        if self.fewest > n:
-            at_all = smallest_reference(max(1, n), max(1, n), self.fdr)
-            lines.append(
-                f"the reference is too small to reject anything: it needs at least {at_all} images, and {self.needed} "
-                "to flag a single one"
-            )
+            lines.append(self._set_aside)
+        if (line := too_small(n, n_ref, self.fdr)) is not None:
+            lines.append(line)
         elif self.fewest > 1:
             lines.append(
                 f"with {n_ref} reference images either none or at least {self.fewest} of {n} are flagged; "
                 f"to flag a single one takes {self.needed} reference images"
             )
         return lines
+
+    @property
+    def _set_aside(self) -> str:
+        """Those that are not tested, and how many of them a reader should look at even so."""
+        left = ~self.tested
+        are = "image is a near-duplicate" if left.sum() == 1 else "images are near-duplicates"
+        line = f"{left.sum()} audited {are} of another, audited or of the reference, and not tested"
+        high = 0 if self.threshold is None else int((self.score[left] >= self.threshold).sum())
+        return line + f"; {high} of them score{'s' * (high == 1)} as high as flagged ones" * (high > 0)
+
+
+def too_small(n: int, n_reference: int, fdr: float) -> str | None:
+    """That none of n images can be flagged, whatever is measured, in words; None where some can."""
+    if fewest_discoveries(max(1, n), n_reference, fdr) <= n:
+        return None
+    at_all, needed = (smallest_reference(max(1, n), found, fdr) for found in (max(1, n), 1))
+    found = f"the reference is too small to reject anything: it needs at least {at_all} images"
+    return f"{found}, and {needed} to flag a single one"
 
 
 def judge(name: str, audited: Scored, reference: Scored | None, fdr: float | None) -> Verdict:

@@ -28,7 +28,7 @@ def check_shape(size: int, mode: str, resize: str, crop: int | None = None) -> N
     require(size >= 1, "size", size, "must be >= 1")
     require(mode in ("RGB", "L"), "mode", mode, "must be RGB (three channels) or L (grey)")
     require(resize in ("center-crop", "refuse"), "resize", resize, "must be center-crop or refuse")
-    require(crop is None or crop >= size, "crop", crop, f"must be null or at least size={size}")
+    require(crop is None or crop >= size, "crop", crop, f"must not be given, or be at least size={size}")
 
 
 def as_array(image: Image.Image, *, size: Size, mode: Mode, resize: Resize, crop: int | None = None) -> np.ndarray:

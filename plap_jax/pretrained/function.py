@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -64,14 +65,15 @@ def load_function(target: str) -> UserModel | Pretrained:
     except (ImportError, AttributeError, ValueError) as error:
         allowed += ", found from where Python is started or on PYTHONPATH"
         raise ValueError(f"target={shown(target)}: cannot be imported ({error}); {allowed}") from error
-    require(callable(factory), "target", target, allowed)
+    require(callable(factory) and _takes_nothing(factory), "target", target, allowed)
     made = factory()
     if isinstance(made, Pretrained):
         return made
     allowed = "must return a UserModel of plap_jax.pretrained, or what load_torch returns"
-    require(isinstance(made, UserModel), target, type(made).__name__, allowed)
-    good = isinstance(made.schedule, Schedule)
-    require(good, f"{target}: schedule", type(made.schedule).__name__, "must be a schedule of plap_jax.diffusion")
+    require(isinstance(made, UserModel), target, f"a {type(made).__name__}", allowed)
+    good, given = isinstance(made.schedule, Schedule), made.schedule
+    told = f"the class {given.__name__}" if isinstance(given, type) else given
+    require(good, f"{target}: schedule", told, "must be a schedule of plap_jax.diffusion, such as VPLinear()")
     shape = tuple(made.shape)
     good = len(shape) == 3 and all(isinstance(n, int) and n >= 1 for n in shape)
     require(good, f"{target}: shape", shape, "must be (h, w, c)")
@@ -80,6 +82,16 @@ def load_function(target: str) -> UserModel | Pretrained:
     require(good, f"{target}: n_conditions", known, "must be >= 1, or None")
     _try(target, made)
     return made
+
+
+def _takes_nothing(factory: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(factory).bind()
+    except TypeError:
+        return False
+    except ValueError:  # of what is written in C
+        return True
+    return True
 
 
 def as_pretrained(made: UserModel | Pretrained) -> Pretrained:
@@ -144,4 +156,5 @@ def _try(target: str, made: UserModel) -> None:
     except (TypeError, jax.errors.JAXTypeError) as error:
         reason = shown(str(error).partition("\n")[0])
         allowed = "must be a function of (x, t, condition) that JAX can trace"
+        allowed += ", where condition is None without a prompt" * (made.n_conditions is not None)
         raise ValueError(f"{target}: function: {allowed}: {reason}") from error

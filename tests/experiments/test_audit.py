@@ -257,7 +257,7 @@ def refusal(directory, *overrides):
 def test_what_does_not_fit_together_is_one_line(data, tmp_path):
     where = f"images={data}/audited.npy"
     assert refusal(tmp_path, *MODEL, where, "prompts=3").startswith(
-        "prompts=3: must be null: this model has no prompts"
+        "prompts=3: must not be given: this model has no prompts"
     )
     assert refusal(tmp_path, *MODEL, where, "score=kappa_gap").startswith("score='kappa_gap': needs prompts")
     assert refusal(tmp_path, *MODEL, where, "reference_prompts=3").startswith("reference_prompts=3: needs a reference")

@@ -172,7 +172,7 @@ def test_without_jinja_all_but_the_report_works(audited, tmp_path, monkeypatch):
         ({"score": "best"}, "score='best': must be one of None, kappa"),
         ({"score": "detector"}, "score='detector': needs a detector"),
         ({"score": "kappa_gap"}, "score='kappa_gap': needs prompts"),
-        ({"prompts": 3}, "prompts=3: must be null: this model has no prompts"),
+        ({"prompts": 3}, "prompts=3: must not be given: this model has no prompts"),
         ({"reference_prompts": 3}, "reference_prompts=3: needs a reference"),
         ({"sigma": 7.0}, "sigma=7.0: must lie in ["),
         ({"reference": np.zeros((3, 5, 5, 1))}, "reference=(3, 5, 5, 1): must be (n, 4, 4, 1)"),

@@ -163,7 +163,7 @@ def test_what_is_no_longer_true_goes(finished, folder, tmp_path):
         ("--images=DATA MODEL --max-samples=8", "--max-samples 8: must be an integer >= 16"),
         ("--images=DATA MODEL --maps=3", "--maps 3: must be 0 for none, or an integer >= 8: directions of each"),
         ("--images=DATA MODEL --seed=-1", "--seed -1: must lie in 0 ... 2^31 - 1"),
-        ("--images=DATA MODEL --prompts=3", "--prompts 3: must be null: this model has no prompts"),
+        ("--images=DATA MODEL --prompts=3", "--prompts 3: must not be given: this model has no prompts"),
         ("--images=DATA MODEL --out=DATA", "--out DATA: must be a folder"),
         (
             "--images=ONES MODEL",

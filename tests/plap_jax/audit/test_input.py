@@ -210,7 +210,7 @@ def test_a_folder_that_does_not_fit_is_one_line(tmp_path):
     for shape in (SHAPE, (8, 9, 3)):  # of any proportions
         with pytest.raises(ValueError, match="must hold images .*none was found"):
             open_source("images", str(tmp_path), shape, "center-crop", None)
-    with pytest.raises(ValueError, match="^crop=4: must be null or at least 8"):
+    with pytest.raises(ValueError, match="^crop=4: must not be given, or be at least 8"):
         open_source("images", str(tmp_path), SHAPE, "center-crop", 4)
 
 

@@ -144,7 +144,7 @@ def test_captions_beside_images_are_their_prompts(place):
     assert ("09.tar/./0001.png", "no prompt is given for it") in found.source.skipped
     with pytest.raises(ValueError, match="^prompts='captions': must lie beside the images, in a tar as 0001.txt"):
         opened("images", str(place / "folder"), "captions", takes=TEXTS, settings=AuditSettings())
-    with pytest.raises(ValueError, match="^prompts='captions': must be null: this model has no prompts"):
+    with pytest.raises(ValueError, match="^prompts='captions': must not be given: this model has no prompts"):
         opened("images", str(place / "09.tar"), "captions", takes=Takes(SHAPE, False, None), settings=AuditSettings())
 
 

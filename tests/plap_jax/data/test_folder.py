@@ -304,7 +304,7 @@ def test_with_n_train_no_more_is_read_than_is_used(folder, monkeypatch):
         (dict(mode="CMYK"), "mode='CMYK': must be RGB (three channels) or L (grey)"),
         (dict(on_bad="ignore"), "on_bad='ignore': must be skip or refuse"),
         (dict(resize="stretch"), "resize='stretch': must be center-crop or refuse"),
-        (dict(crop=4), "crop=4: must be null or at least size=8"),
+        (dict(crop=4), "crop=4: must not be given, or be at least size=8"),
         (dict(n_heldout=0), "n_heldout=0: must be >= 1"),
         (
             dict(n_heldout=10),
