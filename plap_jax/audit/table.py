@@ -79,8 +79,9 @@ def columns_of(result: AuditResult, rows: np.ndarray, first_rank: int) -> dict[s
     if found is not None:
         made |= {"same_as": [result.same_as[i] for i in rows]}
         made |= {"measured": _float(result.measured[rows]), "expected": _float(result.expected[rows])}
-        for column, level in enumerate(found.levels.tolist()):
-            made[f"kappa_{level:g}"] = _float(found.kappa[rows, column])
+        for name, values in {"kappa": found.kappa, "contrast": found.contrast}.items():
+            for column, level in enumerate(found.levels.tolist()):
+                made[f"{name}_{level:g}"] = _float(values[rows, column])
     if result.training is not None:
         made |= {"nearest": [result.training.names[i] for i in columns["nearest"][rows]]}
         made |= {"copy_ratio": _float(columns["ratio"][rows]), "distance": _float(columns["distance"][rows])}

@@ -158,6 +158,20 @@ def test_a_process_ends_with_the_same_code_and_line(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_reader_that_has_read_enough_is_no_mistake():
+    command = ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m experiments.run --help | head -1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout
+
+
+def test_without_hydra_one_line_says_what_to_install():
+    command = [sys.executable, "-c", "import sys; sys.modules['hydra'] = None; import experiments.run"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "experiments need hydra: pip install '.[experiments]' in the repository, or make setup\n"
+
+
+@pytest.mark.slow
 def test_joblib_goes_on_after_a_failing_job(tmp_path):
     sweep = ("hydra.sweep.dir=sweep", "figures=null", "sample.fail=bug,none", "seed=1,2")
     jobs = process("-m", *TINY, *sweep, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path)

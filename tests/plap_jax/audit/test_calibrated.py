@@ -55,7 +55,7 @@ def test_memorized_images_are_flagged_and_evidence_is_told(audited):
     plain = np.abs(audited.evidence).max(axis=1) <= 5
     np.testing.assert_allclose(audited.score[plain], inside[plain].mean(axis=1))
     row = audited.to_rows()[0]
-    assert {"calibrated", "same_as", "measured", "expected", "kappa_0.08", "kappa_0.58"} <= set(row)
+    assert {"calibrated", "same_as", "measured", "expected", "kappa_0.08", "kappa_0.58", "contrast_0.58"} <= set(row)
 
 
 def test_the_score_is_that_of_its_parts(audited):
@@ -171,7 +171,10 @@ def test_of_near_duplicates_one_is_tested():
     assert found.flagged.sum() <= 1 + found.flagged[:20].sum()
     (kept,) = np.flatnonzero(tested[20:]) + 20
     assert [found.same_as[i] for i in range(20, 23)] == [None if i == kept else str(kept) for i in range(20, 23)]
-    assert "near-duplicates of one that is tested" in found.lines[1]
+    assert "2 audited images are near-duplicates of another, audited or of the reference, and not t" in found.lines[1]
+    assert ("; " in found.lines[1]) == bool(found.flagged[kept])  # then both others score as high
+    others = 2 + found.words["near-duplicates"].startswith("3")
+    assert found.words["near-duplicates"].startswith(f"{others} set aside, 2 audited and {others - 2} of the reference")
     rows = {row["file"]: row for row in found.to_rows()}
     assert sum(row["p_value"] is None for row in rows.values()) == 2
 
@@ -198,6 +201,16 @@ def test_images_that_are_all_near_duplicates_end_in_one_line():
     same = np.repeat(MEMORIZED[:1], 8, axis=0)
     with pytest.raises(ValueError, match=r"^images=8: are near-duplicates of 1 image\(s\) all of them"):
         audit_images(MODEL, same, **QUICK)
+
+
+def test_what_cannot_come_of_an_audit_is_told_before_it(caplog):
+    nowhere = UserModel(lambda x, t, condition: jnp.nan * x, OWN.schedule, OWN.shape)
+    settings = QUICK | {"n_samples": 32, "target_stderr": 0.1}
+    with pytest.raises(ValueError, match=r"^noise_levels=\[.*\]: the model's score is not finite at any of them$"):
+        audit_images(nowhere, MEMORIZED, reference=images(4, 2), **settings)
+    assert "n_samples, target_stderr: without effect, since sigma is not given" in caplog.text
+    assert "the reference is too small to reject anything: it needs at least 19 images" in caplog.text
+    assert "is left out" not in caplog.text
 
 
 def test_too_few_images_end_in_one_line_and_constant_ones_in_a_result():

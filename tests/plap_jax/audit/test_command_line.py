@@ -153,6 +153,7 @@ def test_what_is_no_longer_true_goes(finished, folder, tmp_path):
         ("--images=DATA --model=no_such:factory", "--model no_such:factory: cannot be imported (No module named"),
         ("--images=DATA --model=nowhere", "--model nowhere: must be a diffusers folder, a checkpoint (RUN/checkpoin"),
         ("--images=DATA --model=tests.helpers.memorizing_model:wrong_shape", "--model tests.helpers.memorizing_mode"),
+        ("--images=DATA --model=json:loads", "--model json:loads: must be package.module:factory, a function without"),
         ("--images=gone MODEL", "--images gone: must be a folder of images, an .npz or an .npy file that is there"),
         ("--images=DATA MODEL --reference=gone.npy", "--reference gone.npy: must be a folder of images, an .npz or"),
         ("--images=DATA MODEL --reference=DATA", "--reference DATA: is what is audited: it must hold images that"),
@@ -165,6 +166,7 @@ def test_what_is_no_longer_true_goes(finished, folder, tmp_path):
         ("--images=DATA MODEL --seed=-1", "--seed -1: must lie in 0 ... 2^31 - 1"),
         ("--images=DATA MODEL --prompts=3", "--prompts 3: must not be given: this model has no prompts"),
         ("--images=DATA MODEL --out=DATA", "--out DATA: must be a folder"),
+        ("--images=DATA MODEL --out=/dev/null/x", "--out /dev/null/x: Not a directory; must be a folder that can"),
         (
             "--images=ONES MODEL",
             "--images ONES: may be of [0, 1] or of [-1, 1]: say which, as --pixel-range=0..1 or --p",

@@ -160,7 +160,7 @@ def test_rows_that_are_no_images_are_told(tmp_path):
     whole = (tmp_path / "rows.npy").read_bytes()
     (tmp_path / "rows.npy").write_bytes(whole[:-8])
     source = ArrayFile("images", tmp_path / "rows.npy", SHAPE)
-    reasons = {1: "holds NaN or infinity", 2: "holds 7, floats must lie in [-1, 1]", 3: "the file ends before it"}
+    reasons = {1: "holds NaN or infinity", 2: "holds 7, floats must lie in [-1, 1]; 0 to 255 as uint8", 3: "the file ends before it"}
     for i, reason in reasons.items():
         with pytest.raises(UnusableImage) as found:
             source.read(i)
@@ -244,6 +244,10 @@ def test_what_a_factory_may_not_say(monkeypatch):
         ({"shape": (4, 4)}, "shape"),
         ({"n_conditions": 0}, "n_conditions"),
         ({"schedule": None}, "schedule"),
+        (
+            {"schedule": VPCosine},
+            "schedule='the class VPCosine': must be a schedule of plap_jax.diffusion, such as",
+        ),
         ({"prediction": "noise"}, "prediction"),
     ):
         changed = partial(UserModel, **{**vars(made), **changes})

@@ -77,8 +77,11 @@ def test_generated_images_take_the_prompts_of_a_list_in_turn(tmp_path, numbered)
         ("", "must have columns file or file_name and prompt or text in its first line, and has []"),
         ('file,prompt\na.png,"1\n', "is no CSV file in UTF-8"),
         (b"file,prompt\na.png,\xff\n", "is no CSV file in UTF-8"),
-        ("file,prompt\na.png,99\n", "prompts='99': must be an integer from 0 to 12, the prompts of this model"),
-        ("file,prompt\na.png,x\n", "prompts='x': must be an integer from 0 to 12"),
+        (
+            "file,prompt\na.png,99\n",
+            "prompts='99': a.png has the prompt 99, which must be an integer from 0 to 12",
+        ),
+        ("file,prompt\na.png,x\n", "prompts='x': a.png has the prompt x, which must be an integer from 0 to 12"),
         (None, "must be a CSV file that is there"),
     ],
 )

@@ -24,6 +24,15 @@ def test_a_reference_that_is_too_small_says_how_many_it_takes():
     assert "exchangeable with the 59 reference images" in enough.lines[0]
 
 
+def test_what_is_not_tested_and_scores_as_high_as_flags_is_told():
+    images = scored([0.9, 0.95, 0.2, 0.1])
+    images.columns["stays"] = np.array([True, False, True, False])
+    verdict = judge("kappa", images, scored(np.linspace(0, 0.5, 59)), 0.05)
+    assert verdict.flagged.tolist() == [True, False, False, False]
+    assert "2 audited images are near-duplicates of another" in verdict.lines[1]
+    assert verdict.lines[1].endswith("and not tested; 1 of them scores as high as flagged ones")
+
+
 def test_flags_come_at_least_so_many_at_a_time_but_need_not_exceed_the_whole_reference():
     # 100 images, 199 of reference: at least 10 together. 20 that one reference image exceeds are flagged all the same.
     reference = scored([*np.linspace(0, 0.5, 198), 0.95])
