@@ -30,6 +30,7 @@ from plap_jax.audit.result import AuditResult, load_writer
 from plap_jax.audit.settings import AuditSettings
 from plap_jax.audit.shards import EVIDENCE, audit_shard, load_ray
 from plap_jax.audit.store import FolderStore
+from plap_jax.audit.stream import NOT_FINITE
 from plap_jax.audit.subject import Subject
 from plap_jax.console import plain_console, raised_in, require_device
 from plap_jax.typing import require
@@ -191,6 +192,8 @@ def _tell(out: Path, result: AuditResult) -> None:
     skipped = result.skipped_rows()
     if skipped:
         print(f"files skipped: {len(skipped)}, {out / SKIPPED} says why")
+        if broken := sum(row["reason"] == NOT_FINITE for row in skipped):
+            print(f"of these {broken} because {NOT_FINITE}: a fault of the model, or of its schedule and units")
     if result.maps is not None:
         print(f"{out / MAPS} holds the curvature maps of {len(result.maps.rows)} flagged images")
     table = out / ALL

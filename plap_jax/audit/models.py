@@ -29,8 +29,9 @@ def load_model(given: str, **how: Any) -> Subject:
     if place.is_dir() and ((place / CHECKPOINTS).is_dir() or (place / "about.json").is_file()):
         _refuse_options(how, f"the checkpoint {place.name}")
         return of_checkpoint(place)
-    allowed = f"is a file of Python: name a function in it, as {place.stem}:factory"
-    require(not (place.suffix == ".py" and place.is_file()), "model", given, allowed)
+    module = Path(os.path.expanduser(given.partition(":")[0]))
+    allowed = f"is a file of Python: name a function in it, as {module.stem}:factory"
+    require(not (module.suffix == ".py" and module.is_file()), "model", given, allowed)
     if place.is_file() or any((place / name).exists() for name in (INDEX, "config.json", "unet", "transformer")):
         return of_folder(place, **how)  # which says what to do with a single file of weights
     allowed = "must be a diffusers folder, a checkpoint (RUN/checkpoints/NAME), or module:factory"

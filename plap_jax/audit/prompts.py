@@ -15,7 +15,7 @@ from plap_jax.audit.subject import Takes
 from plap_jax.typing import require, shown
 
 # Names of columns: ours, and those of Hugging Face's metadata.csv.
-FILES, PROMPTS = ("file", "file_name"), ("prompt", "text")
+FILES, PROMPTS = ("file", "file_name"), ("prompt", "text", "caption")
 CAPTIONS = "captions"  # in place of a prompt: those that lie beside the images
 DELIMITERS = (",", ";", "\t")
 Prompts = list[str] | list[int] | None
@@ -55,7 +55,7 @@ def read_prompts(
     Args:
         key: of the argument, for messages.
         given: a text or number for all, one for each of ``names``, or the path of a CSV file with the columns file and
-            prompt, or file_name and text; other columns are left out of account.
+            prompt (file_name and text or caption do as well); other columns are left out of account.
         names: of the images.
         skipped: names that the file may hold, too.
         takes: of the model.
@@ -116,7 +116,7 @@ def is_file(prompts: object) -> bool:
     return isinstance(prompts, str) and prompts.lower().endswith(".csv")
 
 
-def _rows(key: str, path: str, columns: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
+def _rows(key: str, path: str, columns: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """The cells of some columns, each by any of its names; commas, semicolons or tabs between them."""
     place = Path(path).expanduser()
     require(place.is_file(), key, path, "must be a CSV file that is there")

@@ -48,9 +48,14 @@ def test_your_own_score_runs():
     assert run_blocks(ROOT / "docs" / "start" / "score.md")["kappa"].shape == (100,)
 
 
-def test_your_own_model_is_one():
-    model = as_pretrained(run_blocks(ROOT / "docs" / "start" / "audit.md")["factory"]())
+def test_your_own_model_is_one(capsys):
+    names = run_blocks(ROOT / "docs" / "start" / "audit.md")
+    model = as_pretrained(names["factory"]())
     assert model.diffusion.eps(np.ones((8, 8, 1), np.float32), 0.5).shape == (8, 8, 1)
+    assert capsys.readouterr().out == "0.44\n"
+    assert ((names["found"] - names["noise"]) ** 2).mean() == pytest.approx(
+        0.4286, abs=0.004
+    )  # α²τ²/(α²τ² + σ²), τ = ½
 
 
 @pytest.mark.slow

@@ -68,13 +68,16 @@ def test_generated_images_take_the_prompts_of_a_list_in_turn(tmp_path, numbered)
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("name,caption\na.png,1\n", "must have columns file or file_name and prompt or text in its first line"),
+        (
+            "name,title\na.png,1\n",
+            "must have columns file or file_name and prompt or text or caption in its first line",
+        ),
         ("file,prompt\n", "must hold a row"),
         ("file,prompt\nx,1\n", "names none of the images: the first image is ['a.png'], the first row ['x']"),
         ("file,prompt\na.png,1\na.png,2\n", "names 1 file(s) twice, the first is ['a.png']"),
         ("file,prompt\na.png,1,2\n", "row 2 must hold 2 cells; quote a prompt that holds ','"),
         ("file,prompt\na.png,1\nb.png\n", "row 3 must hold 2 cells"),
-        ("", "must have columns file or file_name and prompt or text in its first line, and has []"),
+        ("", "must have columns file or file_name and prompt or text or caption in its first line, and has []"),
         ('file,prompt\na.png,"1\n', "is no CSV file in UTF-8"),
         (b"file,prompt\na.png,\xff\n", "is no CSV file in UTF-8"),
         (
