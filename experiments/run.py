@@ -37,7 +37,7 @@ def main() -> int:
         return 0
     except BrokenPipeError:  # whoever reads, as `head` does, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 141  # as a shell has it of a program that SIGPIPE has ended
     except Refused as refused:
         return _tell(refused.failure)
     except Exception as error:

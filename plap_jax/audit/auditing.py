@@ -28,6 +28,9 @@ from plap_jax.detectors import Detector
 from plap_jax.typing import PRNGKey, require
 
 log = logging.getLogger(__name__)
+# Settings that count with a single noise level alone, and those of the calibrated score.
+_OF_SIGMA = ("n_samples", "max_samples", "target_stderr", "directions", "repeats")
+_OF_LEVELS = ("n_directions", "duplicate_distance")
 Images = np.ndarray | str | os.PathLike
 GivenPrompts = str | int | Sequence[str] | Sequence[int] | os.PathLike | None
 
@@ -102,6 +105,7 @@ def audit_images(
     store = None if resume_dir is None else FolderStore(resume_dir)
     how = {"baseline": baseline, "fdr": fdr, "key": key, "shape": shape, "settings": settings} | more
     it = open_all(model, images, **given, **how, around=Surroundings(store, progress=progress))
+    it.tell(sigma, detector)
     sides = (it.asked.audited, it.asked.reference, it.asked.training)
     about = {"sigma": sigma, "key": key, "detector": detector, "around": it.asked.around, "words": it.words}
     return audit(it.held, it.settings, *sides, baseline=it.baseline, fdr=it.fdr, **about)
@@ -117,6 +121,18 @@ class Opened:
     asked: Asked
     fdr: float
     words: Mapping[str, str]
+
+    def tell(self, sigma: float | None, detector: Detector | None) -> None:
+        """What is better known before anything is measured: a reference too small to flag, settings without effect."""
+        if self.asked.reference is not None:
+            n, n_reference = (len(side.source.names) for side in (self.asked.audited, self.asked.reference))
+            if (line := too_small(n, n_reference, self.fdr)) is not None:
+                log.warning("  %s", line)
+        names = _OF_SIGMA if sigma is None and detector is None else _OF_LEVELS
+        default = AuditSettings()
+        if unused := [name for name in names if getattr(self.settings, name) != getattr(default, name)]:
+            why = "sigma is not given" if names is _OF_SIGMA else "a single score is asked for"
+            log.warning("  %s: without effect, since %s", ", ".join(unused), why)
 
 
 def open_all(
@@ -222,10 +238,6 @@ def audit(
     """The audit of what has been opened; ``fdr`` None: the reference is not known to be free of training images."""
     asked = Asked(audited, reference, training, key, around)
     asking, cut = question(held, settings, asked, baseline=baseline, sigma=sigma, detector=detector)
-    if reference is not None and fdr is not None:
-        line = too_small(len(audited.source.names), len(reference.source.names), fdr)
-        if line is not None:  # which is better known now than after hours
-            log.warning("  %s", line)
     result = conclude(
         asking.sides(),
         asking.frame,

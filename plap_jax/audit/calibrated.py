@@ -200,7 +200,12 @@ def _usable_levels(sides: list[Scored], levels: list[float]) -> np.ndarray:
     """
     finite = np.concatenate([np.all([np.isfinite(values) for values in _evidence(one)], axis=0) for one in sides])
     good = finite.mean(axis=0) >= 1 - MOST_MISSING
-    require(bool(good.any()), "noise_levels", levels, "the model's score is not finite at any of them")
+    require(
+        bool(good.any()),
+        "noise_levels",
+        levels,
+        f"at each the evidence of more than {100 * MOST_MISSING:.0f} % of the images is not finite",
+    )
     for level in np.asarray(levels)[~good].tolist():
         log.warning("  noise level %g is left out: evidence is not finite there", level)
     return good

@@ -215,7 +215,8 @@ def _one_line(error: Exception, asked: argparse.Namespace) -> str | None:
     if not (isinstance(error, ValueError) and _is_answer(error)):
         return None
     name, _, rest = str(error).partition("=")
-    name = "out" if name == "resume_dir" else name
+    if name == "resume_dir":
+        return f"--out {asked.out}: {rest}"
     if not hasattr(asked, name):
         return str(error)
     if name == "out" and not hasattr(asked, "seed"):

@@ -116,26 +116,11 @@ def question(
     check_passes(held.subject, score, detector, asked.audited)
     cut = cut_prompts(held.subject, asked.audited, asked.reference)
     is_plain = sigma is not None or detector is not None
-    _tell_unused(settings, sigma, detector)
     if baseline is None:
         baseline = base_of_loras(held, settings, not is_plain)
     allowed = "needs the calibrated score: give neither sigma nor detector"
     require(baseline is None or not is_plain, "baseline", "given", allowed)
     return Question(held, baseline, settings, score, asked, sigma, detector), cut
-
-
-# Settings that count with a single noise level alone, and those of the calibrated score.
-_OF_SIGMA = ("n_samples", "max_samples", "target_stderr", "directions")
-_OF_LEVELS = ("n_directions", "duplicate_distance")
-
-
-def _tell_unused(settings: AuditSettings, sigma: float | None, detector: Detector | None) -> None:
-    """Names what was asked for, and changes nothing here."""
-    names = _OF_SIGMA if sigma is None and detector is None else _OF_LEVELS
-    default = AuditSettings()
-    if unused := [name for name in names if getattr(settings, name) != getattr(default, name)]:
-        one = "sigma is not given" if names is _OF_SIGMA else "a single score is asked for"
-        log.warning("  %s: without effect, since %s", ", ".join(unused), one)
 
 
 def score_of(
@@ -152,7 +137,7 @@ def score_of(
         return "detector" if detector is not None else "kappa_given" if prompted else "kappa"
     allowed = "needs prompts, of the reference too where there is one"
     require(prompted or settings.score not in WITH_PROMPT, "score", settings.score, allowed)
-    allowed = "must be null or detector, since a detector is given"
+    allowed = "must not be given, or be detector, since a detector is given"
     require(settings.score == "detector" or detector is None, "score", settings.score, allowed)
     require(settings.score != "detector" or detector is not None, "score", settings.score, "needs a detector")
     return settings.score

@@ -131,6 +131,7 @@ def audit_on_ray(
     folder = Path(folder).absolute()
     # Here first, so that a mistake is told before anything is started.
     it = open_all(model, images, baseline=baseline, key=key, around=Surroundings(), **how)
+    it.tell(sigma, None)
     n_images = sum(len(side.source.names) for side in it.asked.sides.values())
     given = {name: how.get(name) for name in ("reference", "training", "prompts", "reference_prompts")}
     told = where(images, **given) | {"words": it.words, "command": command}

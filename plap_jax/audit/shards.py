@@ -93,6 +93,7 @@ def audit_shard(
     """
     load_parts()
     it = open_all(model, images, around=Surroundings(progress=progress), **how)
+    it.tell(sigma, detector)
     given = {name: how.get(name) for name in ("reference", "training", "prompts", "reference_prompts")}
     told = where(images, **given) | {"words": it.words, "command": command}
     about = {"baseline": it.baseline, "fdr": it.fdr, "sigma": sigma, "detector": detector, "told": told}

@@ -65,8 +65,8 @@ def in_words(
         words["score"] = f"calibrated, from {meaning} and the contrast with the shifted image, difficulty taken out"
         words["noise levels"] = f"σ = {listed(calibration.levels)}, all together{left}"
         words["directions"] = f"{settings.n_directions} at each level, the same for all images"
-        words["near-duplicates"] = f"{set_aside(calibration, audited)}, up to {settings.duplicate_distance:g} apart, or"
-        words["near-duplicates"] += " linked through others that are"
+        pairs = f"in chains of pairs up to {settings.duplicate_distance:g} apart"
+        words["near-duplicates"] = f"{set_aside(calibration, audited)}, {pairs}"
     else:
         words["score"] = meaning
     words["reference"] = told + f"; holds {both} of the audited images too" * bool(both)
@@ -77,7 +77,8 @@ def in_words(
 def set_aside(calibration: Calibration, audited: Scored) -> str:
     """How many near-duplicates are not tested or compared with, and on which side."""
     others, own = int((~calibration.stays).sum()), int((~audited.columns["stays"]).sum())
-    return f"{others} set aside, {own} audited and {others - own} of the reference"
+    told = f"{others} set aside"
+    return told if others == own else f"{told}, {own} audited and {others - own} of the reference"
 
 
 def notices_of(

@@ -69,11 +69,12 @@ def load_function(target: str) -> UserModel | Pretrained:
     made = factory()
     if isinstance(made, Pretrained):
         return made
-    allowed = "must return a UserModel of plap_jax.pretrained, or what load_torch returns"
-    require(isinstance(made, UserModel), target, f"a {type(made).__name__}", allowed)
-    good, given = isinstance(made.schedule, Schedule), made.schedule
-    told = f"the class {given.__name__}" if isinstance(given, type) else given
-    require(good, f"{target}: schedule", told, "must be a schedule of plap_jax.diffusion, such as VPLinear()")
+    if not isinstance(made, UserModel):
+        allowed = "must return a UserModel of plap_jax.pretrained, or what load_torch returns"
+        raise ValueError(f"{target}: {allowed}, and returns {shown(made)}")
+    good = isinstance(made.schedule, Schedule)
+    allowed = "must be a schedule of plap_jax.diffusion, such as VPLinear()"
+    require(good, f"{target}: schedule", made.schedule, allowed)
     shape = tuple(made.shape)
     good = len(shape) == 3 and all(isinstance(n, int) and n >= 1 for n in shape)
     require(good, f"{target}: shape", shape, "must be (h, w, c)")

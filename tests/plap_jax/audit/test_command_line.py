@@ -166,7 +166,7 @@ def test_what_is_no_longer_true_goes(finished, folder, tmp_path):
         ("--images=DATA MODEL --seed=-1", "--seed -1: must lie in 0 ... 2^31 - 1"),
         ("--images=DATA MODEL --prompts=3", "--prompts 3: must not be given: this model has no prompts"),
         ("--images=DATA MODEL --out=DATA", "--out DATA: must be a folder"),
-        ("--images=DATA MODEL --out=/dev/null/x", "--out /dev/null/x: Not a directory; must be a folder that can"),
+        ("--images=DATA MODEL --out=/dev/null/x", "--out /dev/null/x: /dev/null/x/parts: Not a directory; must"),
         (
             "--images=ONES MODEL",
             "--images ONES: may be of [0, 1] or of [-1, 1]: say which, as --pixel-range=0..1 or --p",
