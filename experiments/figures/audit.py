@@ -84,7 +84,7 @@ def draw_envelope(a: Arrays, figures: Path) -> None:
     figure, axes = grid(1, 1, width=COLUMN, height=2.4)
     panel = axes[0, 0]
     _, flagged, false, _ = a["envelope"].T
-    panel.plot(flagged, flagged - false, drawstyle="steps-post", label="memorized, at least")
+    panel.plot(flagged, flagged - false, drawstyle="steps-post", label="not false, at least")
     panel.plot(flagged, false, drawstyle="steps-post", color=REFERENCE, label="false, at most")
     panel.set_xlabel("images flagged")
     panel.set_ylabel("images (95 %, all at once)")

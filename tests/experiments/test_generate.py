@@ -148,7 +148,7 @@ def test_a_model_of_texts(tmp_path, monkeypatch):
             (*PROMPTED, "mitigation=late_guidance"),
             "mitigation='LateGuidance': needs prompts, prompts=… must be given",
         ),
-        ((*MODEL, "mitigation=none", "prompts=3"), "prompts=3: must be null: this model has no prompts"),
+        ((*MODEL, "mitigation=none", "prompts=3"), "prompts=3: must not be given: this model has no prompts"),
         (
             (*PROMPTED, "mitigation=prompt_embedding", "prompts=1"),
             "mitigation: model='MixtureNetwork': must have a caption table or a text encoder",
