@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,23 +30,25 @@ from plap_jax.audit.gathering import Gatherer
 from plap_jax.audit.parts import read_part
 from plap_jax.audit.subject import as_subject
 from plap_jax.diffusion import Diffusion, VPLinear
-from plap_jax.networks import ResidualMLP
+from plap_jax.networks import ResidualMLP, UNet
 from plap_jax.pretrained import load_checkpoint
 from plap_jax.training import TrainConfig, save_diffusion, train
 
 SIDE, N_TRAIN, N_STEPS = 28, 4096, 300
 NETWORK = {"width": 512, "depth": 4, "embed_dim": 64}  # of which a core audits 100,000 images in some ten minutes
 LEAST, FEW, MANY = 100, 10_000, 100_000  # the least take hardly longer than to start and to compile
+SIZE = {"width": 32, "multipliers": (1, 2), "patch": 2}  # of the U-Net, 0.42 million weights
+OF_UNET, N_STEPS_UNET = 2000, 20
 REFERENCE = 0.05  # of the images, beside them
 MERGED, MERGED_REFERENCE, IMAGES_EACH = 10_000_000, 200_000, 10_000
 SECONDS = 5.0  # of bare evaluations
 SHARE, GROWTH, MERGE_S, MERGE_MIB = 0.85, 0.1, 300, 8 * 1024
 
 
-def prepare(folder: Path, sizes: Sequence[int], n_steps: int) -> None:
-    """A trained network, and images and a reference for each size."""
+def prepare(folder: Path, sizes: Sequence[int], n_steps: int, network: nnx.Module | None = None) -> None:
+    """A trained network (None: of ``NETWORK``), and images and a reference for each size."""
     shown = pictures(N_TRAIN, 1, SIDE).reshape(-1, SIDE, SIDE, 1)
-    network = ResidualMLP((SIDE, SIDE, 1), **NETWORK, rngs=nnx.Rngs(0))
+    network = network or ResidualMLP((SIDE, SIDE, 1), **NETWORK, rngs=nnx.Rngs(0))
     untrained = Diffusion(network, VPLinear(), conditioning="log_snr")
     config = TrainConfig(n_steps=n_steps, batch_size=128, chunk_steps=n_steps)
     save_diffusion(folder / "network", train(untrained, shown, key=jax.random.key(0), config=config).diffusion)
@@ -122,6 +125,15 @@ def of_network(folder: Path, sizes: Sequence[int], n_steps: int, seconds: float)
     return [*rows, *merged(f"{told}: merge", folder / f"{many}-2")]
 
 
+def of_unet(folder: Path, n: int, n_steps: int, seconds: float, **size: Any) -> Row:
+    """What is left of the time of few images beside a dearer network, as the experiments have it."""
+    prepare(folder, (n,), n_steps, UNet((SIDE, SIDE, 1), **size, rngs=nnx.Rngs(0)))
+    (rate,) = side_by_side([["benchmarks.scale", "--bare", str(folder), str(seconds)]])
+    (done,), (nfe,) = audited(folder, n, 1)
+    share = nfe / float(rate.output) / done.seconds
+    return Row(f"{n:,} images through a U-Net: bare evaluations / time", [share], "×", at_least=SHARE)
+
+
 def merged(what: str, out: Path, seconds: float | None = None, mib: float | None = None) -> list[Row]:
     """What a merge takes."""
     done = run_process([sys.executable, "-m", "plap_jax.audit", "merge", str(out)])
@@ -139,6 +151,7 @@ def measure(runs: int) -> list[Row]:
     """All of it, once."""
     with tempfile.TemporaryDirectory() as folder:
         rows = of_network(Path(folder), (LEAST, FEW, MANY), N_STEPS, SECONDS)
+        rows.append(of_unet(Path(folder) / "unet", OF_UNET, N_STEPS_UNET, SECONDS, **SIZE))
         return rows + of_very_many(Path(folder) / "simulated", MERGED, MERGED_REFERENCE)
 
 

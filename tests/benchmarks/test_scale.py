@@ -4,6 +4,7 @@ import threading
 import time
 
 import numpy as np
+import pytest
 
 from benchmarks import scale
 from benchmarks.simulated_shards import thumbnails
@@ -40,6 +41,15 @@ def test_rows_of_few_images(tmp_path, monkeypatch):
     assert time_.at_most == 300 and memory.at_most == 8192 and memory.median == 100
     assert len(list((tmp_path / "simulated" / "audit" / "evidence").iterdir())) == 4
     assert (tmp_path / "simulated" / "audit" / "audit.csv").read_text().count("\n") == 1001
+
+
+@pytest.mark.slow
+def test_a_network_with_convolutions(tmp_path, monkeypatch):
+    monkeypatch.setattr(scale, "run_process", within(threading.Lock()))
+    monkeypatch.setattr(scale, "N_TRAIN", 32)
+    row = scale.of_unet(tmp_path / "unet", 60, 1, 0.05, width=8, multipliers=(1,), groups=4, patch=4)
+    assert row.what == "60 images through a U-Net: bare evaluations / time"
+    assert 0 < row.median < 1.5 and row.at_least == 0.85
 
 
 def test_thumbnails_are_like_those_of_photographs_and_some_are_alike():
