@@ -260,8 +260,9 @@ def test_a_module_and_paths_of_the_current_folder(tmp_path, monkeypatch, capsys)
     assert "\n  noise level " in f"\n{told}"  # as it is, without the name of a logger
     assert (tmp_path / "plap-audit" / "report.html").is_file() and "plap-audit/audit.csv" in told
 
-    line = refused(capsys, "--model=model_of_mine.py", "--images=images.npy")
-    assert line == "--model model_of_mine.py: is a file of Python: name a function in it, as model_of_mine:factory"
+    for given in ("model_of_mine.py", "model_of_mine.py:factory"):
+        line = refused(capsys, f"--model={given}", "--images=images.npy")
+        assert line == f"--model {given}: is a file of Python: name a function in it, as model_of_mine:factory"
 
     def none():
         raise RuntimeError("no such platform")

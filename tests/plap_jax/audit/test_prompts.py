@@ -27,6 +27,7 @@ def read(numbered):
     [
         b"file,prompt\na.png,1\nb.png,2\nc.png,3\n",
         b"\xef\xbb\xbffile_name,text\r\nc.png,3\r\nb.png,2\r\na.png,1\r\n",
+        b"file_name,caption\na.png,1\nb.png,2\nc.png,3\n",
         b"file_name;width;text\nb.png;8;2\na.png;8;1\nc.png;8;3\n\n",
         b'prompt\tfile\n1\ta.png\n"2"\tb.png\n3\tc.png\n',
     ],
