@@ -88,7 +88,22 @@ def flux_units(
     x = jnp.asarray(x)
     require_ball(x, radius, p)
     vectors = sample_directions(key, n_samples, x.shape, directions, x.dtype)
-    field, vanishes = _field_on_sphere(score_fn, x, radius, p, vectors.reshape(n_samples, *x.shape))
+    scores = jax.vmap(score_fn)(on_sphere(x, radius, vectors))
+    return inward_units(scores, vectors, p=p, radius=radius)
+
+
+def on_sphere(x: Array, radius: ArrayLike, vectors: Array) -> Array:
+    """x + r n for the m directions of ``sample_directions``: ``(m, *shape)``."""
+    return x + jnp.asarray(radius, x.dtype) * vectors.reshape(-1, *x.shape)
+
+
+def inward_units(scores: Array, vectors: Array, *, p: ArrayLike, radius: ArrayLike) -> tuple[Array, Array]:
+    """``flux_units`` of scores that are known: ``(m, *shape)`` at ``on_sphere``.
+
+    Raises:
+        ValueError: scores of another shape than the points.
+    """
+    field, vanishes = _field(scores, vectors.reshape(-1, *vectors.shape[2:]), p)
     units = vectors.reshape(*vectors.shape[:2], -1).astype(field.dtype)
     # Not jnp.sum(field * units, -1): with units of one, XLA takes several times as long for it on a CPU.
     outward = jnp.einsum("nd,nd->n", field, units.reshape(field.shape), precision="highest")
@@ -182,13 +197,12 @@ def circle_flux(score_fn: ScoreFn, x: Array, *, radius: ArrayLike, p: ArrayLike 
     require_ball(x, radius, p)
     require(x.shape == (2,), "x", x.shape, "must be a point of the plane, shape (2,)")
     n = circle(n_points, x.dtype)
-    field, _ = _field_on_sphere(score_fn, x, radius, p, n)
+    field, _ = _field(jax.vmap(score_fn)(on_sphere(x, radius, n)), n, p)
     kappa = -jnp.mean(jnp.sum(field * n.astype(field.dtype), axis=-1))
     return kappa * jnp.asarray(one_or_nan(p, radius), kappa.dtype)
 
 
-def _field_on_sphere(score_fn: ScoreFn, x: Array, radius: ArrayLike, p: ArrayLike, n: Array) -> tuple[Array, Array]:
-    """|s|^{p−2} s at x + r n for directions ``(m, *shape)``: ``(m, d)``, and where s vanished ``(m,)``."""
-    s = jax.vmap(score_fn)(x + jnp.asarray(radius, x.dtype) * n)
-    require(s.shape == n.shape, "score_fn", s.shape[1:], f"must return the shape of x, {x.shape}")
-    return p_field(s.reshape(n.shape[0], -1), p)
+def _field(scores: Array, n: Array, p: ArrayLike) -> tuple[Array, Array]:
+    """|s|^{p−2} s in directions ``(m, *shape)``: ``(m, d)``, and where s vanished ``(m,)``."""
+    require(scores.shape == n.shape, "score_fn", scores.shape[1:], f"must return the shape of x, {n.shape[1:]}")
+    return p_field(scores.reshape(n.shape[0], -1), p)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plap_jax._flux import flux_units
+from plap_jax._flux import inward_units, on_sphere
 from plap_jax.detectors.base import gap_at, norm
 from plap_jax.diffusion import Diffusion, Schedule, noise_to_signal
-from plap_jax.directions import Directions
+from plap_jax.directions import Directions, sample_directions
 from plap_jax.memory import points_at_once
 from plap_jax.parallel import map_points
-from plap_jax.typing import Array, ArrayLike, PRNGKey, ScoreFn, require, standard_error
+from plap_jax.typing import Array, ArrayLike, PRNGKey, ScoreFn, require, require_ball, standard_error
 
 NOISE_LEVELS = (0.03, 0.05, 0.08, 0.16, 0.22, 0.32, 0.58)
 N_DIRECTIONS = 4
@@ -57,12 +57,18 @@ class EvidenceAt:
     def __call__(self, image: Array, prompt: Array | None = None) -> tuple[Array, Array, Array, Array]:
         """Four scalars, float32 at least."""
         centre, radius = self.model.ball(image, self.t)
+        require_ball(centre, radius, 1.0)
+        vectors = sample_directions(self.key, self.n_samples, centre.shape, self.directions, centre.dtype)
+        shell, beside = on_sphere(centre, radius, vectors), with_shifts(centre)
         score_fn = field_at(self.model, self.t, self.kind, prompt)
-        how = {"p": 1.0, "n_samples": self.n_samples, "directions": self.directions}
-        units, _ = flux_units(score_fn, centre, radius=radius, key=self.key, **how)
-        # Not of the gap, which vanishes where a prompt adds nothing.
-        told = score_fn if self.kind != "kappa_gap" else self.model.score_at(self.t, prompt)
-        noise = norms_at_shifts(told, centre) * self.model.schedule.sigma(self.t)
+        if self.kind == "kappa_gap":  # the gap's own norm tells nothing: it vanishes where a prompt adds nothing
+            told = self.model.score_at(self.t, prompt)
+            around, at = jax.vmap(score_fn)(shell), jax.vmap(told)(beside)
+        else:  # in one call of the network, which saves a fifteenth of the time
+            scores = jax.vmap(score_fn)(jnp.concatenate([shell, beside]))
+            around, at = scores[: len(shell)], scores[len(shell) :]
+        units, _ = inward_units(around, vectors, p=1.0, radius=radius)
+        noise = jax.vmap(norm)(at) * self.model.schedule.sigma(self.t)
         return units.mean(), standard_error(units), -_log(noise[0]), contrast_of(noise)
 
     @property
@@ -83,10 +89,9 @@ def nfe_at_level(kind: Kind, n_samples: int) -> int:
     return COST[kind] * n_samples + 1 + N_SHIFTS
 
 
-def norms_at_shifts(score_fn: Callable[[Array], Array], centre: Array) -> Array:
-    """|s| at an image and at its four shifts: ``(5,)``."""
-    points = jnp.concatenate([centre[None], shifted(centre)])
-    return jax.vmap(lambda x: norm(score_fn(x)))(points)
+def with_shifts(centre: Array) -> Array:
+    """An image and its four shifts: ``(5, h, w, c)``."""
+    return jnp.concatenate([centre[None], shifted(centre)])
 
 
 def contrast_of(norms: Array) -> Array:

@@ -60,7 +60,8 @@ def map_points(
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     size = math.ceil(math.ceil(n / math.ceil(n / batch_size)) / mesh.size) * mesh.size
     # Flattened once: doing so for every batch, in Python, costs as much as evaluating a small batch.
-    leaves, structure = jax.tree.flatten(jax.device_put(_as_pytree(fn), NamedSharding(mesh, PartitionSpec())))
+    leaves, structure = jax.tree.flatten(_as_pytree(fn))
+    leaves = jax.device_put(leaves, NamedSharding(mesh, PartitionSpec()))
     split = NamedSharding(mesh, PartitionSpec(AXIS))
 
     columns = jax.tree.map(_on_host, (points, *args_batched))

@@ -15,9 +15,10 @@ from experiments.core.report import Report
 from experiments.core.schema import RunConfig
 from experiments.shared.networks import Trained, named_key
 from plap_jax._flux import FluxEstimator
+from plap_jax.detectors.base import norm
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import Directions
-from plap_jax.evidence import contrast_of, norms_at_shifts
+from plap_jax.evidence import contrast_of, with_shifts
 from plap_jax.memory import points_at_once
 from plap_jax.parallel import map_points
 from plap_jax.typing import Array, Estimate
@@ -117,5 +118,5 @@ def _scores(estimator: FluxEstimator, centre: Array) -> tuple[Estimate, Array, A
     """κ_p for every order, from the same evaluations of the network, −|s| at the centre, and its contrast."""
     # Only what depends on p is mapped over p: vmap leaves the network as it is.
     kappa = jax.vmap(lambda p: replace(estimator, p=p)(centre))(jnp.asarray(estimator.p))
-    norms = norms_at_shifts(estimator.score_fn, centre)
+    norms = jax.vmap(lambda x: norm(estimator.score_fn(x)))(with_shifts(centre))
     return kappa, -norms[0], contrast_of(norms)

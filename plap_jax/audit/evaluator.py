@@ -25,6 +25,7 @@ from plap_jax.typing import PRNGKey, require
 log = logging.getLogger(__name__)
 Columns = dict[str, np.ndarray]
 ENCODED = 8  # images that a VAE is given at a time
+BATCHES, CHEAP = 4, 16  # batches of a block, where they are of as many images at least
 
 
 def named_key(key: PRNGKey, name: str) -> PRNGKey:
@@ -66,10 +67,15 @@ class Evaluator(ABC):
     def block(self) -> int:
         """Images that are asked about together: always the same ones, wherever chunks end.
 
-        Half of what there is room for, in whole batches, so that only the last block is filled up.
+        Half of what there is room for, in whole batches, so that only the last block is filled up. More batches where
+        all have one shape, so that they share what a call takes beside the network; but not of few images, which are
+        large or dear, for a block is what a kill costs at most.
         """
         size = self._sizes[-1]
-        return max(size, self._most // 2 // size * size)
+        batches = max(1, self._most // 2 // size)
+        if self.one_shape and size >= CHEAP:
+            batches = max(batches, min(BATCHES, self.settings.chunk // size))
+        return size * batches
 
     @property
     def identity(self) -> dict[str, Any]:

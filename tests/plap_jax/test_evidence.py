@@ -125,6 +125,14 @@ def test_another_level_compiles_nothing():
     assert traces["count"] == before
 
 
+@pytest.mark.parametrize(("kind", "calls"), [("kappa", 1), ("kappa_given", 1), ("kappa_gap", 2)])
+def test_a_level_is_one_call_of_the_network_but_for_the_gap(kind, calls):
+    model = exact_diffusion(MIXTURE, VPLinear())
+    before = traces["count"]
+    jax.eval_shape(EvidenceAt(model, 0.5, KEY, kind), IMAGES[0], jnp.asarray(1))
+    assert traces["count"] - before == calls
+
+
 def test_constant_images_have_no_contrast_and_points_are_no_images():
     found = evidence(exact_diffusion(MIXTURE, VPLinear()), 0 * IMAGES + 0.3, key=KEY, levels=LEVELS)
     np.testing.assert_allclose(found.contrast, 0, atol=1e-6)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from plap_jax.audit import AuditSettings, reading, stream
+from plap_jax.audit.gathering import Gatherer
 from plap_jax.audit.images import Memory, Pictures
 from plap_jax.audit.scores import Scorer
 from plap_jax.audit.store import FolderStore, Surroundings
@@ -154,6 +155,18 @@ def test_numbers_are_the_same_bytes_wherever_chunks_end(monkeypatch):
         assert other.names == found[0].names and other.skipped == found[0].skipped == [("5", "broken")]
         assert all(np.array_equal(other.columns[name], column) for name, column in found[0].columns.items())
     assert found[0].columns["nfe"].max() > found[0].columns["nfe"].min()
+
+
+def test_a_block_is_several_batches_where_all_have_one_shape_and_images_are_small():
+    subject = as_subject(memorizing_model.factory(), None)
+
+    def block_and_batch(evaluations, **how):
+        scorer = Gatherer(subject, AuditSettings(evaluations=evaluations, **how), jax.random.key(0), one_shape=True)
+        return scorer.block, scorer.batch
+
+    assert block_and_batch(9 * 64) == (4 * 16, 16)
+    assert block_and_batch(9 * 64, chunk=40) == (2 * 16, 16)
+    assert block_and_batch(9 * 4) == (2, 1)
 
 
 class Undefined(Counting):
