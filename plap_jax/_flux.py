@@ -63,7 +63,8 @@ def flux(
 
     Raises:
         ValueError: p < 1, radius not positive, x not finite or not floating, a score of another shape, an unknown kind
-            of directions or an n_samples that does not fit it. A traced p or radius out of range gives NaN instead.
+            of directions, an n_samples that does not fit it, or what is no key. A traced p or radius out of range gives
+            NaN instead.
 
     Example:
         >>> q = GaussianMixture(jnp.ones(1), jnp.zeros((1, 3)), jnp.ones(1), covariance_type="spherical")

@@ -11,7 +11,17 @@ import jax.numpy as jnp
 
 from plap_jax._flux import flux_units
 from plap_jax.directions import MIN_UNITS, Directions, unit_size
-from plap_jax.typing import Array, ArrayLike, Estimate, PRNGKey, ScoreFn, require, require_scalar, standard_error
+from plap_jax.typing import (
+    Array,
+    ArrayLike,
+    Estimate,
+    PRNGKey,
+    ScoreFn,
+    require,
+    require_key,
+    require_scalar,
+    standard_error,
+)
 
 
 def adaptive_flux(
@@ -62,6 +72,7 @@ def adaptive_flux(
         >>> kappa = adaptive_flux(q.score, jnp.ones(3), radius=0.5, key=jax.random.key(0), target_stderr=0.05)
         >>> kappa.value, kappa.stderr, kappa.nfe  # nfe: what it took
     """
+    require_key(key)
     allowed = "must be a single finite number > 0"
     require_scalar("target_stderr", target_stderr, lambda v: math.isfinite(v) and v > 0, allowed)
     x = jnp.asarray(x)

@@ -26,6 +26,7 @@ from plap_jax.typing import (
     one_or_nan,
     require,
     require_ball,
+    require_key,
     require_point,
     safe_sqrt,
     standard_error,
@@ -192,6 +193,7 @@ def curvature_difference(
     require_point(x)
     x = at_least_float32(x)
     require(not channels or x.ndim >= 2, "channels", channels, f"must be false for a point of shape {x.shape}")
+    require_key(key)
     fits = isinstance(n_probes, Integral) and n_probes >= 2
     require(fits, "n_probes", n_probes, "must be an integer >= 2: one unit has no standard error")
 

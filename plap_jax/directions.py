@@ -18,7 +18,7 @@ from jax import lax
 from jax.scipy.special import ndtri
 from scipy.stats import qmc
 
-from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require
+from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require, require_key
 
 Directions = Literal["iid", "antithetic", "orthogonal", "quasi"]
 KINDS: tuple[str, ...] = get_args(Directions)
@@ -94,8 +94,9 @@ def sample_directions(
         Unit vectors ``(n_units, unit, *shape)`` with n_units · unit = n; different units are independent.
 
     Raises:
-        ValueError: as ``unit_size``.
+        ValueError: as ``unit_size``, or what is no key.
     """
+    require_key(key)
     dim = math.prod(shape)
     unit = unit_size(kind, n, dim)
     block = 1 if kind == "antithetic" else unit
@@ -175,6 +176,7 @@ def uniform_in_ball(key: PRNGKey, n: int, shape: tuple[int, ...], dtype: jnp.dty
 
     A direction times U^{1/d}, U uniform: ``(n, *shape)``, d = prod(shape).
     """
+    require_key(key)
     key_direction, key_radius = jax.random.split(key)
     wide = accumulation_dtype(dtype)
     vectors = sample_directions(key_direction, n, shape, "iid", wide)[:, 0]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from plap_jax.typing import Array, ArrayLike, PRNGKey, concrete, require, require_scalar
+from plap_jax.typing import Array, ArrayLike, PRNGKey, concrete, require, require_key, require_scalar
 
 CovarianceType = Literal["full", "diag", "spherical"]
 
@@ -133,8 +133,9 @@ class GaussianMixture:
         """``n`` independent points ``(n, *shape)``: x = μ_k + U_k diag(√λ_k) z, k ~ w, z ~ N(0, I).
 
         Raises:
-            ValueError: n not an integer ≥ 1.
+            ValueError: n not an integer ≥ 1, or what is no key.
         """
+        require_key(key)
         require(isinstance(n, Integral) and n >= 1, "n", n, "must be an integer >= 1")
         return self._sample(key, int(n))
 

@@ -24,6 +24,7 @@ from plap_jax.typing import (
     accumulation_dtype,
     one_or_nan,
     require,
+    require_key,
     require_order,
     require_point,
     require_scalar,
@@ -127,7 +128,7 @@ def p_laplacian_estimate(
         ``Estimate`` of Δ_p u, same units and sign; nfe = n_probes + 2 (the score and the product with ŝ).
 
     Raises:
-        ValueError: as ``p_laplacian``, and for fewer than two probes.
+        ValueError: as ``p_laplacian``, and for fewer than two probes, or what is no key.
 
     Example:
         >>> q = GaussianMixture(jnp.ones(1), jnp.zeros((1, 64)), jnp.ones(1), covariance_type="spherical")
@@ -137,6 +138,7 @@ def p_laplacian_estimate(
     """
     require_order(p)
     _require_eps(eps)
+    require_key(key)
     fits = isinstance(n_probes, Integral) and n_probes >= 2
     require(fits, "n_probes", n_probes, "must be an integer >= 2: one unit has no standard error")
     s, jacobian = _linearized(score_fn, x)

@@ -165,6 +165,18 @@ def require_scalar(name: str, value: ArrayLike, holds: Callable[[float], bool], 
     require(known is None or holds(float(known)), name, value, allowed)
 
 
+def require_key(key: object) -> None:
+    """Refuse what is no key of ``jax.random``, such as a seed.
+
+    Raises:
+        ValueError: naming ``key``.
+    """
+    dtype, ndim = getattr(key, "dtype", None), getattr(key, "ndim", None)
+    typed = ndim == 0 and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    raw = ndim == 1 and dtype == jnp.uint32  # as jax.random.PRNGKey makes them
+    require(typed or raw, "key", key, "must be one key, such as jax.random.key(0)")
+
+
 def require_order(p: ArrayLike) -> None:
     """Refuse an order p below 1, where |s|^{p−2} s is no longer bounded near critical points.
 

@@ -25,7 +25,7 @@ from plap_jax.audit.training import Training
 from plap_jax.audit.verdict import too_small
 from plap_jax.audit.words import where_from
 from plap_jax.detectors import Detector
-from plap_jax.typing import PRNGKey, require
+from plap_jax.typing import PRNGKey, require, require_key
 
 log = logging.getLogger(__name__)
 # Settings that count with a single noise level alone, and those of the calibrated score.
@@ -158,6 +158,7 @@ def open_all(
     """
     fdr = number("fdr", fdr)
     require(0 < fdr < 1, "fdr", fdr, "must lie in (0, 1)")
+    require_key(key)
     settings = _settings(settings, more)
     held = Held(model, shape_of(images) if shape is None else shape)
     other = None if baseline is None else Held(baseline, held.takes.image_shape)

@@ -24,7 +24,7 @@ from plap_jax.sampling.batches import (
     require_finite_samples,
 )
 from plap_jax.sampling.clock import require_continuous
-from plap_jax.typing import Array, PRNGKey, at_least_float32, require, require_point
+from plap_jax.typing import Array, PRNGKey, at_least_float32, require, require_key, require_point
 
 Requirement = Literal["prompt", "derivatives"]
 Progress = Callable[[int, int], None] | bool
@@ -135,6 +135,7 @@ def generate(
         array([50, 50])
     """
     require_diffusion(diffusion)
+    require_key(key)
     require(isinstance(n, Integral) and n >= 1, "n", n, "must be an integer >= 1")
     require(isinstance(first, Integral) and first >= 0, "first", first, "must be an integer >= 0")
     kind = isinstance(method, Mitigation)

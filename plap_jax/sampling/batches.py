@@ -12,7 +12,7 @@ import numpy as np
 
 from plap_jax.diffusion import Diffusion
 from plap_jax.parallel import map_points
-from plap_jax.typing import Array, PRNGKey, require
+from plap_jax.typing import Array, PRNGKey, require, require_key
 
 START_BATCH = 4096  # starting points drawn at a time
 
@@ -86,6 +86,7 @@ def sample(
         (10, 2)
     """
     require_diffusion(diffusion)
+    require_key(key)
     require(isinstance(n, Integral) and n >= 1, "n", n, "must be an integer >= 1")
     shape = checked_shape(shape)
     columns = () if conditions is None else (checked_conditions(conditions, n),)

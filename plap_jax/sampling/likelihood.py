@@ -23,6 +23,7 @@ from plap_jax.typing import (
     ScoreFn,
     at_least_float32,
     require,
+    require_key,
     require_point,
     standard_error,
 )
@@ -101,9 +102,10 @@ def log_likelihood_estimate(
         ``Estimate`` in nats; nfe counts the score and the products, six times per step of the solver.
 
     Raises:
-        ValueError: as ``log_likelihood``, and n_probes not an integer ≥ 2.
+        ValueError: as ``log_likelihood``, and n_probes not an integer ≥ 2, or what is no key.
     """
     _check(diffusion, x, rtol, atol, max_steps)
+    require_key(key)
     whole = isinstance(n_probes, Integral) and n_probes >= 2
     require(whole, "n_probes", n_probes, "must be an integer >= 2: one probe has no standard error")
     x = at_least_float32(x)

@@ -18,7 +18,7 @@ from plap_jax.training.config import TrainConfig
 from plap_jax.training.finished import Snapshots
 from plap_jax.training.resume import Store, identity
 from plap_jax.training.steps import State, Task, initial_state, many_steps, one_step, with_weights
-from plap_jax.typing import ArrayLike, PRNGKey, accumulation_dtype, require
+from plap_jax.typing import ArrayLike, PRNGKey, accumulation_dtype, require, require_key
 
 BATCH = "batch"  # the axis of the devices
 
@@ -149,6 +149,7 @@ def batch_rows(key: PRNGKey, n: int, batch_size: int, first: int, count: int) ->
 
 
 def _task(diffusion: Diffusion, data: ArrayLike, conditions: ArrayLike | None, key: PRNGKey) -> Task:
+    require_key(key)
     data = jnp.asarray(data)
     require(data.ndim >= 1 and data.size > 0, "data", data.shape, "must be (n, *shape) with n >= 1")
     require(jnp.issubdtype(data.dtype, jnp.floating), "data", str(data.dtype), "must be of a floating dtype")

@@ -4,14 +4,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from scipy import stats
 
-from plap_jax import Estimate
+from plap_jax import (
+    Diffusion,
+    Estimate,
+    GaussianMixture,
+    VPLinear,
+    adaptive_flux,
+    audit_images,
+    flux,
+    p_laplacian_estimate,
+    volume,
+)
+from plap_jax.networks import ResidualMLP
+from plap_jax.sampling import DDIM, sample
+from plap_jax.training import TrainConfig, train
 from plap_jax.typing import (
     accumulation_dtype,
     concrete,
     require,
     require_ball,
+    require_key,
     require_order,
     require_point,
     require_scalar,
@@ -138,3 +153,31 @@ def test_traced_values_are_not_refused():
 def test_values_in_messages_are_short_and_on_one_line():
     assert shown("a\n  b") == "a b" and shown(None) == "None" and shown("x" * 80) == "x" * 80
     assert shown("x" * 81) == "x" * 77 + "..."
+
+
+def test_a_seed_is_no_key():
+    for key in (jax.random.key(0), jax.random.PRNGKey(0)):
+        require_key(key)
+    jax.vmap(require_key)(jax.random.split(jax.random.key(0), 3))
+    for wrong in (0, None, np.uint32(3), np.zeros(2), jax.random.split(jax.random.key(0), 2)):
+        with pytest.raises(ValueError, match=r"^key=.*: must be one key, such as jax.random.key\(0\)$"):
+            require_key(wrong)
+
+
+def test_whatever_draws_refuses_a_seed():
+    q = GaussianMixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.ones(1), covariance_type="spherical")
+    x, images = jnp.ones(2), np.zeros((3, 4, 4, 1), np.float32)
+    model = Diffusion(ResidualMLP((2,), width=4, rngs=nnx.Rngs(0)), VPLinear(), conditioning="log_snr")
+    asked = {
+        "flux": lambda: flux(q.score, x, radius=0.5, key=0),
+        "adaptive_flux": lambda: adaptive_flux(q.score, x, radius=0.5, key=0, target_stderr=0.1),
+        "volume": lambda: volume(q.score, x, radius=0.5, p=2.0, key=0),
+        "p_laplacian_estimate": lambda: p_laplacian_estimate(q.score, x, 2.0, key=0, n_probes=2),
+        "mixture": lambda: q.sample(0, 3),
+        "sample": lambda: sample(model, 0, 3, shape=(2,), sampler=DDIM(2)),
+        "train": lambda: train(model, jnp.ones((3, 2)), key=0, config=TrainConfig(n_steps=1)),
+        "audit": lambda: audit_images(lambda: 1 / 0, images, key=0),
+    }
+    for name, call in asked.items():
+        with pytest.raises(ValueError, match="^key=0: must be one key"):
+            pytest.fail(f"{name} took a seed: {call()}")
