@@ -1,6 +1,6 @@
 """An audit whose answer is known: ``python -m experiments.run +exp=audit_demo``, or ``make audit-demo``.
 
-Digits are planted in a training set, a network is trained on it, and planted and held-out images are audited as files,
+Images are planted in a training set, a network is trained on it, and planted and held-out images are audited as files,
 against other held-out images. Over seeds it shows that errors are kept: ``-m seed=1,2,3``.
 """
 
@@ -40,7 +40,8 @@ N_RESPLITS = 500
 class Audited(Section):
     """Which images are audited."""
 
-    n_heldout: int = Field(ge=2, description="held-out images among the audited; the other held-out are the reference")
+    n_heldout: int = Field(ge=2, description="held-out images among the audited")
+    n_reference: int | None = Field(ge=1, description="other held-out images, the reference; null: all that are left")
     n_single: int = Field(ge=2, description="images that stand once in the training set, told apart")
 
 
@@ -91,19 +92,23 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
 
 def _subject(network: Trained, images: Planted) -> Subject:
     shape = images.points.shape[1:]
-    words = f"{type(network.network.network).__name__} trained on digits, some of them planted"
+    kind, n = type(network.network.network).__name__, len(images.distinct[0])
+    words = f"{kind} trained on {n:,} different images, some of them planted"
     return Subject(Pretrained(network.network, "pixels", shape, shape), words)
 
 
 def _files(config: Config, images: Planted, cache: Cache) -> Path:
     """Folders of PNG files, whose names tell what an image is; the audit does not look at them."""
     heldout = np.flatnonzero(images.is_heldout)
-    n = config.audited.n_heldout
+    n, n_reference = config.audited.n_heldout, config.audited.n_reference
     require(len(heldout) > n, "audited.n_heldout", n, f"must leave a reference of the {len(heldout)} held-out images")
+    left = heldout[n:]
+    allowed = f"must be at most {len(left)}, the held-out images that are left"
+    require(n_reference is None or n_reference <= len(left), "audited.n_reference", n_reference, allowed)
     planted = np.flatnonzero(images.copies == max(config.planting.copies))
     sets = {
         IMAGES: {"planted": planted, "heldout": heldout[:n]},
-        REFERENCE: {"heldout": heldout[n:]},
+        REFERENCE: {"heldout": left[:n_reference]},
         SINGLE: {"single": np.flatnonzero(images.is_single)[: config.audited.n_single]},
         TRAINING: {"training": np.flatnonzero(images.copies > 0)},
     }

@@ -5,11 +5,23 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.figures.style import COLOURS, COLUMN, grid, mosaic, save, show_image
+from experiments.figures.style import COLOURS, COLUMN, HEAT, PAGE, grid, mosaic, save, show_image
 
 Arrays = Mapping[str, np.ndarray]
 FLAGGED, PLAIN, REFERENCE = COLOURS[1], "#CCCCCC", COLOURS[6]
 COLUMNS, PAIRS = 5, 3  # pictures, or pairs of them, in a row of the contact sheet
+SHOWN = 10  # flagged images with their maps, and as many others
+QUANTILE = 0.99  # of the maps' values, at the top of the colours
+# What a page of figures says below each.
+CAPTIONS = {
+    "flagged": "Flagged images with the highest scores, where the learned density is peaked at them (bright: κ_1 from "
+    "there is high), and the highest scores that are not flagged.",
+    "contact_sheet": "The highest scores, each with its nearest training image to the right where that is known; "
+    "frames: flagged.",
+    "histogram": "Audited images and the reference; from the line on images are flagged.",
+    "difficulty": "κ_1 against what images as hard have.",
+    "threshold": "How many flagged images are false at most, at every threshold at once, with 95 % confidence.",
+}
 
 
 def draw(directory: Path) -> None:
@@ -19,6 +31,8 @@ def draw(directory: Path) -> None:
     arrays, figures = dict(np.load(directory / "arrays" / "audit.npz")), directory / "figures"
     if arrays["sheet"].shape[-1] in (1, 3):
         draw_contact_sheet(arrays, figures)
+        if "curvature_map" in arrays:
+            draw_flagged(arrays, figures)
     draw_histogram(arrays, figures)
     if "expected" in arrays:
         draw_difficulty(arrays, figures)
@@ -44,6 +58,32 @@ def draw_contact_sheet(a: Arrays, figures: Path) -> None:
     said = f"{a['score_name']}, high to low: {len(index)} of {len(a['score'])}\nframes: flagged{beside}"
     figure.suptitle(said, fontsize=8)
     save(figure, figures, "contact_sheet")
+
+
+def draw_flagged(a: Arrays, figures: Path) -> None:
+    """The highest flagged images, their curvature maps on one scale, and the highest that are not flagged."""
+    place = {int(i): k for k, i in enumerate(a["curvature_map_index"])}
+    sheet = a["sheet_index"].tolist()
+    flagged = [k for k, i in enumerate(sheet) if i in place][:SHOWN]
+    others = [k for k, i in enumerate(sheet) if not a["flagged"][i]][:SHOWN]
+    maps = [a["curvature_map"][place[sheet[k]]] for k in flagged]
+    top = max([1e-6, *(float(np.quantile(one, QUANTILE)) for one in maps)])
+    figure, axes = grid(3, SHOWN, width=PAGE, height=2.7)
+    for panel in axes.flat:
+        panel.set_axis_off()
+    for row, chosen in ((0, flagged), (2, others)):
+        for panel, k in zip(axes[row], chosen, strict=False):
+            frame = FLAGGED if row == 0 else PLAIN
+            show_image(panel, mosaic(a["sheet"][k : k + 1], [frame], columns=1))
+            panel.set_title(f"{a['score'][sheet[k]]:.1f}", fontsize=7, pad=2)
+    for panel, one in zip(axes[1], maps, strict=False):
+        panel.imshow(one, cmap=HEAT, vmin=0, vmax=top, interpolation="nearest")
+    for panel, said in zip(axes[:, 0], ("flagged", "where", "not flagged"), strict=True):
+        how = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 8}
+        panel.text(-0.1, 0.5, said, transform=panel.transAxes, **how)
+    n, many = int(a["flagged"].sum()), len(a["score"])
+    figure.suptitle(f"{n} of {many} images flagged; above each its {a['score_name']}", fontsize=8)
+    save(figure, figures, "flagged")
 
 
 def draw_histogram(a: Arrays, figures: Path) -> None:

@@ -89,6 +89,12 @@ ENTRIES = (
         ("audits",),
     ),
     Entry(
+        "audit_demo_fashion",
+        "An audit",
+        "Images that a network was trained on 40 times each, found among others that it never saw.",
+        "flagged",
+    ),
+    Entry(
         "detection_benchmark",
         "Every detector on one footing",
         "With and without the prompt; the protocol of the published comparison with 500 prompts, on "

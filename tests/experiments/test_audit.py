@@ -107,7 +107,8 @@ def test_figures_are_drawn_from_the_arrays_alone(audited):
     module = __import__(config.figures, fromlist=["draw"])
     module.draw(directory)
     found = {path.name for path in (directory / "figures").iterdir()}
-    assert found == {f"{name}.{kind}" for name in ("contact_sheet", "histogram") for kind in ("png", "pdf")}
+    drawn = ("contact_sheet", "flagged", "histogram")
+    assert found == {f"{name}.{kind}" for name in drawn for kind in ("png", "pdf")}
 
 
 def test_scores_are_those_of_the_library_whatever_the_chunks(data, tmp_path):

@@ -16,6 +16,7 @@ from experiments.shared.audited_models import user_function
 from plap_jax.calibration import conformal_p_values
 from plap_jax.metrics import auc
 from tests.helpers import experiment_run
+from tests.helpers.fashion import needs_fashion_mnist
 from tests.helpers.places import ROOT
 
 DOCUMENT = ROOT / "docs" / "audit.md"
@@ -48,11 +49,21 @@ def test_the_demonstration_tells_what_its_tables_hold(tmp_path):
     assert shapes["train/network"][0][1:] == [8, 8, 1]
 
 
+@pytest.mark.slow
+@needs_fashion_mnist
+def test_clothes_are_audited_against_as_many_as_asked_for(tmp_path):
+    report = experiment_run.here("audit_demo_fashion", tmp_path / "run")
+    assert report.metrics["audit/images"] == 4 + 20 and report.metrics["audit/reference_images"] == 60
+    with pytest.raises(ValueError, match="^audited.n_reference=141: must be at most 140, the held-out images"):
+        experiment_run.here("audit_demo_fashion", tmp_path / "run", "audited.n_reference=141")
+
+
 def test_the_demonstration_refuses_what_has_no_answer():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for override, line in {
             "data=triangle": "data='plap_jax.data.mixtures.triangle': must be images",
             "audited.n_single=9999": "audited.n_single=9999: must be at most planting.n_single=800",
+            "audited.n_reference=0": "audited.n_reference=0: must be >= 1",
         }.items():
             with pytest.raises(UserError, match=f"^{re.escape(line)}"):
                 check(compose("config", ["+exp=audit_demo", override]))

@@ -74,10 +74,10 @@ def test_the_objective_is_returned(main, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ((), "+exp=NAME must name one experiment: audit, audit_demo, detection_benchmark, "),
-        (("hydra.run.dir=somewhere",), "+exp=NAME must name one experiment: audit, audit_demo, detection_benchmark, "),
-        (("-m", "seed=1,2"), "+exp=NAME must name one experiment: audit, audit_demo, detection_benchmark, "),
-        (("+exp=none",), "exp=none: must be one of audit, audit_demo, detection_benchmark, "),
+        ((), "+exp=NAME must name one experiment: audit, audit_demo, audit_demo_fashion, "),
+        (("hydra.run.dir=somewhere",), "+exp=NAME must name one experiment: audit, audit_demo, audit_demo_fashion, "),
+        (("-m", "seed=1,2"), "+exp=NAME must name one experiment: audit, audit_demo, audit_demo_fashion, "),
+        (("+exp=none",), "exp=none: must be one of audit, audit_demo, audit_demo_fashion, "),
         ((*TINY, "flux.p=0.5"), "flux.p=0.5: must be >= 1"),
         ((*TINY, "typo=1"), "typo=1: unknown key; known here: cache_dir, data, diffusion,"),
         ((*TINY, "flux.typo=1"), "flux.typo=1: unknown key; known here: directions, n_samples, p, radius"),
