@@ -160,13 +160,15 @@ def main(arguments: Sequence[str]) -> int:
             print(error, file=sys.stderr)
             return 2
         module.draw(directory)
-        page = section(entry, words, directory, module.CAPTIONS, list(config.headline))
+        photograph(directory)
+        page = section(entry, words, directory, module.CAPTIONS | OF_PAGE, list(config.headline))
         write_text(FIGURES / entry.name / PAGE, page)
     write_text(FIGURES / PAGE, "\n".join((HEAD, *contents())))
     return 0
 
 
-PAGE = "README.md"
+PAGE, REPORT = "README.md", "report.html"
+OF_PAGE = {"report": "The top of the page that the run leaves."}
 HEAD = """# Figures
 
 Made by `make figures`, which runs each experiment once (seed 1; seed 0 chose sizes and noise levels) and draws from its
@@ -200,6 +202,21 @@ def ensure(directory: Path, words: Sequence[str]) -> int:
     if code == 0:
         write_json(stored, key)
     return code
+
+
+def photograph(directory: Path) -> None:
+    """The top of the page that a run left, beside its figures, where there is a browser to show it."""
+    if not (directory / REPORT).is_file():
+        return
+    try:
+        browser = importlib.import_module("experiments.publish.browser")
+    except ModuleNotFoundError as missing:
+        print(f"{directory}: no picture of {REPORT}, for {missing.name} (extra dev) is missing", file=sys.stderr)
+        return
+    if browser.chromium() is None:
+        print(f"{directory}: no picture of {REPORT}, for there is no Chromium", file=sys.stderr)
+    else:
+        browser.screenshot(directory / REPORT, directory / "figures" / "report.png")
 
 
 def _committed(directory: Path) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import plap_jax
+from experiments.publish.browser import chromium, running
 from tests.helpers.audit_page import Opened
-from tests.helpers.browser import chromium, running
 from tests.helpers.places import ROOT
 
 pytestmark = pytest.mark.slow

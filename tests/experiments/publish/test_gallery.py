@@ -142,3 +142,23 @@ def test_every_entry_exists_and_has_captions(entry):
     committed = ROOT / "figures" / entry.name
     for picture in committed.glob("*.png"):
         assert any(fnmatch(picture.stem, pattern) for pattern in module.CAPTIONS), picture.name
+
+
+def test_a_page_is_photographed_where_there_is_a_browser(tmp_path, monkeypatch, capsys):
+    shot = []
+    fake = SimpleNamespace(chromium=lambda: "chromium", screenshot=lambda *places: shot.append(places))
+    monkeypatch.setattr(gallery, "importlib", SimpleNamespace(import_module=lambda _: fake))
+    gallery.photograph(tmp_path)  # a run without a page
+    (tmp_path / "report.html").touch()
+    gallery.photograph(tmp_path)
+    assert shot == [(tmp_path / "report.html", tmp_path / "figures" / "report.png")]
+    fake.chromium = lambda: None
+    gallery.photograph(tmp_path)
+
+    def missing(_):
+        raise ModuleNotFoundError("No module named 'playwright'", name="playwright")
+
+    monkeypatch.setattr(gallery, "importlib", SimpleNamespace(import_module=missing))
+    gallery.photograph(tmp_path)
+    told = capsys.readouterr().err
+    assert "there is no Chromium" in told and "playwright (extra dev) is missing" in told and len(shot) == 1

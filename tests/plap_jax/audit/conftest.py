@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from experiments.publish.browser import chromium, running
 from plap_jax.audit.page import Page, write_page
 from tests.helpers.audit_page import Opened
-from tests.helpers.browser import chromium, running
 
 
 @pytest.fixture(scope="module")

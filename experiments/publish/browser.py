@@ -1,4 +1,4 @@
-"""A headless Chromium for pages on disk: ``python -m tests.helpers.browser PAGE.html PICTURE.png [WIDTH HEIGHT]``.
+"""A headless Chromium for pages on disk: ``python -m experiments.publish.browser PAGE.html PICTURE.png``.
 
 Chromium is the system's own (Debian's package chromium); Playwright, of the extra ``dev``, drives it.
 """
@@ -39,10 +39,10 @@ def running() -> Iterator[Browser]:
             browser.close()
 
 
-def screenshot(html: Path, png: Path, width: int = 1180, height: int = 1580) -> None:
-    """The top of a page as it stands on a screen of that many pixels, light, twice as fine."""
+def screenshot(html: Path, png: Path, width: int = 1180, height: int = 1765) -> None:
+    """The top of a page as it stands on a screen of that many pixels, light."""
     with running() as browser:
-        page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=2)
+        page = browser.new_page(viewport={"width": width, "height": height})
         page.goto(html.resolve().as_uri())
         page.wait_for_function("[...document.images].every((image) => image.complete || image.loading === 'lazy')")
         png.parent.mkdir(parents=True, exist_ok=True)
@@ -50,4 +50,4 @@ def screenshot(html: Path, png: Path, width: int = 1180, height: int = 1580) -> 
 
 
 if __name__ == "__main__":
-    screenshot(Path(sys.argv[1]), Path(sys.argv[2]), *(int(pixels) for pixels in sys.argv[3:5]))
+    screenshot(Path(sys.argv[1]), Path(sys.argv[2]))
