@@ -14,8 +14,8 @@ SHOWN = 10  # flagged images with their maps, and as many others
 QUANTILE = 0.99  # of the maps' values, at the top of the colours
 # What a page of figures says below each.
 CAPTIONS = {
-    "flagged": "Flagged images with the highest scores, where the learned density is peaked at them (bright: κ_1 from "
-    "there is high), and the highest scores that are not flagged.",
+    "flagged": "Flagged images with the highest scores; which pixels their κ_1 comes from (bright; without a baseline "
+    "mostly flat ground); and the highest scores that are not flagged.",
     "contact_sheet": "The highest scores, each with its nearest training image to the right where that is known; "
     "frames: flagged.",
     "histogram": "Audited images and the reference; from the line on images are flagged.",
