@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import jax
-
 from plap_jax.audit.asking import Asked, Facts, Frame, calibrated_frame, gathered, plain_scorer
 from plap_jax.audit.images import Pictures
 from plap_jax.audit.maps import CurvatureMaps, curvature_maps
@@ -111,8 +109,6 @@ def question(
         ValueError: a score, a detector or a baseline that does not fit the images or each other.
     """
     score = score_of(settings, asked.audited, asked.reference, detector)
-    is_key = jax.dtypes.issubdtype(getattr(asked.key, "dtype", None), jax.dtypes.prng_key)
-    require(is_key, "key", asked.key, "must be a key of jax.random.key")
     check_passes(held.subject, score, detector, asked.audited)
     cut = cut_prompts(held.subject, asked.audited, asked.reference)
     is_plain = sigma is not None or detector is not None

@@ -181,7 +181,7 @@ def test_without_jinja_all_but_the_report_works(audited, tmp_path, monkeypatch):
         ({"noise_levels": 0.1}, "noise_levels=0.1: must be a sequence of numbers in (0, 1)"),
         ({"target_stderr": "x"}, "target_stderr='x': must be a finite number"),
         ({"chunk": 2.5}, "chunk=2.5: must be an integer >= 1"),
-        ({"key": 0}, "key=0: must be a key of jax.random.key"),
+        ({"key": 0}, "key=0: must be one key, such as jax.random.key(0)"),
         ({"reference": "nowhere"}, "reference='nowhere': must be a folder of images, an .npz or an .npy"),
     ],
 )
