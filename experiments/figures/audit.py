@@ -75,7 +75,7 @@ def draw_flagged(a: Arrays, figures: Path) -> None:
         for panel, k in zip(axes[row], chosen, strict=False):
             frame = FLAGGED if row == 0 else PLAIN
             show_image(panel, mosaic(a["sheet"][k : k + 1], [frame], columns=1))
-            panel.set_title(f"{a['score'][sheet[k]]:.1f}", fontsize=7, pad=2)
+            panel.set_title(f"{a['score'][sheet[k]]:.2f}", fontsize=7, pad=2)
     for panel, one in zip(axes[1], maps, strict=False):
         panel.imshow(one, cmap=HEAT, vmin=0, vmax=top, interpolation="nearest")
     for panel, said in zip(axes[:, 0], ("flagged", "where", "not flagged"), strict=True):
