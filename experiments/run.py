@@ -34,6 +34,7 @@ def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing its own kind of report and exiting
     try:
         job()
+        sys.stdout.flush()  # here, where a reader that has gone is no mistake
         return 0
     except BrokenPipeError:  # whoever reads, as `head` does, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
