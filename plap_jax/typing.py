@@ -126,7 +126,8 @@ def require(condition: bool, name: str, value: object, allowed: str) -> None:
         ValueError: ``condition`` is false.
     """
     if not condition:
-        raise ValueError(f"{name}={shown(repr(value))}: {allowed}")
+        plain = value.item() if isinstance(value, np.generic) else value  # 0.3, not np.float64(0.3)
+        raise ValueError(f"{name}={shown(repr(plain))}: {allowed}")
 
 
 def shown(value: object) -> str:

@@ -10,6 +10,7 @@ from experiments.generate.making import Maker, prefixed
 from plap_jax.audit.images import read_all
 from plap_jax.audit.sources import open_source
 from plap_jax.data.duplicates import groups
+from plap_jax.diffusion import Diffusion
 from plap_jax.mitigation import Band, Guard, fewest_images, load_band
 from plap_jax.mitigation.walk import n_nodes_of
 from plap_jax.sampling import Sampler
@@ -34,7 +35,7 @@ def fitted_guard(config: Any, maker: Maker, sampler: Sampler) -> Guard:
         allowed = "must be of this model, sampler and guidance: a band of other generations says nothing of these"
         require(band.about == about, "band.file", given.file, allowed)
         guard = _guard(config, sampler, band)
-        guard.check(model.diffusion, prompted=prompted)
+        _check(guard, model.diffusion, prompted)
         return guard
     needed = fewest_images(given.level)
     release = max(RELEASE, given.level) if given.release is None else given.release
@@ -48,7 +49,7 @@ def fitted_guard(config: Any, maker: Maker, sampler: Sampler) -> Guard:
         opened = Band.watching(n_nodes=n_nodes_of(sampler, nodes), **how)
         opened.check_schedule(model.diffusion.schedule)
     watch = _guard(config, sampler, opened)
-    watch.check(model.diffusion, prompted=prompted)
+    _check(watch, model.diffusion, prompted)
     seen = maker.make("band", given.n, watch, given.prompts if given.prompts is not None else config.prompts)
     kept = ~_copies(config, maker, seen.arrays["images"])
     log.info("  band: %d of %d generations are no copies", kept.sum(), len(kept))
@@ -65,6 +66,11 @@ def fitted_guard(config: Any, maker: Maker, sampler: Sampler) -> Guard:
 def _guard(config: Any, sampler: Sampler, band: Band) -> Guard:
     with prefixed("mitigation"):
         return config.mitigation.make(sampler, band)
+
+
+def _check(guard: Guard, diffusion: Diffusion, prompted: bool) -> None:
+    with prefixed("mitigation", only=False):
+        guard.check(diffusion, prompted=prompted)
 
 
 def _copies(config: Any, maker: Maker, images: np.ndarray) -> np.ndarray:

@@ -181,3 +181,9 @@ def test_whatever_draws_refuses_a_seed():
     for name, call in asked.items():
         with pytest.raises(ValueError, match="^key=0: must be one key"):
             pytest.fail(f"{name} took a seed: {call()}")
+
+
+@pytest.mark.parametrize("value", [-0.5, np.float64(-0.5), np.float32(-0.5)])
+def test_a_refused_number_reads_as_it_was_written(value):
+    with pytest.raises(ValueError, match=r"^radius=-0\.5: must be > 0$"):
+        require_scalar("radius", value, lambda v: v > 0, "must be > 0")
