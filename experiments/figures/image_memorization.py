@@ -29,7 +29,7 @@ PAIRS_PER_ROW, PAIR_ROWS = 4, 7
 # What a page of figures says below each.
 CAPTIONS = {
     "contact_sheet": "Training and held-out images in the order of κ_1, most memorized first.",
-    "samples": "Generated images that are copies, with the training images nearest to them.",
+    "samples": "Generated images, at equal steps of their order by κ_1, each beside the training image nearest to it.",
     "histograms": "κ_1 of training images by number of copies, and of generated images.",
     "levels": "AUC against the noise level, for every order p.",
     "dose_response": "Detection and reproduction against the number of copies.",
@@ -155,9 +155,13 @@ def _shares(panel: Axes, kappa: np.ndarray, classes: Mapping[str, tuple[np.ndarr
 
 
 def draw_levels(train: Arrays, samples: Arrays, figures: Path) -> None:
-    """AUC and TPR at 1 % FPR over the noise level, a line per p, with 95 % intervals; test halves."""
-    figure, axes = grid(2, 2, height=4, sharex=True)
+    """AUC and TPR at 1 % FPR over the noise level, a line per p, with 95 % intervals; test halves.
+
+    Generated images only where there are copies among them.
+    """
     sets = {f"{train['headline']} copies\nagainst held out": train, "copies among\ngenerated images": samples}
+    sets = {title: a for title, a in sets.items() if np.isfinite(a["auc"]).any()}
+    figure, axes = grid(2, len(sets), height=4, sharex=True)
     for column, (title, a) in enumerate(sets.items()):
         for row, (name, label) in enumerate({"auc": "AUC", "tpr_at_1pct_fpr": "TPR at 1 % FPR"}.items()):
             panel = axes[row, column]
@@ -176,9 +180,13 @@ def draw_levels(train: Arrays, samples: Arrays, figures: Path) -> None:
 
 
 def draw_dose(a: Arrays, train: Arrays, figures: Path) -> None:
-    """Copies in training against detection and reproduction; and each image's κ_1 against how often it came out."""
-    figure, axes = grid(2, 1, height=5)
-    upper, lower = axes[:, 0]
+    """Copies in training against detection and reproduction; and each image's κ_1 against how often it came out.
+
+    The second only where one came out at all.
+    """
+    came_out = bool(a["times_reproduced"].any())
+    figure, axes = grid(1 + came_out, 1, height=5 if came_out else 3)
+    upper = axes[0, 0]
     lines = {"detected": "detected at 1 % FPR", "reproduced": "reproduced by a sample", "auc": "AUC against held out"}
     for nth, (name, label) in enumerate(lines.items()):
         estimate = (a[name], a[f"{name}_low"], a[f"{name}_high"])
@@ -194,15 +202,20 @@ def draw_dose(a: Arrays, train: Arrays, figures: Path) -> None:
     top = upper.secondary_xaxis("top", functions=(lambda c: c * per_copy, lambda v: v / per_copy))
     top.set_xlabel("visits by training")
     figure.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    times, seen = a["times_reproduced"], train["copies"] > 0
+    if came_out:
+        _draw_times(axes[1, 0], a["times_reproduced"], train)
+    save(figure, figures, "dose_response")
+
+
+def _draw_times(panel: Axes, times: np.ndarray, train: Arrays) -> None:
+    seen = train["copies"] > 0
     copies, kappa = train["copies"][seen], train["kappa_1"][seen]
-    drawn = lower.scatter(kappa, times, c=np.log2(copies), s=6, cmap="viridis", lw=0)
-    lower.set_xlabel("κ$_1$ of the training image")
-    lower.set_ylabel("samples that copy it")
-    bar = figure.colorbar(drawn, ax=lower, label="copies")
+    drawn = panel.scatter(kappa, times, c=np.log2(copies), s=6, cmap="viridis", lw=0)
+    panel.set_xlabel("κ$_1$ of the training image")
+    panel.set_ylabel("samples that copy it")
+    bar = panel.figure.colorbar(drawn, ax=panel, label="copies")
     doses = np.unique(copies)
     bar.set_ticks(np.log2(doses), labels=[str(dose) for dose in doses])
-    save(figure, figures, "dose_response")
 
 
 def draw_learning(a: Arrays, figures: Path) -> None:

@@ -56,15 +56,20 @@ class DDIM:
             and "time" otherwise. Discrete schedules: "time", rounded to distinct whole steps.
         shift: s > 0, for flow matching: steps at t' = s t/(1 + (s − 1) t), which multiplies σ/α by s between the same
             ends. SD3 takes 3 (Esser et al. 2024, eq. 23). Only the steps move, not the laws at each t.
+        clip: c > 0, in units of the data: x̂₀ is kept in [−c, c] at each step, and ε̂ is what then leads to x_t, as is
+            usual for pixels in [−1, 1] (static thresholding; Saharia et al. 2022, sec. 2.3). Where α is small, x̂₀ has
+            the network's errors times σ/α, and one that was trained briefly drifts off into black or white without it.
+            None: as the network says, which is right for latents and for laws that have no bounds.
 
     Raises:
-        ValueError: n_steps, eta, spacing or shift outside their range.
+        ValueError: n_steps, eta, spacing, shift or clip outside their range.
     """
 
     n_steps: int = 100
     eta: float = 0.0
     spacing: Spacing | None = None
     shift: float = 1.0
+    clip: float | None = None
 
     def __post_init__(self) -> None:
         whole = isinstance(self.n_steps, Integral) and self.n_steps >= 1
@@ -75,6 +80,8 @@ class DDIM:
         require(0 < self.shift < math.inf, "shift", self.shift, "must be finite and > 0")
         plain = self.shift == 1 or self.spacing != "log_snr"
         require(plain, "shift", self.shift, "must be 1 where the spacing is 'log_snr'")
+        bounded = self.clip is None or 0 < self.clip < math.inf
+        require(bounded, "clip", self.clip, "must be finite and > 0, or None")
 
     def __call__(self, diffusion: Diffusion, key: PRNGKey, start: Array, condition: Any = None) -> Array:
         """One sample.
@@ -160,6 +167,9 @@ def step(
 ) -> tuple[Array, Array]:
     """One step from ``x``, at the levels ``at`` of that step alone: the state after it, and x̂₀; one evaluation."""
     x0, eps = diffusion.denoise_and_eps(x, at.time, condition)
+    if sampler.clip is not None:
+        x0 = jnp.clip(x0, -sampler.clip, sampler.clip)
+        eps = (x - at.alpha * x0) / at.sigma
     gained = -jnp.expm1(at.log_snr - at.next_log_snr)  # 1 − SNR_t/SNR_s
     kept = at.next_sigma * jnp.sqrt(1 - sampler.eta**2 * gained)
     moved = at.next_alpha * x0 + kept * eps

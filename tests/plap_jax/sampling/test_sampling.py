@@ -83,13 +83,14 @@ def test_the_clock_gives_f_and_g_of_song(schedule, x64):
 # --- DDIM
 
 
-def plain_ddim(diffusion, start, times, eta, noises):
+def plain_ddim(diffusion, start, times, eta, noises, clip=np.inf):
     """Song et al., eq. 12 and 16, with ᾱ = α², step by step; variance-preserving schedules only."""
     x, bars = np.asarray(start), [float(diffusion.schedule.alpha(t)) ** 2 for t in times] + [1.0]
     for i, t in enumerate(times):
         eps, now, then = np.asarray(diffusion.eps(x, t)), bars[i], bars[i + 1]
         c = eta * np.sqrt((1 - then) / (1 - now)) * np.sqrt(1 - now / then)
-        x0 = (x - np.sqrt(1 - now) * eps) / np.sqrt(now)
+        x0 = np.clip((x - np.sqrt(1 - now) * eps) / np.sqrt(now), -clip, clip)
+        eps = (x - np.sqrt(now) * x0) / np.sqrt(1 - now)
         x = np.sqrt(then) * x0 + np.sqrt(1 - then - c**2) * eps + c * noises[i]
     return x
 
@@ -103,6 +104,23 @@ def test_ddim_is_the_plain_recursion(schedule, eta, x64):
     noises = [jax.random.normal(jax.random.fold_in(KEY, i), (2,)) for i in range(7)]
     expected = plain_ddim(diffusion, start, times.tolist(), eta, noises)
     np.testing.assert_allclose(sampler(diffusion, KEY, start), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_clipped_ddim_is_the_plain_recursion(eta, x64):
+    """At 0.4 each step is clipped in one coordinate or both, and the noise that is left leads to the same x_t."""
+    sampler, diffusion = DDIM(7, eta, clip=0.4), exact_diffusion(GaussianMixture(*TWO), VPLinear(), "eps")
+    way = sampler.trajectory(diffusion, KEY, jnp.array(START))
+    noises = [jax.random.normal(jax.random.fold_in(KEY, i), (2,)) for i in range(7)]
+    expected = plain_ddim(diffusion, jnp.array(START), sampler.times(VPLinear()).tolist(), eta, noises, clip=0.4)
+    np.testing.assert_allclose(way.states[-1], expected, rtol=1e-10)
+    assert np.abs(way.denoised).max() == 0.4 and np.abs(DDIM(7, eta)(diffusion, KEY, jnp.array(START))).max() > 0.5
+
+
+def test_bounds_that_hold_anyway_change_nothing(x64):
+    diffusion = exact_diffusion(GaussianMixture(*TWO), VPLinear(), "eps")
+    plain, clipped = (DDIM(7, clip=clip)(diffusion, KEY, jnp.array(START)) for clip in (None, 50.0))
+    np.testing.assert_allclose(clipped, plain, rtol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -314,6 +332,8 @@ def test_trajectories_may_be_mapped(x64):
         (lambda: DDIM(eta=1.5), "eta=1.5: must lie in [0, 1]"),
         (lambda: DDIM(eta=float("nan")), "eta=nan: must lie in [0, 1]"),
         (lambda: DDIM(spacing="sigma"), "spacing='sigma': must be one of time, log_snr, or None"),
+        (lambda: DDIM(clip=0.0), "clip=0.0: must be finite and > 0, or None"),
+        (lambda: DDIM(clip=float("inf")), "clip=inf: must be finite and > 0, or None"),
         (lambda: ProbabilityFlow(rtol=0.0), "rtol=0.0: must be finite and > 0"),
         (lambda: ProbabilityFlow(atol=-1.0), "atol=-1.0: must be finite and > 0"),
         (lambda: ReverseSDE(rtol=float("inf")), "rtol=inf: must be finite and > 0"),
