@@ -50,6 +50,8 @@ class Entry:
         about: what it is, and which published figure it regenerates.
         picture: the one that stands for all, ``figures/NAME.png``.
         tables: shown below the pictures, names of ``tables/*.md``.
+        settings: beside ``+exp=name``, of an experiment that stands here more than once.
+        suffix: of its folder then.
     """
 
     name: str
@@ -57,6 +59,13 @@ class Entry:
     about: str
     picture: str
     tables: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    suffix: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Below ``figures``, and what it is asked for by."""
+        return self.name + self.suffix
 
 
 ENTRIES = (
@@ -115,6 +124,15 @@ ENTRIES = (
         ("detection",),
     ),
     Entry(
+        "local_memorization",
+        "Memorized regions, with a transformer",
+        "The same with flow matching.",
+        "maps",
+        ("detection",),
+        ("model=dit", "diffusion=rectified_flow"),
+        "_dit",
+    ),
+    Entry(
         "mitigation",
         "Generation that does not copy",
         "What each method takes from the copies, and what it costs in agreement with the caption and in evaluations.",
@@ -134,7 +152,7 @@ def main(arguments: Sequence[str]) -> int:
     plain_console()
     names = [word for word in arguments if "=" not in word]
     settings = [word for word in arguments if "=" in word]
-    known = [entry.name for entry in ENTRIES]
+    known = [entry.folder for entry in ENTRIES]
     try:
         for name in names:
             require(name in known, "experiment", name, f"must be among {', '.join(known)}, or key=value")
@@ -143,15 +161,15 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    wanted = [entry for entry in ENTRIES if entry.name in names or not names]
-    commands = {entry: [f"+exp={entry.name}", SEED, *settings] for entry in wanted}
+    wanted = [entry for entry in ENTRIES if entry.folder in names or not names]
+    commands = {entry: [f"+exp={entry.name}", *entry.settings, SEED, *settings] for entry in wanted}
     for entry, words in commands.items():  # all of them first: the pictures change the tree
-        code = ensure(RUNS / entry.name, words)
+        code = ensure(RUNS / entry.folder, words)
         if code:
             print(f"figures: {shlex.join(words)} failed", file=sys.stderr)
             return code
     for entry, words in commands.items():
-        directory = RUNS / entry.name
+        directory = RUNS / entry.folder
         config = OmegaConf.load(directory / ".hydra" / "config.yaml")
         module = importlib.import_module(config.figures)
         try:
@@ -162,7 +180,7 @@ def main(arguments: Sequence[str]) -> int:
         module.draw(directory)
         photograph(directory)
         page = section(entry, words, directory, module.CAPTIONS | OF_PAGE, list(config.headline))
-        write_text(FIGURES / entry.name / PAGE, page)
+        write_text(FIGURES / entry.folder / PAGE, page)
     write_text(FIGURES / PAGE, "\n".join((HEAD, *contents())))
     return 0
 
@@ -181,10 +199,10 @@ arrays; `make figures ARGS="gmm_memorization estimator_study"` makes these alone
 def contents() -> Iterator[str]:
     """Every experiment that has a page, with one picture."""
     for entry in ENTRIES:
-        if (FIGURES / entry.name / PAGE).is_file():
-            link = f"{entry.name}/{PAGE}"
+        if (FIGURES / entry.folder / PAGE).is_file():
+            link = f"{entry.folder}/{PAGE}"
             yield f"## [{entry.title}]({link})\n\n{entry.about}\n"
-            yield f"[![{entry.title}]({entry.name}/{entry.picture}.png)]({link})\n"
+            yield f"[![{entry.title}]({entry.folder}/{entry.picture}.png)]({link})\n"
 
 
 def ensure(directory: Path, words: Sequence[str]) -> int:
@@ -251,7 +269,7 @@ def section(
     entry: Entry, words: Sequence[str], directory: Path, captions: dict[str, str], headline: Sequence[str]
 ) -> str:
     """Pictures with captions, command, commit and numbers; copies the pictures, and removes none."""
-    target = FIGURES / entry.name
+    target = FIGURES / entry.folder
     shutil.copytree(directory / "figures", target, dirs_exist_ok=True)
     drawn = sorted((directory / "figures").glob("*.png"))
     left = sorted({path.name for path in target.glob("*.png")} - {path.name for path in drawn})

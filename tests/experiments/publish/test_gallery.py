@@ -128,18 +128,22 @@ def test_a_name_that_is_none_is_refused(capsys):
     assert capsys.readouterr().err.startswith("experiment='gmm': must be among gmm_memorization, image_memorization")
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_no_two_experiments_share_a_folder():
+    assert len({entry.folder for entry in ENTRIES}) == len(ENTRIES)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.folder)
 def test_every_entry_exists_and_has_captions(entry):
     assert entry.name in experiments()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [f"+exp={entry.name}"])
+        config = compose("config", [f"+exp={entry.name}", *entry.settings])
     module = importlib.import_module(config.figures)
     source = Path(module.__file__).read_text()
     for pattern in module.CAPTIONS:
         stem = pattern.rstrip("*").rstrip("_")
         assert stem.partition("_")[0] in source.partition("def draw")[2], pattern
     assert any(fnmatch(entry.picture, pattern) for pattern in module.CAPTIONS)
-    committed = ROOT / "figures" / entry.name
+    committed = ROOT / "figures" / entry.folder
     for picture in committed.glob("*.png"):
         assert any(fnmatch(picture.stem, pattern) for pattern in module.CAPTIONS | gallery.OF_PAGE), picture.name
 
