@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from plap_jax._flux import on_sphere
 from plap_jax.directions import Directions, sample_directions
 from plap_jax.operators import safe_norm
 from plap_jax.typing import (
@@ -125,11 +126,10 @@ def score_error_bound(
     x = jnp.asarray(x)
     require_ball(x, radius, p)
     vectors = sample_directions(key, n_samples, x.shape, directions, x.dtype)
-    n = vectors.reshape(n_samples, *x.shape)
-    points = x + jnp.asarray(radius, x.dtype) * n
+    points = on_sphere(x, radius, vectors)
     s, other = (jax.vmap(f)(points) for f in (score_fn, other_fn))
     for name, values in (("score_fn", s), ("other_fn", other)):
-        require(values.shape == n.shape, name, values.shape[1:], f"must return the shape of x, {x.shape}")
+        require(values.shape == points.shape, name, values.shape[1:], f"must return the shape of x, {x.shape}")
     bounds = field_difference_bound(s.reshape(n_samples, -1), other.reshape(n_samples, -1), p)
     units = jnp.mean(bounds.reshape(vectors.shape[:2]), axis=1)
     units = units * jnp.asarray(one_or_nan(p, radius), units.dtype)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from plap_jax._flux import on_sphere
 from plap_jax.directions import Directions, sample_directions
 from plap_jax.memory import products_at_once
 from plap_jax.operators import p_field
@@ -114,9 +115,9 @@ def map_units(
     require_ball(x, radius, 1.0)
     require(not channels or x.ndim >= 2, "channels", channels, f"must be false for a point of shape {x.shape}")
     vectors = sample_directions(key, n_samples, x.shape, directions, x.dtype)
-    n = vectors.reshape(n_samples, *x.shape)
-    s = jax.vmap(score_fn)(x + jnp.asarray(radius, x.dtype) * n)
-    require(s.shape == n.shape, "score_fn", s.shape[1:], f"must return the shape of x, {x.shape}")
+    points = on_sphere(x, radius, vectors)
+    s = jax.vmap(score_fn)(points)
+    require(s.shape == points.shape, "score_fn", s.shape[1:], f"must return the shape of x, {x.shape}")
     return units_of_scores(s, vectors, channels=channels)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from plap_jax._flux import on_sphere
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import Directions, sample_directions
 from plap_jax.operators import p_field
@@ -81,7 +82,7 @@ def flux_along(
     def at_step(step: tuple[Array, Array]) -> tuple[Array, Array]:
         t, x0 = step
         centre, radius = diffusion.ball(x0, t)
-        s = jax.vmap(scores, in_axes=(0, None))(centre + radius * n, t)
+        s = jax.vmap(scores, in_axes=(0, None))(on_sphere(centre, radius, vectors), t)
         field, vanishes = p_field(s.reshape(n_samples, 3, -1), p)
         inward = -jnp.sum(field * n.reshape(n_samples, 1, -1).astype(field.dtype), axis=-1)
         return inward, jnp.sum(vanishes, axis=0)

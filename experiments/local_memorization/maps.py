@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from plap_jax._flux import on_sphere
 from plap_jax.curvature_map import CurvatureMap, curvature_difference, map_of_units, units_of_scores
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import sample_directions
@@ -99,7 +100,7 @@ class MapsAt:
         model, t, half = self.model, self.t, self.evaluations // 2
         centre, radius = model.ball(image, t)
         vectors = sample_directions(self.key, 2 * half, image.shape, "iid", centre.dtype)
-        points = centre + radius * vectors.reshape(2 * half, *image.shape)
+        points = on_sphere(centre, radius, vectors)
         plain, given = (jax.vmap(model.score_at(t, told))(points) for told in (None, prompt))
         control = jax.vmap(self.control.score_at(t))(points[:half])
         of = {"plain": plain, "given": given, "control": control}

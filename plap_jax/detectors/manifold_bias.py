@@ -10,6 +10,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from plap_jax._flux import on_sphere
 from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.diffusion import Diffusion
 from plap_jax.directions import sample_directions
@@ -63,7 +64,7 @@ class ManifoldBias(Detector):
         t = model.schedule.time_at(self.sigma)
         centre, radius = model.ball(query.image, t)
         directions = sample_directions(key, self.n_samples, centre.shape, "iid", centre.dtype)[:, 0]
-        noise = jax.vmap(model.eps, in_axes=(0, None, None))(centre + radius * directions, t, query.prompt)
+        noise = jax.vmap(model.eps, in_axes=(0, None, None))(on_sphere(centre, radius, directions), t, query.prompt)
         # The cosine of u and of n is the same, unless u is embedded.
         spherical = directions if self.embed is None else math.sqrt(centre.size) * directions
         noise, spherical = (self._embedded(a) for a in (noise, spherical))
