@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from plap_jax.balls import positive_radius
-from plap_jax.directions import Directions, circle, sample_directions
+from plap_jax.directions import Directions, circle, on_sphere, sample_directions
 from plap_jax.operators import p_field
 from plap_jax.typing import (
     Array,
@@ -91,11 +91,6 @@ def flux_units(
     vectors = sample_directions(key, n_samples, x.shape, directions, x.dtype)
     scores = jax.vmap(score_fn)(on_sphere(x, radius, vectors))
     return inward_units(scores, vectors, p=p, radius=radius)
-
-
-def on_sphere(x: Array, radius: ArrayLike, vectors: Array) -> Array:
-    """x + r n for the m directions of ``sample_directions``: ``(m, *shape)``."""
-    return x + jnp.asarray(radius, x.dtype) * vectors.reshape(-1, *x.shape)
 
 
 def inward_units(scores: Array, vectors: Array, *, p: ArrayLike, radius: ArrayLike) -> tuple[Array, Array]:

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plap_jax._flux import on_sphere
-from plap_jax.directions import Directions, sample_directions
+from plap_jax.directions import Directions, on_sphere, sample_directions
 from plap_jax.operators import safe_norm
 from plap_jax.typing import (
     Array,

@@ -14,8 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plap_jax._flux import on_sphere
-from plap_jax.directions import Directions, sample_directions
+from plap_jax.directions import Directions, on_sphere, sample_directions
 from plap_jax.memory import products_at_once
 from plap_jax.operators import p_field
 from plap_jax.typing import (

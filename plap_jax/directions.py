@@ -18,7 +18,7 @@ from jax import lax
 from jax.scipy.special import ndtri
 from scipy.stats import qmc
 
-from plap_jax.typing import Array, PRNGKey, accumulation_dtype, require, require_key
+from plap_jax.typing import Array, ArrayLike, PRNGKey, accumulation_dtype, require, require_key
 
 Directions = Literal["iid", "antithetic", "orthogonal", "quasi"]
 KINDS: tuple[str, ...] = get_args(Directions)
@@ -107,6 +107,11 @@ def sample_directions(
     if kind == "antithetic":
         vectors = jnp.concatenate([vectors, -vectors], axis=1)
     return vectors.reshape(n // unit, unit, *shape).astype(dtype)
+
+
+def on_sphere(x: Array, radius: ArrayLike, vectors: Array) -> Array:
+    """x + r n for the m directions of ``sample_directions``: ``(m, *shape)``."""
+    return x + jnp.asarray(radius, x.dtype) * vectors.reshape(-1, *x.shape)
 
 
 def _quasi_normal(key: PRNGKey, shape: tuple[int, int, int], dtype: jnp.dtype) -> Array:

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plap_jax._flux import inward_units, on_sphere
+from plap_jax._flux import inward_units
 from plap_jax.detectors.base import gap_at, norm
 from plap_jax.diffusion import Diffusion, Schedule, noise_to_signal
-from plap_jax.directions import Directions, sample_directions
+from plap_jax.directions import Directions, on_sphere, sample_directions
 from plap_jax.memory import points_at_once
 from plap_jax.parallel import map_points
 from plap_jax.typing import Array, ArrayLike, PRNGKey, ScoreFn, require, require_ball, standard_error

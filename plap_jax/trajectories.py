@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from plap_jax._flux import on_sphere
 from plap_jax.diffusion import Diffusion
-from plap_jax.directions import Directions, sample_directions
+from plap_jax.directions import Directions, on_sphere, sample_directions
 from plap_jax.operators import p_field
 from plap_jax.sampling import NO_CONDITION, Trajectory
 from plap_jax.typing import Array, ArrayLike, Estimate, PRNGKey, one_or_nan, require, require_order, standard_error

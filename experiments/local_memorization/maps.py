@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plap_jax._flux import on_sphere
 from plap_jax.curvature_map import CurvatureMap, curvature_difference, map_of_units, units_of_scores
 from plap_jax.diffusion import Diffusion
-from plap_jax.directions import sample_directions
+from plap_jax.directions import on_sphere, sample_directions
 from plap_jax.evidence import times_of
 from plap_jax.memory import points_at_once
 from plap_jax.parallel import map_points

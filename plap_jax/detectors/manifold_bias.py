@@ -10,10 +10,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from plap_jax._flux import on_sphere
 from plap_jax.detectors.base import Detector, Need, Query
 from plap_jax.diffusion import Diffusion
-from plap_jax.directions import sample_directions
+from plap_jax.directions import on_sphere, sample_directions
 from plap_jax.typing import Array, PRNGKey, at_least_float32
 
 
