@@ -69,7 +69,7 @@ class Estimate:
     n_zero: Any = 0
     fixed_n_units: bool = field(default=True, metadata={"static": True})
 
-    def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray] | tuple[float, float]:
         """Student's confidence interval, computed on the host.
 
         value ± t_{(1+level)/2, n_units−1} · stderr.
@@ -94,7 +94,8 @@ class Estimate:
         value, stderr, n_units = parts
         different, places = np.unique(n_units, return_inverse=True)  # few, of many estimates
         half = stats.t.ppf(0.5 + level / 2, different - 1)[places].reshape(np.shape(n_units)) * stderr
-        return value - half, value + half
+        low, high = value - half, value + half
+        return (low, high) if np.ndim(low) else (float(low), float(high))
 
 
 def max_abs(*arrays: Array) -> Array:

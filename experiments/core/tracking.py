@@ -55,6 +55,7 @@ class WandbTracker(Tracker):
             place = directory / "wandb" / kind.lower()
             place.mkdir(parents=True, exist_ok=True)
             os.environ[f"WANDB_{kind}_DIR"] = str(place)
+        os.environ.setdefault("WANDB_SILENT", "true")  # the setting below leaves its warnings of each file
         settings = wandb.Settings(
             silent=True,
             console="off",

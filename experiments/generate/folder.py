@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from experiments.generate.making import file_name
 from plap_jax.audit.images import pixels
 from plap_jax.typing import require
 
+log = logging.getLogger(__name__)
 TABLE, ARRAY = "generated.csv", "generated.npy"
 # The checksums of what was written, as `sha256sum -c` reads them: another file of these names is someone else's.
 WRITTEN = "generated.sha256"
@@ -55,7 +57,10 @@ def write_images(folder: Path, images: np.ndarray, rows: Sequence[Mapping[str, A
     _replace(folder / WRITTEN, "".join(f"{line}\n" for line in (*older, *lines)).encode())
     for name, content in files.items():
         _replace(folder / name, content)
-    for name in set(before) - set(files):
+    gone = sorted(set(before) - set(files))
+    if gone:
+        log.info("  %d files of an earlier run are removed: %s …", len(gone), gone[0])
+    for name in gone:
         (folder / name).unlink(missing_ok=True)
     _replace(folder / WRITTEN, "".join(f"{line}\n" for line in lines).encode())
 

@@ -81,8 +81,9 @@ def _copies(config: Any, maker: Maker, images: np.ndarray) -> np.ndarray:
     if given.training is None:
         log.warning("  band.training=null: copies that were generated once stay in the band, and raise its limits")
         return copies
-    training, _ = read_all(open_source("band.training", given.training, shape, "center-crop", None))
-    require(len(training) >= 2, "band.training", given.training, "must hold at least two images")
+    training, _, skipped = read_all(open_source("band.training", given.training, shape, "center-crop", None))
+    why = "".join(f" ({name}: {reason})" for name, reason in skipped[:1])
+    require(len(training) >= 2, "band.training", given.training, f"must hold at least two images that fit{why}")
     training = training[np.unique(groups(training, given.duplicate_distance))]
     found = given.labels.find(images, training)
     return copies | found.by_ratio | found.by_distance

@@ -22,6 +22,7 @@ from plap_jax.mitigation import Mitigation, generate
 from plap_jax.sampling import guided
 
 NOTE = "note_"
+MANY_LEFT = 0.1  # of the images
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Made:
         if "renoised" in notes:
             again, left = int((notes["renoised"] > 0).sum()), int(notes["outside"].sum())
             told.append(f"{again} of {n} were noised again, {left} are outside of the band even so")
+            if left > MANY_LEFT * n:
+                told.append("many are left outside: a larger mitigation.restart leads further away, such as 2, 4 or 8")
         return told
 
 

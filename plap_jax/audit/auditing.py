@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -186,7 +188,10 @@ def _settings(settings: AuditSettings | None, more: Mapping[str, Any]) -> AuditS
     names = {one.name for one in fields(AuditSettings)}
     unknown = sorted(set(more) - names)
     if unknown:
-        raise TypeError(f"{unknown[0]}: no argument of audit_images, and no setting ({', '.join(sorted(names))})")
+        known = {*names, *inspect.signature(audit_images).parameters} - {"more", "settings"}
+        near = "".join(f"; did you mean {one}?" for one in difflib.get_close_matches(unknown[0], known, 1))
+        allowed = f"no argument of audit_images, and no setting ({', '.join(sorted(names))})"
+        raise TypeError(f"{unknown[0]}: {allowed}{near}")
     require(settings is None or not more, "settings", settings, "must be None where single settings are given")
     return AuditSettings(**more) if settings is None else settings
 

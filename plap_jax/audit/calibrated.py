@@ -200,6 +200,8 @@ def _usable_levels(sides: list[Scored], levels: list[float]) -> np.ndarray:
     """
     finite = np.concatenate([np.all([np.isfinite(values) for values in _evidence(one)], axis=0) for one in sides])
     good = finite.mean(axis=0) >= 1 - MOST_MISSING
+    if not finite.any():
+        raise ValueError("model: answers NaN or infinity at every noise level, for every image")
     require(
         bool(good.any()),
         "noise_levels",

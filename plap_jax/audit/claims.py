@@ -1,6 +1,6 @@
 """What an audit proves and does not prove, in words; what is true depends on what was known."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 NULL = "exchangeable with the reference images"
 OWN_IMAGES = (
@@ -19,9 +19,9 @@ class Claims:
     """Sentences for the reader of an audit.
 
     Attributes:
-        control: what bounds the errors, or that nothing does, in a few words.
+        control: what bounds the errors, or that nothing does, or that nothing can be found, in a few words.
         proves, does_not: a sentence or two each.
-        is_controlled: whether errors are controlled.
+        is_controlled: whether errors are controlled, and something can be found.
     """
 
     control: str
@@ -38,6 +38,7 @@ def claims(
     calibrated: bool = False,
     training_set: bool = False,
     max_ratio: float = 1 / 3,
+    can_flag: bool = True,
 ) -> Claims:
     """The sentences for an audit.
 
@@ -49,13 +50,16 @@ def claims(
         calibrated: difficulty was taken out of the evidence of all noise levels.
         training_set: the training set was searched for the nearest image.
         max_ratio: below it, d₁/d₂ says copy.
+        can_flag: the reference is large enough to flag anything.
     """
     controlled = fdr is not None
     found = _with_error_control(fdr, n_reference, calibrated) if controlled else _without(n_reference, own_generations)
+    if controlled and not can_flag:
+        found = replace(found, control="Reference too small to flag anything", is_controlled=False)
     if not training_set:
         return found
     proves, does_not = _of_the_training_set(max_ratio)
-    return Claims(found.control, found.proves + proves, found.does_not + does_not, found.is_controlled)
+    return replace(found, proves=found.proves + proves, does_not=found.does_not + does_not)
 
 
 def difficulty_in_words(explained: float, *, with_baseline: bool) -> tuple[str, ...]:

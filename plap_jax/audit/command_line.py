@@ -54,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _audit(asked)
         return 0
     except KeyboardInterrupt:
-        kept = f"; the same command goes on with what is kept in {asked.out}/{PARTS}" if hasattr(asked, "out") else ""
+        parts = Path(asked.out) / PARTS if hasattr(asked, "out") else None
+        some = parts is not None and parts.is_dir() and any(parts.iterdir())
+        kept = f"; the same command goes on with what is kept in {parts}" if some else ""
         print(f"interrupted{kept}", file=sys.stderr)
         return 130
     except Exception as error:

@@ -177,16 +177,16 @@ class Memory:
         return fingerprint(self._images[list(indices)])
 
 
-def read_all(source: Source) -> tuple[np.ndarray, list[str]]:
-    """All usable images and their names: for a training set, which is held in memory."""
-    images, names = [], []
+def read_all(source: Source) -> tuple[np.ndarray, list[str], list[tuple[str, str]]]:
+    """All usable images, their names, and (name, reason) of the others: for a training set, which is held in memory."""
+    images, names, skipped = [], [], list(source.skipped)
     for index, name in enumerate(source.names):
         try:
             images.append(source.read(index))
             names.append(name)
-        except UnusableImage:
-            continue
-    return np.stack(images) if images else np.zeros((0, 1)), names
+        except UnusableImage as error:
+            skipped.append((name, str(error)))
+    return np.stack(images) if images else np.zeros((0, 1)), names, skipped
 
 
 def digests_of(images: Iterable[np.ndarray]) -> np.ndarray:

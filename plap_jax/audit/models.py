@@ -35,6 +35,11 @@ def load_model(given: str, **how: Any) -> Subject:
     if place.is_file() or any((place / name).exists() for name in (INDEX, "config.json", "unet", "transformer")):
         return of_folder(place, **how)  # which says what to do with a single file of weights
     allowed = "must be a diffusers folder, a checkpoint (RUN/checkpoints/NAME), or module:factory"
+    beside = place.parent if place.parent.name == CHECKPOINTS else place
+    if beside.name == CHECKPOINTS and beside.is_dir():
+        allowed += f"; {beside} holds {', '.join(sorted(one.name for one in beside.iterdir() if one.is_dir()))}"
+    elif given.count("/") == 1 and not place.parent.exists() and ":" not in given:
+        allowed += ", on this machine: a name on a model hub is to be downloaded to a folder first"
     require(":" in given and not place.exists(), "model", given, allowed)
     _refuse_options(how, f"the function {given}")
     return of_function(given)

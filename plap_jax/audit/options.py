@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from difflib import get_close_matches
 from typing import Any, NoReturn, get_args
 
 from plap_jax.audit.output import FOLDER
@@ -59,6 +60,9 @@ OF_MODEL = ("lora", "lora_scale", "base", "ema")
 SHARED = ("dtype", "variant", "image_size", "guidance", "null_class", "bridge")
 
 
+UNKNOWN = "unrecognized arguments: "  # as argparse begins
+
+
 class Mistake(Exception):
     """What was asked cannot be done; one line says why."""
 
@@ -66,7 +70,17 @@ class Mistake(Exception):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, where argparse would print its usage too."""
-        raise Mistake(f"{message.removeprefix('argument ')}; {self.prog} --help tells all options")
+        raise Mistake(f"{message.removeprefix('argument ')}{self._advice(message)}")
+
+    def _advice(self, message: str) -> str:
+        """What was meant, perhaps."""
+        words = message.removeprefix(UNKNOWN).split() if message.startswith(UNKNOWN) else []
+        if words and not words[0].startswith("-"):
+            return ", behind what an option takes: of several files give the folder"
+        known = [option for action in self._actions for option in action.option_strings]
+        word = words[0].partition("=")[0] if words else ""
+        near = [option for option in known if word and option.startswith(word)] or get_close_matches(word, known, 1)
+        return f"; did you mean {near[0]}?" if near else f"; {self.prog} --help tells all options"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -34,6 +34,8 @@ NOTEBOOK_ROWS = 20  # images that a notebook shows
 class AuditResult:
     """What an audit says of n images, in the order in which they were given; arrays have length n.
 
+    Images that could not be read or scored are not among them: ``skipped`` has these, and ``names`` the others.
+
     Attributes:
         verdict: scores, p-values, flags; the properties below give them by name.
         meaning: what was measured, in words.
@@ -139,7 +141,7 @@ class AuditResult:
         """The result in words, the most important first."""
         return [*self.verdict.lines, *self.notices]
 
-    @property
+    @cached_property
     def notices(self) -> list[str]:
         """What a reader of these numbers has to know: an unfit reference, levels left out, images of the training set.
 
@@ -153,6 +155,7 @@ class AuditResult:
         n_reference = 0 if self.reference_score is None else len(self.reference_score)
         own = self.verdict.fdr is None and n_reference > 0
         kind = {"own_generations": own, "calibrated": self.calibration is not None}
+        kind["can_flag"] = self.verdict.fewest is None or self.verdict.fewest <= self.verdict.n_tested
         of_training = {"training_set": self.training is not None, "max_ratio": self.settings.max_ratio}
         return claims(self.verdict.fdr, n_reference, **kind, **of_training)
 

@@ -26,9 +26,11 @@ class Training:
     """
 
     def __init__(self, source: Source, max_ratio: float, max_distance: float):
-        images, names = read_all(source)
+        images, names, skipped = read_all(source)
         kept, _ = distinct(images, 0.0)
-        require(len(kept) >= 2, "training", f"{len(kept)} images", "must hold at least two different ones")
+        why = "".join(f"; of those skipped the first is {name}: {reason}" for name, reason in skipped[:1])
+        allowed = f"must hold at least two different ones{why}"
+        require(len(kept) >= 2, "training", f"{len(kept)} images", allowed)
         self.images, self.names = images[kept], [names[i] for i in kept.tolist()]
         self._limits = {"max_ratio": max_ratio, "max_distance": max_distance}
 

@@ -106,8 +106,8 @@ class Verdict:
             lines.append(line)
         elif self.fewest > 1:
             lines.append(
-                f"with {n_ref} reference images either none or at least {self.fewest} of {n} are flagged; "
-                f"to flag a single one takes {self.needed} reference images"
+                f"with {n_ref} reference images {self.fewest} or more of {n} can be flagged, and no fewer; "
+                f"a single one takes {self.needed} reference images"
             )
         return lines
 

@@ -96,4 +96,18 @@ def notices_of(
             are = "is a near-duplicate" if n == 1 else "are near-duplicates"
             of_which = ", as may be where training images are audited" if kind == "audited" else ""
             found.append(f"{n} of {len(side)} {kind} images {are} of training images{of_which}")
-    return found
+    if both := in_both(audited, reference):
+        stand = "stands" if both == 1 else "stand"
+        allowed = "which is to hold images known not to be in the training data"
+        found.append(f"{both} of {len(audited)} audited images {stand} in the reference, too, {allowed}")
+    return found + [line for side in (audited, reference) if side is not None and (line := _skipped(side, audited))]
+
+
+def _skipped(side: Scored, audited: Scored) -> str:
+    """That images have no score, so that an array's rows and a result's are not the same; "" where all have one."""
+    n, kind = len(side.skipped), "audited" if side is audited else "reference"
+    if not n:
+        return ""
+    (name, why), more = side.skipped[0], f", and {n - 1} more" * (n > 1)
+    are = "images are skipped and have" if n > 1 else "image is skipped and has"
+    return f"{n} {kind} {are} no score: {name}: {why}{more}"

@@ -92,6 +92,13 @@ class Pretrained:
     sources: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Without the weights."""
+        network, schedule = (type(one).__name__ for one in (self.diffusion.network, self.diffusion.schedule))
+        of = f", of {self.kind} {self.shape}" if self.kind == "latents" else ""
+        predicts = self.diffusion.prediction
+        return f"Pretrained({network} for images {self.image_shape}{of}, {schedule}, predicts {predicts})"
+
     def encode(self, images: ArrayLike, *, batch_size: int = 8, progress: Progress = False) -> np.ndarray:
         """The points that detectors score: latents scaling · E[z | image], or the images themselves for pixels.
 

@@ -102,8 +102,9 @@ def test_a_band_serves_other_runs_of_the_same_model_alone(guarded, tmp_path):
         run(tmp_path / "other", *MODEL, *GUARDED, band, "sampler.eta=1.0", cache=directory / "cache")
 
 
-def test_nobody_elses_files_are_replaced(guarded, tmp_path):
+def test_nobody_elses_files_are_replaced(guarded, tmp_path, caplog):
     directory, _ = guarded
+    caplog.set_level("INFO")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "holiday.png").write_bytes(b"mine")
     with pytest.raises(ValueError, match="^out=.*holiday.png"):
@@ -112,6 +113,8 @@ def test_nobody_elses_files_are_replaced(guarded, tmp_path):
     for n in (5, 2):
         run(tmp_path / str(n), *MODEL, "mitigation=none", f"n={n}", f"out={tmp_path / 'out'}", cache=tmp_path / "c")
         assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == [f"{i:05d}.png" for i in range(n)]
+    assert caplog.text.count("files of an earlier run are removed") == 1
+    assert "3 files of an earlier run are removed: 00002.png" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -158,6 +161,7 @@ def test_a_model_of_texts(tmp_path, monkeypatch):
             (*PROMPTED, "mitigation=random_tokens", "mitigation.share=2.0", "prompts=1"),
             "mitigation.share=2.0: must lie",
         ),
+        ((*MODEL, "mitigation.restart=0.1"), "mitigation: restart=0.1: must be at least "),
         ((*MODEL, "band.n=12"), "band.n=12: must be at least 19, which band.level=0.05 needs"),
         ((*MODEL, "band.release=0.04"), "band.release=0.04: must be at least band.level, 0.05"),
         ((*MODEL, "band.n_checks=40"), "band.n_checks=40: must be at most 2, the nodes from first=0.9 on"),

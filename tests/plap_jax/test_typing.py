@@ -39,6 +39,7 @@ def test_interval_is_students():
     low, high = Estimate(1.0, 0.5, 64, 5).interval()
     # t_{0.975, 4} = 2.776 from a printed table.
     np.testing.assert_allclose([low, high], [1 - 0.5 * 2.776445, 1 + 0.5 * 2.776445], rtol=1e-6)
+    assert type(low) is type(high) is float, "which print as numbers"
     low, high = Estimate(1.0, 0.5, 64, 5).interval(0.5)
     np.testing.assert_allclose(high - low, 2 * 0.5 * stats.t.ppf(0.75, 4))
 

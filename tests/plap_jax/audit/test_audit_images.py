@@ -199,6 +199,8 @@ def test_a_file_that_is_no_array_is_one_line(tmp_path):
 
 
 def test_a_misspelt_setting_is_refused_by_name():
+    with pytest.raises(TypeError, match="no argument of audit_images, and no setting .*; did you mean reference[?]$"):
+        audit_images(memorizing_model.factory(), MEMORIZED, refrence=MEMORIZED, key=KEY)
     with pytest.raises(TypeError, match="^target_error: no argument of audit_images, and no setting"):
         audit_images(memorizing_model.factory(), MEMORIZED, key=KEY, target_error=0.1)
 

@@ -207,9 +207,10 @@ def test_images_that_are_all_near_duplicates_end_in_one_line():
 def test_what_cannot_come_of_an_audit_is_told_before_it(caplog):
     nowhere = UserModel(lambda x, t, condition: jnp.nan * x, OWN.schedule, OWN.shape)
     settings = QUICK | {"n_samples": 32, "target_stderr": 0.1}
-    with pytest.raises(
-        ValueError, match=r"^noise_levels=\[.*\]: at each the evidence of more than 10 % of the images is not fini"
-    ):
+    some = UserModel(lambda x, t, condition: jnp.where(x.mean() > 0, jnp.nan, x), OWN.schedule, OWN.shape)
+    with pytest.raises(ValueError, match=r"^noise_levels=\[.*\]: at each the evidence of more than 10 % of the images"):
+        audit_images(some, MEMORIZED, reference=images(4, 2), **QUICK)
+    with pytest.raises(ValueError, match="^model: answers NaN or infinity at every noise level, for every image$"):
         audit_images(nowhere, MEMORIZED, reference=images(4, 2), **settings)
     assert "n_samples, target_stderr: without effect, since sigma is not given" in caplog.text
     assert "the reference is too small to reject anything: it needs at least 19 images" in caplog.text

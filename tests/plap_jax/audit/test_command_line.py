@@ -172,7 +172,10 @@ def test_what_is_no_longer_true_goes(finished, folder, tmp_path):
             "--images ONES: may be of [0, 1] or of [-1, 1]: say which, as --pixel-range=0..1 or --p",
         ),
         ("--images=DATA MODEL --fdr=x", "--fdr: invalid float value: 'x'; plap-audit --help tells all options"),
-        ("--images=DATA MODEL --fd=0.1", "unrecognized arguments: --fd=0.1; plap-audit --help tells all options"),
+        ("--images=DATA MODEL --fd=0.1", "unrecognized arguments: --fd=0.1; did you mean --fdr?"),
+        ("--images=DATA MODEL --refrence=x", "unrecognized arguments: --refrence=x; did you mean --reference?"),
+        ("--images=DATA MODEL --zzz", "unrecognized arguments: --zzz; plap-audit --help tells all options"),
+        ("--images a.png b.png MODEL", "unrecognized arguments: b.png, behind what an option takes: of several files"),
         ("MODEL", "the following arguments are required: --images; plap-audit --help tells all options"),
     ],
 )
@@ -210,8 +213,13 @@ def test_interrupts_and_bugs(tmp_path, error, code, monkeypatch, capsys):
         monkeypatch.setattr(command_line, "audit_images", lambda *args, **kwargs: np.zeros(3).reshape(2))
     assert main([*MODEL, "--images", "x", "--out", f"{tmp_path}/stopped"]) == code
     told = capsys.readouterr().err
-    kept = f"interrupted; the same command goes on with what is kept in {tmp_path}/stopped/parts\n"
-    assert told == kept if code == 130 else "Traceback" in told
+    assert told == "interrupted\n" if code == 130 else "Traceback" in told
+    if code == 130:  # parts of an earlier sitting
+        (tmp_path / "stopped" / "parts").mkdir(parents=True)
+        (tmp_path / "stopped" / "parts" / "a").touch()
+        main([*MODEL, "--images", "x", "--out", f"{tmp_path}/stopped"])
+        kept = f"interrupted; the same command goes on with what is kept in {tmp_path}/stopped/parts\n"
+        assert capsys.readouterr().err == kept
 
 
 def test_a_home_is_found_and_other_names_are_literal(folder, tmp_path, monkeypatch, capsys):
@@ -236,6 +244,11 @@ def test_checkpoints_and_folders_are_told_apart(tmp_path, monkeypatch):
     (tmp_path / "weights.ckpt").touch()
     with pytest.raises(ValueError, match="must be a folder of diffusers, or a single safetensors file; pickle is code"):
         load_model(str(tmp_path / "weights.ckpt"))
+    for path in (tmp_path / "run" / "checkpoints", tmp_path / "run" / "checkpoints" / "nett"):
+        with pytest.raises(ValueError, match="checkpoints holds net$"):
+            load_model(str(path))
+    with pytest.raises(ValueError, match="a name on a model hub is to be downloaded to a folder first$"):
+        load_model("runwayml/stable-diffusion-v1-5")
     (tmp_path / "a:b").mkdir()  # is there, so it is no module
     with pytest.raises(ValueError, match="must be a diffusers folder, a checkpoint"):
         load_model(str(tmp_path / "a:b"))

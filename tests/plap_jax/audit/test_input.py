@@ -166,8 +166,9 @@ def test_rows_that_are_no_images_are_told(tmp_path):
         with pytest.raises(UnusableImage) as found:
             source.read(i)
         assert str(found.value) == reason
-    images, names = read_all(source)
+    images, names, skipped = read_all(source)
     assert images.shape == (1, *SHAPE) and names == ["0"]
+    assert skipped == [(str(i), reason) for i, reason in reasons.items()]
 
 
 @pytest.mark.parametrize(

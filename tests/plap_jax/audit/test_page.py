@@ -83,6 +83,8 @@ def test_claims_of_control_are_made_only_with_control(n_reference, own):
     assert controlled.is_controlled
     assert any("10\N{NO-BREAK SPACE}%" in text for text in controlled.proves)
     assert any("below 0.01" in text for text in controlled.proves)  # 1/(99 + 1)
+    too_few = claims(0.1, 2, can_flag=False)
+    assert (too_few.control, too_few.is_controlled) == ("Reference too small to flag anything", False)
     with_training = claims(None, training_set=True, max_ratio=0.5)
     assert any("below 0.5" in text for text in with_training.proves)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from plap_jax.audit.stream import NEAR, Scored
+from plap_jax.audit.stream import DIGEST, NEAR, Scored
 from plap_jax.audit.words import listed, notices_of, where_from
 
 
@@ -23,11 +23,25 @@ def test_paths_are_told_as_given_and_of_absolute_ones_the_last_part(tmp_path):
 
 def test_without_anything_to_tell_there_are_no_notices():
     assert notices_of(None, None, Scored({}, []), None) == []
-    none = Scored({NEAR: np.zeros(3, bool)}, list("abc"))
-    assert notices_of(None, None, none, none) == []
-    one = Scored({NEAR: np.arange(3) < 1}, list("abc"))
-    assert notices_of(None, None, one, one) == [
+    digests = [np.arange(3, dtype=np.uint64) + first for first in (0, 10)]
+    none, other = (Scored({NEAR: np.zeros(3, bool), DIGEST: own}, list("abc")) for own in digests)
+    assert notices_of(None, None, none, other) == []
+    one, another = (Scored({NEAR: np.arange(3) < 1, DIGEST: own}, list("abc")) for own in digests)
+    assert notices_of(None, None, one, another) == [
         "1 of 3 audited images is a near-duplicate of training images, as may be where training images are audited",
         "1 of 3 reference images is a near-duplicate of training images",
     ]
     assert listed([0.03, 0.5]) == "0.03, 0.5"
+
+
+def test_images_without_a_score_and_images_of_both_sides_are_told():
+    """Rows of an array and of a result are then not the same."""
+    digests = np.arange(3, dtype=np.uint64)
+    audited = Scored({DIGEST: digests}, list("abc"), [("3", "holds NaN or infinity")])
+    reference = Scored({DIGEST: digests + 2}, list("def"), [("g", "broken"), ("h", "broken")])
+    assert notices_of(None, None, audited, reference) == [
+        "1 of 3 audited images stands in the reference, too, "
+        "which is to hold images known not to be in the training data",
+        "1 audited image is skipped and has no score: 3: holds NaN or infinity",
+        "2 reference images are skipped and have no score: g: broken, and 1 more",
+    ]
