@@ -61,6 +61,10 @@ class Made:
             told.append(f"{again} of {n} were noised again, {left} are outside of the band even so")
             if left > MANY_LEFT * n:
                 told.append("many are left outside: a larger mitigation.restart leads further away, such as 2, 4 or 8")
+        for steps, before in {"prompt_steps": "gap_before", "noise_steps": "loss_before"}.items():
+            if steps in notes and not notes[steps].any():
+                most = float(notes[before].max())
+                told.append(f"nothing was changed: {before} is at most {most:.2g}, and a strength below that acts")
         return told
 
 

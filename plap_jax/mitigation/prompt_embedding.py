@@ -28,6 +28,8 @@ class PromptEmbedding(Mitigation):
     min_e |g(x_T, e)|/√d by Adam from the prompt's own embedding, g = ε̂(x_T, e) − ε̂(x_T, ∅) at t_max, until it is at
     most ``target``.
 
+    With flow matching g = α (v_c − v_∅), α = 1 − t_max, and targets are as much smaller.
+
     Wen et al. (ICLR 2024, arXiv 2407.21720), whose target is of |g|; here it is of its root mean square over the
     coordinates, so that images of different size have the same. A prompt below the target stays as it is. Needs
     prompts, derivatives, and a network that is told rows of a table: those of ``plap_jax.networks`` with captions, and

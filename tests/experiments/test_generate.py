@@ -18,6 +18,7 @@ from experiments.core.errors import UserError
 from experiments.core.report import Report
 from experiments.core.schema import check
 from experiments.core.tracker import Tracker
+from experiments.generate.making import Made
 from experiments.shared import audited_models
 from tests.helpers import memorizing_model, text_model
 from tests.helpers.places import ROOT
@@ -196,3 +197,31 @@ def test_a_killed_run_goes_on_to_the_same_bytes(training, guarded, tmp_path):
     places = (f"hydra.run.dir={tmp_path / 'run2'}", f"cache_dir={tmp_path / 'cache2'}", f"out={tmp_path / 'out2'}")
     subprocess.run([*again, *places], cwd=ROOT, env=os.environ, capture_output=True, check=True)
     assert whole == {path.name: path.read_bytes() for path in (tmp_path / "out2").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("notes", "line"),
+    [
+        (
+            {"renoised": np.array([1, 0, 0, 0]), "outside": np.array([True, False, False, False])},
+            "many are left outside: a larger mitigation.restart leads further away, such as 2, 4 or 8",
+        ),
+        (
+            {"prompt_steps": np.zeros(2), "gap_before": np.array([0.0004, 0.0006])},
+            "nothing was changed: gap_before is at most 0.0006, and a strength below that acts",
+        ),
+        (
+            {"noise_steps": np.zeros(2), "loss_before": np.array([0.04, 0.05])},
+            "nothing was changed: loss_before is at most 0.05, and a strength below that acts",
+        ),
+    ],
+)
+def test_what_a_user_should_change_is_told(notes, line):
+    n = len(next(iter(notes.values())))
+    arrays = {"images": np.zeros((n, 2, 2, 1)), "nfe": np.full(n, 9)} | {f"note_{k}": v for k, v in notes.items()}
+    assert Made(arrays, None).lines()[-1] == line
+
+
+def test_nothing_is_told_of_methods_that_act():
+    arrays = {"images": np.zeros((2, 2, 2, 1)), "nfe": np.full(2, 9), "note_prompt_steps": np.array([0, 3])}
+    assert Made(arrays, None).lines() == ["9.0 evaluations of the network for an image"]
