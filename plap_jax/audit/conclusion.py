@@ -11,6 +11,7 @@ import numpy as np
 
 from plap_jax.audit.asking import Asked, Frame
 from plap_jax.audit.calibrated import CALIBRATED, Calibration, calibrate
+from plap_jax.audit.denoising import Denoising
 from plap_jax.audit.evaluator import named_key
 from plap_jax.audit.fitness import fitness
 from plap_jax.audit.maps import CurvatureMaps
@@ -34,6 +35,7 @@ def conclude(
     *,
     fdr: float | None,
     sigma: float | None,
+    denoised: Denoising | None = None,
     maps: Mapped,
     models: Callable[[], Mapping[str, str]],
     words: Mapping[str, str],
@@ -46,6 +48,7 @@ def conclude(
         settings, asked: of the audit.
         fdr: None: the reference is not known to be free of training images.
         sigma: the single noise level that was asked for, or None.
+        denoised: whether the model denoises such images; None where it was not asked.
         maps: makes the curvature maps, given images, verdict and noise levels.
         models: what the models are in words, asked last.
         words: more of them.
@@ -86,6 +89,7 @@ def conclude(
         training=asked.training,
         calibration=calibration,
         fitness=fit,
+        denoising=denoised,
         maps=made,
         words=found,
     )

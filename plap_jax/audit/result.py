@@ -15,6 +15,7 @@ import numpy as np
 
 from plap_jax.audit.calibrated import Calibration
 from plap_jax.audit.claims import Claims, claims
+from plap_jax.audit.denoising import Denoising
 from plap_jax.audit.fitness import Fitness
 from plap_jax.audit.images import Pictures, picture
 from plap_jax.audit.maps import CurvatureMaps, maps_by_image
@@ -46,6 +47,7 @@ class AuditResult:
         training: the training images, or None.
         calibration: how difficulty was taken out; None where the score is a plain one.
         fitness: whether reference and audited images are of one kind; None where that is not known.
+        denoising: whether the model denoises such images at all; None where that is not known.
         maps: curvature maps of flagged images; None where there are none.
         words: the settings in words.
     """
@@ -61,6 +63,7 @@ class AuditResult:
     training: Training | None = None
     calibration: Calibration | None = None
     fitness: Fitness | None = None
+    denoising: Denoising | None = None
     maps: CurvatureMaps | None = None
     words: Mapping[str, str] = field(default_factory=dict)
 
@@ -111,10 +114,10 @@ class AuditResult:
 
     @property
     def nfe_total(self) -> float:
-        """All evaluations that the audit spent: images, reference and maps, of the model and the baseline."""
+        """All evaluations that the audit spent: images, reference, maps and checks, of the model and the baseline."""
         sides = [one.columns for one in (self.audited, self.reference) if one is not None]
         judged = sum(one[name].sum() for one in sides for name in ("spent", "baseline/spent") if name in one)
-        return float(judged) + self.nfe_maps
+        return float(judged) + self.nfe_maps + (0 if self.denoising is None else self.denoising.n)
 
     @property
     def nfe_maps(self) -> float:
@@ -147,7 +150,7 @@ class AuditResult:
 
         Near-duplicates of training images are told where the training images are at hand and the score is calibrated.
         """
-        return notices_of(self.fitness, self.calibration, self.audited, self.reference)
+        return notices_of(self.fitness, self.calibration, self.audited, self.reference, self.denoising)
 
     @property
     def claims(self) -> Claims:

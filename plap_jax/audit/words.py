@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from plap_jax.audit.calibrated import Calibration
+from plap_jax.audit.denoising import Denoising
 from plap_jax.audit.fitness import Fitness
 from plap_jax.audit.images import Source
 from plap_jax.audit.prompts import is_file
@@ -82,10 +83,14 @@ def set_aside(calibration: Calibration, audited: Scored) -> str:
 
 
 def notices_of(
-    fitness: Fitness | None, calibration: Calibration | None, audited: Scored, reference: Scored | None
+    fitness: Fitness | None,
+    calibration: Calibration | None,
+    audited: Scored,
+    reference: Scored | None,
+    denoising: Denoising | None = None,
 ) -> list[str]:
     """What a reader of the numbers has to know, each a clause without a full stop."""
-    found = [] if fitness is None or fitness.warning is None else [fitness.warning]
+    found = [one.warning for one in (denoising, fitness) if one is not None and one.warning is not None]
     if calibration is not None and calibration.left_out:
         found.append(f"what the model says is not finite at σ = {listed(calibration.left_out)}, which is left out")
     if calibration is not None and calibration.not_reached:
