@@ -143,7 +143,7 @@ def _check_range(key: str, rows: np.ndarray, pixel_range: PixelRange | None) -> 
     values = rows[np.isfinite(rows)]
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     unclear = pixel_range is None and low >= 0 and 0 < high <= 1
-    allowed = "may be of [0, 1] or of [-1, 1]: say which, as pixel_range=0..1 or pixel_range=-1..1"
+    allowed = "may be of [0, 1] or of [-1, 1]: say which, as pixel_range='0..1' or pixel_range='-1..1'"
     require(not unclear, key, f"floats from {low:.3g} to {high:.3g}", allowed)
 
 

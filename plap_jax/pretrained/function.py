@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from plap_jax.console import raised_in
 from plap_jax.diffusion import Diffusion, Prediction, Schedule
 from plap_jax.pretrained.model import Pretrained
 from plap_jax.pretrained.units import Units
@@ -152,10 +153,11 @@ def _try(target: str, made: UserModel) -> None:
         x, t = jnp.zeros(tuple(made.shape)), jnp.asarray(made.schedule.t_max)
         for condition in (None,) if made.n_conditions is None else (None, jnp.asarray(0)):
             jax.eval_shape(model.score, x, t, condition)
-    except ValueError as error:
-        raise ValueError(f"{target}: {error}") from error
-    except (TypeError, jax.errors.JAXTypeError) as error:
+    except (TypeError, ValueError, jax.errors.JAXTypeError) as error:
+        own = isinstance(error, ValueError) and raised_in(error).split(".")[0] == "plap_jax"
+        if own:  # it says by itself what must be
+            raise ValueError(f"{target}: {error}") from error
         reason = shown(str(error).partition("\n")[0])
-        allowed = "must be a function of (x, t, condition) that JAX can trace"
+        allowed = f"must be a function of (x, t, condition) that JAX can trace, x one image {tuple(made.shape)}"
         allowed += ", where condition is None without a prompt" * (made.n_conditions is not None)
         raise ValueError(f"{target}: function: {allowed}: {reason}") from error

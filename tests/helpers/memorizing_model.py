@@ -65,6 +65,11 @@ def not_traceable():
     return UserModel(lambda x, t, condition: np.asarray(x) * 2, SCHEDULE, SHAPE)
 
 
+def of_batches():
+    """Takes many images at a time, with an axis more."""
+    return UserModel(lambda x, t, condition: jnp.einsum("bhwc,c->bhwc", x, jnp.ones(SHAPE[-1])), SCHEDULE, SHAPE)
+
+
 def no_model():
     """Something else."""
     return 3

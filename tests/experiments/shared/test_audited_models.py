@@ -29,6 +29,7 @@ def target_of(name, **arguments):
         ("tests.helpers.memorizing_model:no_model", "must return a UserModel"),
         ("tests.helpers.memorizing_model:wrong_shape", "must return the shape of its input"),
         ("tests.helpers.memorizing_model:not_traceable", "must be a function of (x, t, condition) that JAX can trace"),
+        ("tests.helpers.memorizing_model:of_batches", "that JAX can trace, x one image (4, 4, 1): "),
         (None, "model.target=None: must be package.module:factory"),
     ],
 )

@@ -169,7 +169,7 @@ def test_what_is_no_longer_true_goes(finished, folder, tmp_path):
         ("--images=DATA MODEL --out=/dev/null/x", "--out /dev/null/x: /dev/null/x/parts: Not a directory; must"),
         (
             "--images=ONES MODEL",
-            "--images ONES: may be of [0, 1] or of [-1, 1]: say which, as --pixel-range=0..1 or --p",
+            "--images ONES: may be of [0, 1] or of [-1, 1]: say which, as --pixel-range='0..1' or --p",
         ),
         ("--images=DATA MODEL --fdr=x", "--fdr: invalid float value: 'x'; plap-audit --help tells all options"),
         ("--images=DATA MODEL --fd=0.1", "unrecognized arguments: --fd=0.1; did you mean --fdr?"),

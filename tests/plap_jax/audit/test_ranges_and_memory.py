@@ -26,7 +26,7 @@ def test_floats_from_0_to_1_have_to_be_told(tmp_path, kind):
         np.save(images, UNIT) if kind == "npy" else np.savez_compressed(images, UNIT)
     with pytest.raises(ValueError) as refused:
         opened(images)
-    assert str(refused.value).startswith("images='floats from 0.") and "say which, as pixel_range=0..1" in str(
+    assert str(refused.value).startswith("images='floats from 0.") and "say which, as pixel_range='0..1'" in str(
         refused.value
     )
     np.testing.assert_allclose(opened(images, "0..1").read(3), MEMORIZED[3], atol=1e-6)
