@@ -127,7 +127,7 @@ def require(condition: bool, name: str, value: object, allowed: str) -> None:
         ValueError: ``condition`` is false.
     """
     if not condition:
-        plain = value.item() if isinstance(value, np.generic) else value  # 0.3, not np.float64(0.3)
+        plain = float(str(value)) if isinstance(value, np.floating) else value  # 0.3, not np.float32(0.3)
         raise ValueError(f"{name}={shown(repr(plain))}: {allowed}")
 
 

@@ -57,11 +57,11 @@ def write_images(folder: Path, images: np.ndarray, rows: Sequence[Mapping[str, A
     _replace(folder / WRITTEN, "".join(f"{line}\n" for line in (*older, *lines)).encode())
     for name, content in files.items():
         _replace(folder / name, content)
-    gone = sorted(set(before) - set(files))
-    if gone:
-        log.info("  %d files of an earlier run are removed: %s …", len(gone), gone[0])
+    gone = sorted(name for name in set(before) - set(files) if (folder / name).exists())
     for name in gone:
         (folder / name).unlink(missing_ok=True)
+    if gone:
+        log.info("  of an earlier run, removed: %s", f"{len(gone)} files, from {gone[0]} on" if gone[1:] else gone[0])
     _replace(folder / WRITTEN, "".join(f"{line}\n" for line in lines).encode())
 
 

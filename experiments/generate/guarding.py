@@ -27,7 +27,7 @@ def fitted_guard(config: Any, maker: Maker, sampler: Sampler) -> Guard:
         ValueError: a band of something else, too few generations for its level, or settings that do not fit.
     """
     given, model = config.band, maker.subject.model
-    about = sha256_json({"model": maker.key, "sampler": config.sampler.spec, "guidance": config.guidance})
+    about = sha256_json({"model": maker.key, "sampler": _own(config.sampler.spec), "guidance": config.guidance})
     prompted = config.prompts is not None
     if given.file is not None:
         with prefixed("band.file", only=False):
@@ -61,6 +61,11 @@ def fitted_guard(config: Any, maker: Maker, sampler: Sampler) -> Guard:
         maker.report.metric(f"band/limit_at_{check}", float(limit))
         maker.report.metric(f"band/inner_at_{check}", float(inner))
     return _guard(config, sampler, band)
+
+
+def _own(spec: dict[str, Any]) -> dict[str, Any]:
+    """A sampler's settings without ``clip`` where there is none: bands of before there was one stay valid."""
+    return {name: value for name, value in spec.items() if (name, value) != ("clip", None)}
 
 
 def _guard(config: Any, sampler: Sampler, band: Band) -> Guard:

@@ -23,6 +23,11 @@ from plap_jax.sampling import guided
 
 NOTE = "note_"
 MANY_LEFT = 0.1  # of the images
+# The strength that a note is held against, and the steps that were taken for it.
+CHANGES = {
+    "mitigation.target": ("prompt_steps", "gap_before"),
+    "mitigation.threshold": ("noise_steps", "loss_before"),
+}
 
 
 @dataclass(frozen=True)
@@ -60,11 +65,11 @@ class Made:
             again, left = int((notes["renoised"] > 0).sum()), int(notes["outside"].sum())
             told.append(f"{again} of {n} were noised again, {left} are outside of the band even so")
             if left > MANY_LEFT * n:
-                told.append("many are left outside: a larger mitigation.restart leads further away, such as 2, 4 or 8")
-        for steps, before in {"prompt_steps": "gap_before", "noise_steps": "loss_before"}.items():
+                told.append("many are left outside: a larger mitigation.restart leads further (docs/mitigation.md)")
+        for key, (steps, before) in CHANGES.items():
             if steps in notes and not notes[steps].any():
-                most = float(notes[before].max())
-                told.append(f"nothing was changed: {before} is at most {most:.2g}, and a strength below that acts")
+                middle = float(np.median(notes[before]))
+                told.append(f"nothing was changed: {before} is {middle:.2g} in the middle, and {key} is above that")
         return told
 
 

@@ -126,7 +126,8 @@ ENTRIES = (
     Entry(
         "local_memorization",
         "Memorized regions, with a transformer",
-        "The same with flow matching.",
+        "Training images share a logo, a sleeve or a background exactly, and maps of a transformer that was trained by "
+        "flow matching look for it in other images.",
         "maps",
         ("detection",),
         ("model=dit", "diffusion=rectified_flow"),

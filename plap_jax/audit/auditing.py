@@ -15,7 +15,6 @@ import numpy as np
 from plap_jax.audit.arrays import shape_of
 from plap_jax.audit.asking import Asked
 from plap_jax.audit.conclusion import conclude
-from plap_jax.audit.denoising import denoising
 from plap_jax.audit.images import Pictures, Source, Subset
 from plap_jax.audit.measuring import question
 from plap_jax.audit.prompts import CAPTIONS, prompts_beside, read_prompts
@@ -245,13 +244,10 @@ def audit(
     """The audit of what has been opened; ``fdr`` None: the reference is not known to be free of training images."""
     asked = Asked(audited, reference, training, key, around)
     asking, cut = question(held, settings, asked, baseline=baseline, sigma=sigma, detector=detector)
-    seen = audited if reference is None else reference
-    denoised = None if detector is not None else denoising(held.subject, seen.source, key)
-    if denoised is not None and denoised.warning is not None:
-        log.warning("  %s", denoised.warning)  # better known before anything is measured
+    frame, denoised = asking.frame, asking.denoised  # what is refused or told is better known before all is measured
     result = conclude(
         asking.sides(),
-        asking.frame,
+        frame,
         settings,
         asked,
         fdr=fdr,

@@ -192,6 +192,10 @@ def _evidence(side: Scored) -> list[np.ndarray]:
     return [side.columns[name] for name in side.columns if name.removeprefix("baseline/") in STATISTICS]
 
 
+def _columns_of(name: str) -> tuple[str, ...]:
+    return tuple(f"{name}/{statistic}" if name == "baseline" else statistic for statistic in STATISTICS)
+
+
 def _usable_levels(sides: list[Scored], levels: list[float]) -> np.ndarray:
     """``(L,)`` booleans, over all images together; a level that is left out is told.
 
@@ -200,8 +204,10 @@ def _usable_levels(sides: list[Scored], levels: list[float]) -> np.ndarray:
     """
     finite = np.concatenate([np.all([np.isfinite(values) for values in _evidence(one)], axis=0) for one in sides])
     good = finite.mean(axis=0) >= 1 - MOST_MISSING
-    if not finite.any():
-        raise ValueError("model: answers NaN or infinity at every noise level, for every image")
+    for name in ("baseline", "model"):
+        own = [one.columns[key] for one in sides for key in one.columns if key in _columns_of(name)]
+        if own and not any(np.isfinite(values).any() for values in own):
+            raise ValueError(f"{name}: answers NaN or infinity at every noise level, for every image")
     require(
         bool(good.any()),
         "noise_levels",

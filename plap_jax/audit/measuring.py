@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from plap_jax.audit.asking import Asked, Facts, Frame, calibrated_frame, gathered, plain_scorer
+from plap_jax.audit.denoising import Denoising, denoising
 from plap_jax.audit.images import Pictures
 from plap_jax.audit.maps import CurvatureMaps, curvature_maps
 from plap_jax.audit.passes import base_of_loras, check_passes, cut_prompts
@@ -65,8 +66,20 @@ class Question:
         model = Facts.of(self.held.subject, self.settings, **how)
         if self.baseline is None:
             return model, None
+        _ = self.denoised  # while the model is in memory
         self.held.release()
         return model, Facts.of(self.baseline.subject, self.settings, **how)
+
+    @cached_property
+    def denoised(self) -> Denoising | None:
+        """Whether the model denoises the audited images, which is told where it does not; None beside a detector."""
+        if self.detector is not None:
+            return None
+        asked = self.asked if self.score in WITH_PROMPT else self.asked.without_prompts()
+        found = denoising(self.held.subject, asked.audited, self.settings, asked.key, asked.around)
+        if found is not None and found.warning is not None:
+            log.warning("  %s", found.warning)
+        return found
 
     @property
     def sketches(self) -> dict[str, Sketch]:

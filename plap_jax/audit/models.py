@@ -37,9 +37,10 @@ def load_model(given: str, **how: Any) -> Subject:
     allowed = "must be a diffusers folder, a checkpoint (RUN/checkpoints/NAME), or module:factory"
     beside = place.parent if place.parent.name == CHECKPOINTS else place
     if beside.name == CHECKPOINTS and beside.is_dir():
-        allowed += f"; {beside} holds {', '.join(sorted(one.name for one in beside.iterdir() if one.is_dir()))}"
+        names = ", ".join(sorted(one.name for one in beside.iterdir() if one.is_dir()))
+        allowed += f"; {beside} holds {names or 'none'}"
     elif given.count("/") == 1 and not place.parent.exists() and ":" not in given:
-        allowed += ", on this machine: a name on a model hub is to be downloaded to a folder first"
+        allowed += "; if this is a name on a model hub, download it to a folder first"
     require(":" in given and not place.exists(), "model", given, allowed)
     _refuse_options(how, f"the function {given}")
     return of_function(given)

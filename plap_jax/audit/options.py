@@ -11,6 +11,7 @@ from plap_jax.audit.settings import AuditSettings, PixelRange
 from plap_jax.data.decoding import Resize
 
 MERGE = "merge"
+UNKNOWN = "unrecognized arguments: "  # as argparse begins
 ABOUT = """\
 Which of these images has a diffusion model memorized, and how sure is that?
 
@@ -60,9 +61,6 @@ OF_MODEL = ("lora", "lora_scale", "base", "ema")
 SHARED = ("dtype", "variant", "image_size", "guidance", "null_class", "bridge")
 
 
-UNKNOWN = "unrecognized arguments: "  # as argparse begins
-
-
 class Mistake(Exception):
     """What was asked cannot be done; one line says why."""
 
@@ -76,9 +74,9 @@ class _Parser(argparse.ArgumentParser):
         """What was meant, perhaps."""
         words = message.removeprefix(UNKNOWN).split() if message.startswith(UNKNOWN) else []
         if words and not words[0].startswith("-"):
-            return ", behind what an option takes: of several files give the folder"
+            return ": no option takes that; of several files give the folder"
         known = [option for action in self._actions for option in action.option_strings]
-        word = words[0].partition("=")[0] if words else ""
+        word = words[0].partition("=")[0] if words and words[0].startswith("--") else ""
         near = [option for option in known if word and option.startswith(word)] or get_close_matches(word, known, 1)
         return f"; did you mean {near[0]}?" if near else f"; {self.prog} --help tells all options"
 

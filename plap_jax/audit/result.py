@@ -25,7 +25,7 @@ from plap_jax.audit.stream import NEAR, Scored
 from plap_jax.audit.table import ranked_rows, write_parquet, write_rows
 from plap_jax.audit.training import Training
 from plap_jax.audit.verdict import Verdict, extreme_reference
-from plap_jax.audit.words import notices_of
+from plap_jax.audit.words import notices_of, without_score
 from plap_jax.typing import require
 
 NOTEBOOK_ROWS = 20  # images that a notebook shows
@@ -117,7 +117,7 @@ class AuditResult:
         """All evaluations that the audit spent: images, reference, maps and checks, of the model and the baseline."""
         sides = [one.columns for one in (self.audited, self.reference) if one is not None]
         judged = sum(one[name].sum() for one in sides for name in ("spent", "baseline/spent") if name in one)
-        return float(judged) + self.nfe_maps + (0 if self.denoising is None else self.denoising.n)
+        return float(judged) + self.nfe_maps + (0 if self.denoising is None else self.denoising.spent)
 
     @property
     def nfe_maps(self) -> float:
@@ -150,7 +150,12 @@ class AuditResult:
 
         Near-duplicates of training images are told where the training images are at hand and the score is calibrated.
         """
-        return notices_of(self.fitness, self.calibration, self.audited, self.reference, self.denoising)
+        measured = (self.fitness, self.calibration, self.audited, self.reference, self.denoising)
+        found = notices_of(*measured, controlled=self.verdict.fdr is not None)
+        sides = {"audited": (self.audited, self.pictures), "reference": (self.reference, self.reference_pictures)}
+        for kind, (scored, pictures) in sides.items():
+            found += [] if scored is None or pictures is None else without_score(kind, scored, pictures.source.names)
+        return found
 
     @property
     def claims(self) -> Claims:
@@ -158,7 +163,8 @@ class AuditResult:
         n_reference = 0 if self.reference_score is None else len(self.reference_score)
         own = self.verdict.fdr is None and n_reference > 0
         kind = {"own_generations": own, "calibrated": self.calibration is not None}
-        kind["can_flag"] = self.verdict.fewest is None or self.verdict.fewest <= self.verdict.n_tested
+        n_tested = self.verdict.n_tested
+        kind["can_flag"] = self.verdict.fewest is None or n_tested == 0 or self.verdict.fewest <= n_tested
         of_training = {"training_set": self.training is not None, "max_ratio": self.settings.max_ratio}
         return claims(self.verdict.fdr, n_reference, **kind, **of_training)
 

@@ -162,6 +162,7 @@ def compute_shard(
 
 def _measure(shard: Shard, path: Path, plan: Plan, asking: Question) -> None:
     """Asks the models, and writes the part."""
+    _ = asking.frame, asking.denoised  # what is refused or told is better known before all is measured
     parts, measured = load_parts(), asking.sides()
     found = dict(zip(asking.asked.sides, measured, strict=True))
     parts.write_part(path, parts.ShardPart(header_of(shard, plan, asking), found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,13 @@ def notices_of(
     audited: Scored,
     reference: Scored | None,
     denoising: Denoising | None = None,
+    *,
+    controlled: bool = False,
 ) -> list[str]:
-    """What a reader of the numbers has to know, each a clause without a full stop."""
+    """What a reader of the numbers has to know, each a clause without a full stop.
+
+    ``controlled``: the reference is known to hold no training image.
+    """
     found = [one.warning for one in (denoising, fitness) if one is not None and one.warning is not None]
     if calibration is not None and calibration.left_out:
         found.append(f"what the model says is not finite at σ = {listed(calibration.left_out)}, which is left out")
@@ -101,18 +106,25 @@ def notices_of(
             are = "is a near-duplicate" if n == 1 else "are near-duplicates"
             of_which = ", as may be where training images are audited" if kind == "audited" else ""
             found.append(f"{n} of {len(side)} {kind} images {are} of training images{of_which}")
-    if both := in_both(audited, reference):
+    if controlled and calibration is not None and (both := in_both(audited, reference)):
         stand = "stands" if both == 1 else "stand"
         allowed = "which is to hold images known not to be in the training data"
         found.append(f"{both} of {len(audited)} audited images {stand} in the reference, too, {allowed}")
-    return found + [line for side in (audited, reference) if side is not None and (line := _skipped(side, audited))]
+    return found
 
 
-def _skipped(side: Scored, audited: Scored) -> str:
-    """That images have no score, so that an array's rows and a result's are not the same; "" where all have one."""
-    n, kind = len(side.skipped), "audited" if side is audited else "reference"
-    if not n:
-        return ""
-    (name, why), more = side.skipped[0], f", and {n - 1} more" * (n > 1)
-    are = "images are skipped and have" if n > 1 else "image is skipped and has"
-    return f"{n} {kind} {are} no score: {name}: {why}{more}"
+def without_score(kind: str, scored: Scored, names: Sequence[str]) -> list[str]:
+    """That images have no score, so that an array's rows and a result's are not the same; nothing where all have one.
+
+    Args:
+        kind: of the images.
+        scored: those that have one, and what was skipped.
+        names: of all images; other files that were skipped are none.
+    """
+    images = set(names) if scored.skipped else set()
+    skipped = [one for one in scored.skipped if one[0] in images]
+    if not skipped:
+        return []
+    (name, why), more = skipped[0], f", and {len(skipped) - 1} more" * (len(skipped) > 1)
+    are = "images are skipped and have" if more else "image is skipped and has"
+    return [f"{len(skipped)} {kind} {are} no score: {name}: {why}{more}"]

@@ -114,8 +114,8 @@ def test_nobody_elses_files_are_replaced(guarded, tmp_path, caplog):
     for n in (5, 2):
         run(tmp_path / str(n), *MODEL, "mitigation=none", f"n={n}", f"out={tmp_path / 'out'}", cache=tmp_path / "c")
         assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == [f"{i:05d}.png" for i in range(n)]
-    assert caplog.text.count("files of an earlier run are removed") == 1
-    assert "3 files of an earlier run are removed: 00002.png" in caplog.text
+    assert caplog.text.count("of an earlier run, removed") == 1
+    assert "of an earlier run, removed: 3 files, from 00002.png on" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -204,15 +204,15 @@ def test_a_killed_run_goes_on_to_the_same_bytes(training, guarded, tmp_path):
     [
         (
             {"renoised": np.array([1, 0, 0, 0]), "outside": np.array([True, False, False, False])},
-            "many are left outside: a larger mitigation.restart leads further away, such as 2, 4 or 8",
+            "many are left outside: a larger mitigation.restart leads further (docs/mitigation.md)",
         ),
         (
             {"prompt_steps": np.zeros(2), "gap_before": np.array([0.0004, 0.0006])},
-            "nothing was changed: gap_before is at most 0.0006, and a strength below that acts",
+            "nothing was changed: gap_before is 0.0005 in the middle, and mitigation.target is above that",
         ),
         (
             {"noise_steps": np.zeros(2), "loss_before": np.array([0.04, 0.05])},
-            "nothing was changed: loss_before is at most 0.05, and a strength below that acts",
+            "nothing was changed: loss_before is 0.045 in the middle, and mitigation.threshold is above that",
         ),
     ],
 )

@@ -9,7 +9,9 @@ import pytest
 
 from plap_jax import UserModel, audit_images
 from plap_jax.audit.denoising import denoising
-from plap_jax.audit.images import Memory
+from plap_jax.audit.images import Memory, Pictures
+from plap_jax.audit.settings import AuditSettings
+from plap_jax.audit.store import Surroundings
 from plap_jax.audit.subject import Subject
 from plap_jax.diffusion import DiscreteVP, VPLinear
 from plap_jax.pretrained import as_pretrained
@@ -35,9 +37,10 @@ def eps(x, t, condition, schedule=SCHEDULE, mean=MEAN):
     return (x - alpha * flat) / sigma
 
 
-def found(function=eps, *, schedule=SCHEDULE, prediction="eps", given=None, **how):
+def found(function=eps, *, schedule=SCHEDULE, prediction="eps", given=None, prompts=None, **how):
     made = as_pretrained(UserModel(function, schedule, SHAPE, prediction, **how))
-    return denoising(Subject(made, "a function"), Memory(images() if given is None else given), KEY)
+    pictures = Pictures(Memory(images() if given is None else given), prompts)
+    return denoising(Subject(made, "a function"), pictures, AuditSettings(), KEY, Surroundings())
 
 
 def test_the_gaussian_is_its_closed_form_and_the_exact_model_is_better():
@@ -76,15 +79,38 @@ def test_the_gaussian_itself_is_no_mistake():
 )
 def test_mistakes_are_told(mistaken):
     told = found(**mistaken)
-    assert told.warning.startswith("the model predicts the noise in these images worse than a Gaussian with their mean")
+    assert told.warning.startswith("the model predicts the noise in the audited images worse than a Gaussian with")
     assert told.error > 1.25 * told.gaussian
 
 
 def test_few_images_and_broken_ones_tell_nothing():
-    assert found(given=images(7)) is None
+    assert found(given=images(3)) is None
     given = images(20)
     given[::2] = np.nan
-    assert found(given=given).n == 8
+    assert found(given=given).n == 10
+
+
+def test_images_that_hardly_vary_are_no_mistake_and_no_answer_is_one():
+    white = (0.9 + 1e-3 * images()).astype(np.float32)
+    told = found(lambda x, t, condition: eps(x, t, condition, mean=0.85), given=white)
+    assert told.gaussian < 1e-4 < told.error and told.warning is None
+    assert "answers NaN or infinity" in found(lambda x, t, condition: jnp.nan * x).warning
+
+
+def test_a_model_that_is_told_prompts_alone_is_asked_with_them():
+    def told_alone(x, t, condition):
+        known = condition is not None
+        return jnp.where(condition >= 0, eps(x, t, condition), jnp.nan) if known else jnp.nan * x
+
+    assert found(told_alone, n_conditions=2, prompts=[1] * 64).warning is None
+    assert found(told_alone, n_conditions=2).warning is not None
+
+
+def test_numbers_do_not_depend_on_batches():
+    pictures = Pictures(Memory(images()))
+    made = Subject(as_pretrained(UserModel(eps, SCHEDULE, SHAPE)), "a function")
+    both = [denoising(made, pictures, AuditSettings(evaluations=n), KEY, Surroundings()) for n in (5, 1000)]
+    assert both[0].error == pytest.approx(both[1].error, rel=1e-5) and both[0].gaussian == both[1].gaussian
 
 
 def test_an_audit_tells_it_before_and_after(caplog):

@@ -1,9 +1,11 @@
 """What an audit was asked, in words: a page is passed on, so that absolute paths are not told."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from plap_jax.audit.stream import DIGEST, NEAR, Scored
-from plap_jax.audit.words import listed, notices_of, where_from
+from plap_jax.audit.words import listed, notices_of, where_from, without_score
 
 
 def test_paths_are_told_as_given_and_of_absolute_ones_the_last_part(tmp_path):
@@ -34,14 +36,24 @@ def test_without_anything_to_tell_there_are_no_notices():
     assert listed([0.03, 0.5]) == "0.03, 0.5"
 
 
-def test_images_without_a_score_and_images_of_both_sides_are_told():
+def test_images_without_a_score_are_told_and_files_that_are_none_are_not():
     """Rows of an array and of a result are then not the same."""
+    scored = Scored({}, list("abc"), [("3", "holds NaN or infinity"), ("LICENSE", "not named as an image")])
+    told = without_score("audited", scored, [*"abc", "3"])
+    assert told == ["1 audited image is skipped and has no score: 3: holds NaN or infinity"]
+    scored = Scored({}, list("def"), [("g", "broken"), ("h", "broken")])
+    told = without_score("reference", scored, list("defgh"))
+    assert told == ["2 reference images are skipped and have no score: g: broken, and 1 more"]
+    assert without_score("reference", scored, list("def")) == []
+
+
+def test_images_of_both_sides_are_told_where_the_reference_is_known_to_be_free_of_training_images():
     digests = np.arange(3, dtype=np.uint64)
-    audited = Scored({DIGEST: digests}, list("abc"), [("3", "holds NaN or infinity")])
-    reference = Scored({DIGEST: digests + 2}, list("def"), [("g", "broken"), ("h", "broken")])
-    assert notices_of(None, None, audited, reference) == [
+    audited, reference = (Scored({DIGEST: digests + first}, list("abc")) for first in (0, 2))
+    calibration = SimpleNamespace(left_out=(), not_reached=())
+    assert notices_of(None, calibration, audited, reference, controlled=True) == [
         "1 of 3 audited images stands in the reference, too, "
         "which is to hold images known not to be in the training data",
-        "1 audited image is skipped and has no score: 3: holds NaN or infinity",
-        "2 reference images are skipped and have no score: g: broken, and 1 more",
     ]
+    assert notices_of(None, calibration, audited, reference) == []
+    assert notices_of(None, None, audited, reference, controlled=True) == [], "which is told with p-values"
