@@ -84,6 +84,14 @@ def test_the_number_of_the_first_sample_and_the_size_of_batches_do_not_matter(bo
     np.testing.assert_array_equal(made.nfe, both[1].nfe[10:34])
 
 
+def test_it_walks_as_its_sampler_does_within_bounds():
+    model, bounded = planted_diffusion(), DDIM(STEPS, clip=0.5)
+    made = generate(model, KEY, 12, shape=SHAPE, method=watching(bounded))
+    plain = generate(model, KEY, 12, shape=SHAPE, method=Unmitigated(bounded))
+    np.testing.assert_allclose(made.image, plain.image, atol=1e-5)
+    assert np.abs(made.image).max() == 0.5
+
+
 def test_it_stops_after_r_times_and_says_so():
     """A limit that nothing keeps."""
     watch = watching()

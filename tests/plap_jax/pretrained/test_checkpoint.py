@@ -48,6 +48,8 @@ def test_a_checkpoint_alone_is_enough(tmp_path, network, schedule, how):
         jax.tree.map(np.testing.assert_array_equal, found.diffusion, saved)
         assert found.shape == found.image_shape == network.shape and found.kind == "pixels"
         assert found.n_conditions == network.arguments["n_conditions"]
+        told = f"Pretrained({type(network).__name__} for images {network.shape}, {schedule.name}, predicts "
+        assert repr(found) == f"{told}{saved.prediction})", "and not the weights"
     jax.tree.map(np.testing.assert_array_equal, load_diffusion(tmp_path / "checkpoints" / "a", saved), saved)
 
 

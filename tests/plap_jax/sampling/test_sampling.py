@@ -117,6 +117,19 @@ def test_clipped_ddim_is_the_plain_recursion(eta, x64):
     assert np.abs(way.denoised).max() == 0.4 and np.abs(DDIM(7, eta)(diffusion, KEY, jnp.array(START))).max() > 0.5
 
 
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("schedule", [EDM(), RectifiedFlow(), DiscreteVP.linear(20, 1e-3, 0.4)], ids=name)
+def test_clipped_steps_lead_on_from_what_was_clipped(schedule, guidance, x64):
+    """x_s = α_s x̂₀ + σ_s (x_t − α_t x̂₀)/σ_t, on every schedule, with guidance too."""
+    diffusion = guided(exact_diffusion(GaussianMixture(*TWO), schedule), guidance)
+    start = schedule.sigma(schedule.t_max) * jnp.array(START)
+    way = DDIM(6, clip=0.4).trajectory(diffusion, KEY, start)
+    assert np.abs(way.denoised).max() == pytest.approx(0.4), "it acts"
+    noise = (way.states[:-1] - way.alphas[:, None] * way.denoised) / way.sigmas[:, None]
+    onwards = way.alphas[1:, None] * way.denoised[:-1] + way.sigmas[1:, None] * noise[:-1]
+    np.testing.assert_allclose(way.states[1:-1], onwards, rtol=1e-6, atol=1e-9)
+
+
 def test_bounds_that_hold_anyway_change_nothing(x64):
     diffusion = exact_diffusion(GaussianMixture(*TWO), VPLinear(), "eps")
     plain, clipped = (DDIM(7, clip=clip)(diffusion, KEY, jnp.array(START)) for clip in (None, 50.0))
