@@ -92,3 +92,12 @@ def test_without_a_reference_there_is_no_threshold(result, tmp_path):
     write_report(tmp_path / "report.html", found, 2000)
     html = (tmp_path / "report.html").read_text()
     assert 'id="threshold"' not in html and "How difficulty was taken out" in html and "not tested" in html
+    assert "of these flagged" not in html
+
+
+def test_a_reference_too_small_to_flag_anything_is_no_rate_that_is_held(result):
+    verdict = dataclasses.replace(result.verdict, reference=result.verdict.reference[:2])
+    assert dataclasses.replace(result, verdict=verdict).claims.control == "Reference too small to flag anything"
+    none = dataclasses.replace(verdict, tested=np.zeros(len(verdict.score), bool))
+    for one in (result.verdict, none):  # where nothing is tested, that is another matter
+        assert dataclasses.replace(result, verdict=one).claims.control.startswith("False-discovery rate held")
