@@ -56,6 +56,8 @@ def merge_shards(
 ) -> AuditResult:
     """Judges what all shards have measured: the same result as an audit in one piece.
 
+    But for ``denoising``: each shard asks its model whether it denoises such images, and tells by itself.
+
     Args:
         folder: in which the shards have left their parts.
         images, reference, training, prompts, reference_prompts: where they are now, or what they are, if they lay in
