@@ -78,7 +78,7 @@ class Estimate:
             level: coverage, in (0, 1).
 
         Returns:
-            Lower and upper ends as NumPy arrays of the shape of ``value``.
+            Lower and upper ends as NumPy arrays of the shape of ``value``, or as numbers where it is a single one.
 
         Raises:
             ValueError: level outside (0, 1), or an estimate that is being traced by ``jit``.

@@ -159,8 +159,9 @@ def draw_levels(train: Arrays, samples: Arrays, figures: Path) -> None:
 
     Generated images only where there are copies among them.
     """
-    sets = {f"{train['headline']} copies\nagainst held out": train, "copies among\ngenerated images": samples}
-    sets = {title: a for title, a in sets.items() if np.isfinite(a["auc"]).any()}
+    sets = {f"{train['headline']} copies\nagainst held out": train}
+    if np.isfinite(samples["auc"]).any():
+        sets["copies among\ngenerated images"] = samples
     figure, axes = grid(2, len(sets), height=4, sharex=True)
     for column, (title, a) in enumerate(sets.items()):
         for row, (name, label) in enumerate({"auc": "AUC", "tpr_at_1pct_fpr": "TPR at 1 % FPR"}.items()):

@@ -69,7 +69,7 @@ class Made:
         for key, (steps, before) in CHANGES.items():
             if steps in notes and not notes[steps].any():
                 middle = float(np.median(notes[before]))
-                told.append(f"nothing was changed: {before} is {middle:.2g} in the middle, and {key} is above that")
+                told.append(f"nothing was changed: the median of {before} is {middle:.2g}, and {key} is above that")
         return told
 
 

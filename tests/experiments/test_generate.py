@@ -208,11 +208,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(training, guarded, tmp_path):
         ),
         (
             {"prompt_steps": np.zeros(2), "gap_before": np.array([0.0004, 0.0006])},
-            "nothing was changed: gap_before is 0.0005 in the middle, and mitigation.target is above that",
+            "nothing was changed: the median of gap_before is 0.0005, and mitigation.target is above that",
         ),
         (
             {"noise_steps": np.zeros(2), "loss_before": np.array([0.04, 0.05])},
-            "nothing was changed: loss_before is 0.045 in the middle, and mitigation.threshold is above that",
+            "nothing was changed: the median of loss_before is 0.045, and mitigation.threshold is above that",
         ),
     ],
 )

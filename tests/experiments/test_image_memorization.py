@@ -11,6 +11,7 @@ from experiments.core.catalogue import CONF
 from experiments.core.errors import UserError
 from experiments.core.report import Report
 from experiments.core.schema import check
+from experiments.figures import image_memorization as figures
 from experiments.image_memorization.evaluation import best
 from experiments.shared.measuring import measure, measure_gain, measure_share
 from experiments.shared.networks import snapshot_steps, untrained
@@ -118,3 +119,13 @@ def test_a_step_of_the_full_size_network_has_the_right_shapes(name, shape):
     assert loss.shape == () and loss.dtype == np.float32
     assert after.weights.shape == state.weights.shape and after.weights.dtype == np.float32
     assert state.weights.size > 4e6
+
+
+@pytest.mark.parametrize(("known", "columns"), [((True, True), 2), ((True, False), 1), ((False, False), 1)])
+def test_levels_have_no_empty_panel_of_generated_images(known, columns, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, *_: drawn.append(figure))
+    values = [np.full((1, 2, 3), 0.8 if one else np.nan) for one in known]  # p, level, estimate with its interval
+    sets = [{"p": [1.0], "sigma": np.array([0.1, 0.3]), "auc": a, "tpr_at_1pct_fpr": a} for a in values]
+    figures.draw_levels(sets[0] | {"headline": 40}, sets[1], tmp_path)
+    assert len(drawn[0].axes) == 2 * columns
