@@ -41,7 +41,7 @@ class ArrayFile:
 
     skipped: Sequence[tuple[str, str]] = ()
     words = EXACT
-    in_order = True
+    in_order, converted = True, None
 
     def __init__(self, key: str, path: Path, shape: tuple[int, ...], pixel_range: PixelRange | None = None):
         opened = contextlib.ExitStack()

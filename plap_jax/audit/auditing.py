@@ -125,11 +125,17 @@ class Opened:
     words: Mapping[str, str]
 
     def tell(self, sigma: float | None, detector: Detector | None) -> None:
-        """What is better known before anything is measured: a reference too small to flag, settings without effect."""
+        """What is better known before anything is measured.
+
+        A reference too small to flag, files that are cut and averaged down, settings without effect.
+        """
         if self.asked.reference is not None:
             n, n_reference = (len(side.source.names) for side in (self.asked.audited, self.asked.reference))
             if (line := too_small(n, n_reference, self.fdr)) is not None:
                 log.warning("  %s", line)
+        for name, side in self.asked.sides.items():
+            if (line := side.source.converted) is not None:
+                log.info("  %s: %s", name, line)
         names = _OF_SIGMA if sigma is None and detector is None else _OF_LEVELS
         default = AuditSettings()
         if unused := [name for name in names if getattr(self.settings, name) != getattr(default, name)]:

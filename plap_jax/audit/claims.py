@@ -70,7 +70,7 @@ def difficulty_in_words(explained: float, *, with_baseline: bool) -> tuple[str, 
         with_baseline: a baseline's evidence was subtracted first.
     """
     simple = (
-        "κ₁ is the mean cosine between the model’s score around an image and the way back to it: near 1 where "
+        "κ₁ is the mean cosine between the model’s score around an image and the direction back to it: near 1 where "
         "everything around is drawn to the image. A model finds simple images familiar, whether its training saw "
         "them or not, so that they score high anyway."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -45,6 +45,16 @@ class Denoising:
     sigma: float
     n: int
     spent: float
+
+    @classmethod
+    def pooled(cls, parts: Sequence[Denoising]) -> Denoising | None:
+        """Of all shards, each of which has asked about images of its own: means over images; None of no shard."""
+        if not parts:
+            return None
+        n = [part.n for part in parts]
+        error = np.average([part.error for part in parts], weights=n)
+        gaussian = np.average([part.gaussian for part in parts], weights=n)
+        return cls(float(error), float(gaussian), parts[0].sigma, sum(n), sum(part.spent for part in parts))
 
     @property
     def warning(self) -> str | None:

@@ -15,11 +15,13 @@ from plap_jax.audit.arrays import EXACT, usable
 from plap_jax.audit.prompts import Prompts
 from plap_jax.data import fingerprint
 from plap_jax.data.decoding import Mode, Resize
-from plap_jax.data.folder import SUFFIXES, decode, list_images, printable
+from plap_jax.data.folder import SUFFIXES, decode, form_of, list_images, printable
 from plap_jax.data.images import UnusableImage
 from plap_jax.typing import require
 
 MODES: dict[int, Mode] = {1: "L", 3: "RGB"}
+COLOURS: dict[Mode, str] = {"L": "grey", "RGB": "RGB"}
+LOOKED_AT = 32  # files, to see whether they have the model's size and colours
 
 
 class Source(Protocol):
@@ -30,12 +32,15 @@ class Source(Protocol):
         skipped: (name, reason) of what is no image to begin with.
         words: how they become arrays of the model's shape.
         in_order: one thread reads, forward; else several may at once.
+        converted: in words, which of some files are of another size or colour than the model's images; None: none, or
+            that is not known before they are read.
     """
 
     names: Sequence[str]
     skipped: Sequence[tuple[str, str]]
     words: str
     in_order: bool
+    converted: str | None
 
     def read(self, index: int) -> np.ndarray:
         """Image ``(h, w, c)`` float32 in [−1, 1].
@@ -70,6 +75,11 @@ class Subset:
         self.names = [source.names[i] for i in self._kept]
         self.skipped = [*(() if alone else source.skipped), *others]
 
+    @property
+    def converted(self) -> str | None:
+        """As the source says."""
+        return self._source.converted
+
     def read(self, index: int) -> np.ndarray:
         """As the source does."""
         return self._source.read(self._kept[index])
@@ -92,7 +102,7 @@ class EncodedImages:
         ValueError: a model whose images no file holds, or a crop smaller than these.
     """
 
-    in_order = False
+    in_order, converted = False, None
 
     def __init__(self, key: str, path: str, shape: tuple[int, ...], resize: Resize, crop: int | None):
         height, width, channels = shape
@@ -104,12 +114,12 @@ class EncodedImages:
         allowed = f"must not be given, or be at least {short}, the model's size"
         require(crop is None or crop >= short, "crop", crop, allowed)
         size = height if height == width else (height, width)
-        self._how = (size, MODES[channels], resize, crop)
+        self._how, self._form = (size, MODES[channels], resize, crop), (width, height, MODES[channels])
         form = "square" if height == width else f"rectangle of {height}:{width}"
         of = "pixels" if height == width else "pixels on its shorter side"
         cut = f"largest central {form}" if crop is None else f"central {form} of {crop} {of}"
         rule = f"{cut}, averaged down to" if resize == "center-crop" else "only files of"
-        self.words = f"{resize}: {rule} {height}×{width}, {'grey' if channels == 1 else 'RGB'}, turned upright"
+        self.words = f"{resize}: {rule} {height}×{width}, {COLOURS[MODES[channels]]}, turned upright"
 
     def decoded(self, file: Path | BytesIO) -> np.ndarray:
         """One image as the model takes it.
@@ -146,6 +156,20 @@ class FolderSource(EncodedImages):
         """Decoded anew each time."""
         return self.decoded(self._folder / self._files[index])
 
+    @property
+    def converted(self) -> str | None:
+        """By the headers of at most 32 files, over the whole list."""
+        some = np.unique(np.linspace(0, len(self._files) - 1, LOOKED_AT).astype(int)).tolist()
+        forms = {self.names[index]: form_of(self._folder / self._files[index]) for index in some}
+        others = [(name, form) for name, form in forms.items() if form is not None and form != self._form]
+        if not others:
+            return None
+        name, (width, height, mode) = others[0]
+        return (
+            f"{len(others)} of {len(some)} files looked at, such as {name} ({height}×{width}, {COLOURS[mode]}), are "
+            f"not as the model's images; {self.words}"
+        )
+
     def identity(self, indices: Sequence[int]) -> Any:
         """The folder, names, sizes and times of the last change: archives unpack with equal times."""
         found = []
@@ -162,7 +186,7 @@ class Memory:
     """Images that are in memory already, such as generated ones: ``(n, h, w, c)``."""
 
     skipped: Sequence[tuple[str, str]] = ()
-    in_order = False
+    in_order, converted = False, None
 
     def __init__(self, images: np.ndarray, words: str = EXACT, *, generated: bool = False):
         self._images, self.words, self._generated = images, words, generated

@@ -14,6 +14,7 @@ from typing import Any
 from plap_jax.audit.asking import Asked
 from plap_jax.audit.auditing import GivenPrompts, Images, open_training, opened
 from plap_jax.audit.conclusion import conclude
+from plap_jax.audit.denoising import Denoising
 from plap_jax.audit.joining import Joined
 from plap_jax.audit.maps import CurvatureMaps
 from plap_jax.audit.measuring import Question
@@ -56,7 +57,7 @@ def merge_shards(
 ) -> AuditResult:
     """Judges what all shards have measured: the same result as an audit in one piece.
 
-    But for ``denoising``: each shard asks its model whether it denoises such images, and tells by itself.
+    But for ``denoising``, whether the model denoises such images: each shard has asked about some of its own.
 
     Args:
         folder: in which the shards have left their parts.
@@ -82,10 +83,10 @@ def merge_shards(
     given = {"images": images, "reference": reference, "training": training}
     given |= {"prompts": prompts, "reference_prompts": reference_prompts}
     asked = _asked(plan, given, Surroundings(store, progress=progress))
-    sides = read_all_parts(folder, plan, asked)
+    sides, denoised = read_all_parts(folder, plan, asked)
     mapped = _mapped(plan, asked, model, baseline)
     told = {"models": lambda: plan.told["models"], "words": plan.told["words"]}
-    about = {"fdr": plan.agreed["fdr"], "sigma": plan.agreed["sigma"]}
+    about = {"fdr": plan.agreed["fdr"], "sigma": plan.agreed["sigma"], "denoised": denoised}
     return conclude(sides, plan.frame, plan.settings, asked, **about, maps=mapped, **told)
 
 
@@ -112,8 +113,8 @@ def _asked(plan: Plan, given: Mapping[str, Any], around: Surroundings) -> Asked:
     return Asked(sides["images"], sides["reference"], training, plan.key, around)
 
 
-def read_all_parts(folder: Path, plan: Plan, asked: Asked) -> list[Scored]:
-    """What all shards have measured, complete and of this plan: each side in the order of its source.
+def read_all_parts(folder: Path, plan: Plan, asked: Asked) -> tuple[list[Scored], Denoising | None]:
+    """What all shards have measured, complete and of this plan: each side in the order of its source; and denoising.
 
     Raises:
         UnfitParts: they are not.
@@ -121,6 +122,7 @@ def read_all_parts(folder: Path, plan: Plan, asked: Asked) -> list[Scored]:
         OSError: no room for the thumbnails.
     """
     parts, faults, found, joined = load_parts(), [], set(), Joined(asked.sides, folder)
+    denoised = []
     place = folder / EVIDENCE
     for path, reading in _read_ahead(sorted(place.iterdir()) if place.is_dir() else []):
         number = PART.fullmatch(path.name)
@@ -141,6 +143,8 @@ def read_all_parts(folder: Path, plan: Plan, asked: Asked) -> list[Scored]:
         else:
             found.add(shard.number)
             faults += joined.take(shard, part.sides)
+            if (told := part.header.get("denoising")) is not None:
+                denoised.append(Denoising(**told))
     there = {int(m[1]) for line in faults if (m := PART.search(line))} | found
     if missing := [k for k in range(1, plan.n_shards + 1) if k not in there]:
         more = f" and {len(missing) - MOST_TOLD} more" * (len(missing) > MOST_TOLD)
@@ -148,7 +152,7 @@ def read_all_parts(folder: Path, plan: Plan, asked: Asked) -> list[Scored]:
         faults.append(f"missing: {len(missing)} of {plan.n_shards} shards are not computed yet: {told}{more}")
     if faults:
         raise UnfitParts("\n".join(faults))
-    return joined.sides()
+    return joined.sides(), Denoising.pooled(denoised)
 
 
 def _read_ahead(paths: Sequence[Path]) -> Iterator[tuple[Path, Future]]:

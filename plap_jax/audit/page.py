@@ -28,7 +28,7 @@ MAX_SIDE = 96  # pixels of a thumbnail
 LOSSLESS_SIDE = 40  # up to here PNG, shown pixel for pixel; larger ones as JPEG
 WIDTH, MARGIN = 132, 6  # of the little picture of an interval, in its own units
 SCORE_MEANING = (
-    "κ₁ is the mean cosine between the model’s score and the way back to the image, over random directions around it: "
+    "κ₁ is the mean cosine between the model’s score and the direction back to the image, over random directions: "
     "1 where everything around the image is drawn to it, 0 where nothing is. Higher = more memorized."
 )
 # Control characters but tab and line break, which HTML does not allow; a file name may hold them.

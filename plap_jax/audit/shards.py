@@ -9,7 +9,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -209,6 +209,7 @@ def header_of(shard: Shard, plan: Plan, asking: Question) -> dict[str, Any]:
         "models": asking.sketches,
         "models_sha256": [facts.key for facts in asking.facts if facts is not None],
         "settings": plan.told["settings"],
+        "denoising": None if asking.denoised is None else asdict(asking.denoised),
         **versions(),
         "device": jax.devices()[0].device_kind,
         "host": socket.gethostname(),

@@ -20,6 +20,7 @@ from plap_jax.typing import require
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")  # by content, not by name
+GREY = ("1", "L", "LA", "I", "F", "I;16", "I;16B")
 
 
 def imagefolder(
@@ -147,6 +148,15 @@ def decode(file: Path | BytesIO, size: Size, mode: Mode, resize: Resize, crop: i
         raise UnusableImage("no PNG, JPEG or WebP by its content") from error
     except Exception as error:  # decoders raise all kinds of errors on malformed bytes
         raise UnusableImage(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def form_of(file: Path) -> tuple[int, int, Mode] | None:
+    """Width, height and whether in colour, of one image file, without decoding it; None where it is none."""
+    try:
+        with _lenient, Image.open(file, formats=FORMATS) as image:
+            return image.width, image.height, "L" if image.mode in GREY else "RGB"
+    except Exception:  # decoders raise all kinds of errors on malformed bytes
+        return None
 
 
 class _Lenient(AbstractContextManager):

@@ -13,8 +13,10 @@ from filelock import FileLock
 from PIL import Image
 
 from benchmarks import killed_shards
+from plap_jax import UserModel
 from plap_jax.audit import audit_images, audit_shard, evaluator, files, merge_shards, shards, store
 from plap_jax.audit.command_line import main
+from plap_jax.audit.denoising import Denoising
 from plap_jax.audit.images import pixels
 from plap_jax.audit.merging import UnfitParts
 from plap_jax.audit.parts import DamagedPart, read_part, write_part
@@ -99,6 +101,20 @@ def test_four_shards_in_any_order_are_the_audit_in_one_piece(four, whole):
 def test_so_are_one_and_sixty_four_of_which_some_are_empty(n, data, how, whole, tmp_path):
     order = [int(k) for k in np.random.default_rng(0).permutation(n) + 1]
     same(merge_shards(computed(tmp_path, data, how, n, order), maps=0), whole)
+
+
+def test_a_merge_tells_what_its_shards_found_when_they_had_the_model_denoise(how, tmp_path):
+    right = memorizing_model.factory()
+    wrong = UserModel(right.function, right.schedule, right.shape, "x0")
+    everything = images(36, 1)
+    for k in (1, 2):
+        audit_shard(wrong, everything, shard=f"{k}/2", folder=tmp_path, **how)
+    parts = [Denoising(**read_part(part(tmp_path, k)).header["denoising"]) for k in (1, 2)]
+    merged = merge_shards(tmp_path, images=everything, maps=0).denoising
+    assert merged.n == parts[0].n + parts[1].n == 36 and parts[0].n != parts[1].n
+    assert merged.error == pytest.approx(sum(one.n * one.error for one in parts) / 36, rel=1e-12)
+    assert merged.gaussian == pytest.approx(sum(one.n * one.gaussian for one in parts) / 36, rel=1e-12)
+    assert merged.spent == parts[0].spent + parts[1].spent and "worse than a Gaussian" in merged.warning
 
 
 def test_which_shard_an_image_is_in_follows_from_its_name_alone():

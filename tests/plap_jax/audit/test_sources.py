@@ -7,17 +7,18 @@ import sys
 import tarfile
 import tracemalloc
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from plap_jax.audit import AuditSettings
+from plap_jax.audit import AuditSettings, audit_images
 from plap_jax.audit.archives import TarSource
 from plap_jax.audit.arrays import shape_of
 from plap_jax.audit.auditing import opened
-from plap_jax.audit.images import pixels
+from plap_jax.audit.images import Subset, pixels
 from plap_jax.audit.plan import place_of
 from plap_jax.audit.sources import files_of, in_braces, open_source
 from plap_jax.audit.subject import Takes
@@ -25,6 +26,7 @@ from plap_jax.data.images import UnusableImage
 from tests.helpers import memorizing_model
 
 SHAPE, IMAGES = memorizing_model.SHAPE, memorizing_model.images(7, 3)
+MODEL = memorizing_model.factory()
 HOW = ("center-crop", None)
 TEXTS = Takes(SHAPE, True, None)
 
@@ -85,6 +87,28 @@ def test_stars_stand_for_files_that_are_there_and_for_themselves(tmp_path):
         (tmp_path / name).touch()
     assert [path.name for path in files_of(f"{tmp_path}/?{{1..2}}.tar")] == ["a1.tar", "b1.tar", "a2.tar"]
     assert [path.name for path in files_of(f"{tmp_path}/a*.tar")] == ["a*.tar"] and files_of(f"{tmp_path}/c*.tar") == []
+
+
+def test_files_of_another_size_or_colour_are_told_before_they_are_read(place, tmp_path, caplog):
+    assert open_source("images", place / "folder", SHAPE, *HOW).converted is None
+    for i, size in enumerate([(4, 4), (6, 9), (4, 4)]):
+        Image.new("RGB" if i == 2 else "L", size).save(tmp_path / f"{i}.png")
+    (tmp_path / "3.png").write_text("no image")
+    source = open_source("images", tmp_path, SHAPE, *HOW)
+    told = "2 of 4 files looked at, such as 1.png (9×6, grey), are not as the model's images; center-crop: largest "
+    assert source.converted == told + "central square, averaged down to 4×4, grey, turned upright"
+    assert Subset(source, [1], ()).converted == source.converted
+    many = tmp_path / "many"
+    many.mkdir()
+    for i in range(100):
+        Image.new("RGB", (4, 4)).save(many / f"{i:03d}.png")
+    assert open_source("images", many, SHAPE, *HOW).converted.startswith(
+        "32 of 32 files looked at, such as 000.png (4×4, RGB)"
+    )
+    with caplog.at_level("INFO"):
+        audit_images(MODEL, many, reference=place / "folder", key=jax.random.key(0), sigma=0.3, n_samples=8)
+    told = [one.getMessage() for one in caplog.records if "looked at" in one.getMessage()]
+    assert len(told) == 1 and told[0].startswith("  images: 32 of 32 files")
 
 
 def test_tars_hold_the_images_of_a_folder(place):
