@@ -19,7 +19,10 @@ def metrics_of(run: Path) -> dict[str, Any]:
 
 
 def over_seeds(runs: Sequence[Path], metric: str) -> str:
-    """Mean ± half of Student's interval over the runs that have it; their number, where it is not all of them."""
+    """Mean ± half of Student's interval over the runs that have it; their number, where it is not all of them.
+
+    Of two runs both values, since an interval over two says nothing.
+    """
     values = []
     for run in runs:
         found = metrics_of(run).get(metric)
@@ -32,8 +35,8 @@ def cell(values: Sequence[float], n_runs: int) -> str:
     if not values:
         return ""
     some = f" ({len(values)})" if len(values) < n_runs else ""
-    if len(values) == 1:
-        return f"{values[0]:.3f}{some}"
+    if len(values) <= 2:
+        return ", ".join(dict.fromkeys(f"{value:.3f}" for value in values)) + some
     interval = mean_interval(values)
     half = interval.high - interval.value
     return f"{interval.value:.3f}{some}" if half < 5e-4 else f"{interval.value:.3f} ± {half:.3f}{some}"
