@@ -1,4 +1,4 @@
-"""The gap g = ε̂_c − ε̂_∅ between what a model predicts with and without the prompt, from one pair of evaluations."""
+"""The gap g = ε̂(c) − ε̂(∅) between what a model predicts with and without the prompt, from one pair of evaluations."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def answering(plain: Diffusion, output: Array) -> Diffusion:
 
 
 def gap_of(plain: Diffusion, x: Array, t: ArrayLike, outputs: tuple[Array, Array]) -> Array:
-    """g = ε̂_c − ε̂_∅ from ``both_outputs``, ``(*shape)``, whatever the network predicts."""
+    """g = ε̂(c) − ε̂(∅) from ``both_outputs``, ``(*shape)``, whatever the network predicts."""
     without, told = (answering(plain, output).eps(x, t) for output in outputs)
     return told - without
 

@@ -20,7 +20,7 @@ from plap_jax.typing import Array, ArrayLike
 class GapNoise(InitialNoise):
     """The initial noise is moved to where the prompt changes the first step less, then sampled from as usual.
 
-    min |g(x_T)|/√d, g = ε̂_c − ε̂_∅ at t_max, by Adam until it is at most ``threshold``.
+    min |g(x_T)|/√d, g = ε̂(c) − ε̂(∅) at t_max, by Adam until it is at most ``threshold``.
 
     After the per-sample method of Han et al. (NeurIPS 2025, arXiv 2510.08625), which reduces |g| at x_T so that the
     sample leaves the basin of a memorized image earlier; theirs takes the step of sharpness-aware minimization, this is

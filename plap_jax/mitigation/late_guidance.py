@@ -24,8 +24,8 @@ from plap_jax.typing import Array, ArrayLike, PRNGKey, require
 class LateGuidance(Mitigation):
     """No guidance while the prompt pulls ever less, then all of it.
 
-    ε̂_∅ + w_i g_i, g_i = ε̂_c − ε̂_∅ at node i; w_i = ``early`` until |g| has its first local minimum, |g_i| > |g_{i−1}|
-    for the first time, and from node i on the scale of the model's guidance.
+    ε̂(∅) + w_i g_i, g_i = ε̂(c) − ε̂(∅) at node i; w_i = ``early`` until |g| has its first local minimum, |g_i| >
+    |g_{i−1}| for the first time, and from node i on the scale of the model's guidance.
 
     Jain et al. (CVPR 2025, arXiv 2411.16738): with a memorized prompt |g| is large early, in an attraction basin that
     guidance would keep the sample in, and falls when the basin has been left. Where |g| rises from the start, guidance

@@ -27,7 +27,7 @@ class SharpNoise(InitialNoise):
     most ``max_steps`` steps, ``candidates`` draws.
 
     SAIL of Jeon et al. (ICML 2025, arXiv 2412.04140), whose L is not divided by √d: their threshold of 8.2 for latents
-    of 4 × 64 × 64 is .064 here. Their published code steps along ε̂_c − ε̂_∅, against s_Δ, and draws again until enough
+    of 4 × 64 × 64 is .064 here. Their published code steps along ε̂(c) − ε̂(∅), against s_Δ, and draws again until enough
     noises are below the threshold. As |x| ≈ √d, L starts above .05; it falls below by making the noise smaller, and at
     few coordinates some draws are below by chance, so that each size and model needs its own threshold. Needs prompts
     and derivatives.
