@@ -85,7 +85,8 @@ def adjust(
     require(fitted.sum() >= 3, "evidence", evidence.shape, "must be of at least 3 images that are fitted")
     require(bool(np.isfinite(difficulty).all()), "difficulty", difficulty.shape, "must be finite")
     used = np.array([bool(np.isfinite(column).all()) and _spread(column[fitted]) > 0 for column in evidence.T])
-    require(bool(used.any()), "evidence", evidence.shape, "must hold a column that is finite and varies")
+    allowed = "must hold a column that is finite and varies; a model that says the same of every image has none"
+    require(bool(used.any()), "evidence", evidence.shape, allowed)
     # Sums of floating-point numbers depend on their order, which must not come of the side an image is on.
     z = _Standardized(difficulty, np.argsort(digests, kind="stable"), fitted)
     with threadpool_limits(1):  # sums of few columns: threads would mostly wait for each other

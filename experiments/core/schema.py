@@ -75,7 +75,7 @@ class Flux(Section):
 
     p: float = Field(ge=1, description="below 1 the operator is unbounded where the score vanishes")
     n_samples: int = Field(ge=1, description="directions per ball")
-    directions: Directions
+    directions: Directions = Field(description="kind of random directions")
     radius: Annotated[float, Field(gt=0)] | None = Field(description="null: the noise shell σ√d")
 
 
@@ -87,13 +87,13 @@ class BaseConfig(Section):
     objective: str = Field(description="the metric that a sweeper sees")
     headline: list[str] = Field(description="patterns of the metrics that are shown in the terminal and in sweeps")
     figures: str | None = Field(description="module under experiments.figures with draw, or null")
-    seed: int = Field(ge=0, lt=2**31)
-    scale: Scale
+    seed: int = Field(ge=0, lt=2**31, description="of all randomness")
+    scale: Scale = Field(description="size of the run: a trial, a processor, an accelerator")
     scales: dict[Scale, dict[str, Any]]
-    cache_dir: str = Field(min_length=1)
-    tracking: Target
+    cache_dir: str = Field(min_length=1, description="folder in which finished stages are kept")
+    tracking: Target = Field(description="where metrics and figures are logged")
     flux: Flux
-    model: Target
+    model: Target = Field(description="the network")
 
     @field_validator("figures")
     @classmethod
@@ -117,10 +117,10 @@ class BaseConfig(Section):
 class RunConfig(BaseConfig):
     """What the config of an experiment that trains networks holds."""
 
-    diffusion: Target
+    diffusion: Target = Field(description="noise schedule")
     prediction: Literal["eps", "x0", "v", "flow", "edm"] = Field(description="what the network predicts")
-    train: Target
-    data: Target
+    train: Target = Field(description="how networks are trained")
+    data: Target = Field(description="the data set")
 
 
 def checked_as(key: str, value: Any, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

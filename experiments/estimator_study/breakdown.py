@@ -20,16 +20,16 @@ from plap_jax.typing import Estimate
 class Case(Section):
     """One dimension and order."""
 
-    d: int = Field(ge=1)
-    p: float = Field(ge=1)
+    d: int = Field(ge=1, description="dimension")
+    p: float = Field(ge=1, description="order")
 
 
 class Breakdown(Section):
     """Dimensions and orders, and numbers of ball points."""
 
-    cases: Distinct[Case] = Field(min_length=1)
-    n_points: Distinct[Annotated[int, Field(ge=2)]] = Field(min_length=2)
-    repeats: int = Field(ge=8)
+    cases: Distinct[Case] = Field(min_length=1, description="dimensions and orders")
+    n_points: Distinct[Annotated[int, Field(ge=2)]] = Field(min_length=2, description="of the volume estimate")
+    repeats: int = Field(ge=8, description="estimates for each coverage")
 
 
 def run(config: Any, *, report: Report) -> None:

@@ -50,12 +50,12 @@ Distinct = Annotated[list[T], AfterValidator(_distinct)]
 class Convergence(Section):
     """Numbers of directions, ball points and probes."""
 
-    n_directions: Distinct[int] = Field(min_length=2)
+    n_directions: Distinct[int] = Field(min_length=2, description="along which the error is followed")
     n_points: Distinct[Annotated[int, Field(ge=2)]] = Field(min_length=1, description="of the ball, for the volume")
     n_probes: Distinct[Annotated[int, Field(ge=2)]] = Field(min_length=1, description="of the trace")
     max_evaluations: int = Field(ge=1, description="per estimate; what costs more is left out")
-    repeats: int = Field(ge=8)
-    p: Distinct[Annotated[float, Field(ge=1)]] = Field(min_length=1)
+    repeats: int = Field(ge=8, description="estimates for each error")
+    p: Distinct[Annotated[float, Field(ge=1)]] = Field(min_length=1, description="orders")
 
 
 def run(config: Any, scenes: list[Scene], *, report: Report) -> list[dict[str, Any]]:

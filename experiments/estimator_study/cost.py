@@ -16,9 +16,9 @@ from experiments.estimator_study.operator_cost import measure_cost
 class Cost(Section):
     """What is timed."""
 
-    dims: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    dims: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="dimensions of the timed networks")
     chunks: list[Annotated[int, Field(ge=1)] | None] = Field(min_length=1, description="products at once; null: all")
-    runs: int = Field(ge=1)
+    runs: int = Field(ge=1, description="timings, of which the median is taken")
 
 
 def run(config: Any, *, report: Report) -> None:

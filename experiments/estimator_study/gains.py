@@ -18,8 +18,8 @@ from plap_jax.metrics import mean_interval
 class Gains(Section):
     """How many directions and repeats."""
 
-    n_samples: Distinct[int] = Field(min_length=1)
-    repeats: int = Field(ge=8)
+    n_samples: Distinct[int] = Field(min_length=1, description="numbers of directions")
+    repeats: int = Field(ge=8, description="estimates for each error")
 
 
 def run(config: Any, scenes: list[Scene], *, report: Report) -> list[dict[str, Any]]:

@@ -28,11 +28,11 @@ PLANTED, HELDOUT = "planted", "held out"
 class Plane(Section):
     """The network that learns a mixture of the plane."""
 
-    model: Target
-    train: Target
-    diffusion: Target
+    model: Target = Field(description="the network in the plane")
+    train: Target = Field(description="how it is trained")
+    diffusion: Target = Field(description="its noise schedule")
     sigma: float = Field(gt=0, description="noise level at which its score is looked at")
-    n_train: int = Field(ge=2)
+    n_train: int = Field(ge=2, description="its training points")
     n_snapshots: int = Field(ge=2, description="along its training, for the error of the score")
 
 

@@ -56,8 +56,8 @@ class Config(BaseConfig):
     out: str | None = Field(description="folder of the images; null: images in the directory of the run")
     prompts: str | int | None = Field(description="one for all, or a CSV whose prompts are taken in turn")
     guidance: float = Field(ge=0, description="with prompts; 1 is the model as it was trained")
-    sampler: Target
-    mitigation: Target
+    sampler: Target = Field(description="of the images")
+    mitigation: Target = Field(description="how copies are avoided")
     band: Limits
     batch_size: int = Field(ge=1, description="images at a time, which bounds the memory")
     chunk: Annotated[int, Field(ge=1, description="images between two records of what is done")]
@@ -77,20 +77,23 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
     with report.stage("model"):
         subject = load("model", config.model)
     maker = Maker(config, subject, report, cache)
+    if (denoised := maker.denoising) is not None and denoised.warning is not None:
+        log.warning("  %s", denoised.warning.replace("audited", "training"))
     method = _method(config, maker)
     if isinstance(method, Guard):
         report.arrays("band", **method.band.arrays())
     made = maker.make("images", config.n, method, config.prompts)
     with report.stage("report"):
-        rows = table_of(made)
+        copied = maker.copies(made.arrays["images"])
+        rows = table_of(made, copied)
         report.table("generated", rows)
         report.arrays("generated", **made.arrays)
         write_images(out, made.arrays["images"], rows)
-        for name, value in made.metrics().items():
+        for name, value in made.metrics(copied).items():
             report.metric(f"generate/{name}", value)
     report.files("model", subject.sources)
     log.info("  %d images → %s", config.n, out)
-    for line in made.lines():
+    for line in made.lines(copied):
         log.info("  %s", line)
 
 
@@ -104,8 +107,8 @@ def _method(config: Config, maker: Maker) -> Mitigation:
         method = config.mitigation.make(sampler)
     prompted = config.prompts is not None
     if not prompted and "prompt" in method.needs:
-        allowed = "must be given" if maker.subject.takes_prompts else "this model has no prompts"
-        require(False, "mitigation", kind, f"needs prompts, prompts=… {allowed}")
+        allowed = "give prompts=…" if maker.subject.takes_prompts else "and this model takes none"
+        require(False, "mitigation", kind, f"needs prompts, {allowed}")
     with prefixed("mitigation", only=False):
         method.check(maker.diffusion(config.prompts), prompted=prompted)
     return method

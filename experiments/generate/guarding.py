@@ -7,8 +7,6 @@ import numpy as np
 
 from experiments.core.checksums import sha256_json
 from experiments.generate.making import Maker, prefixed
-from plap_jax.audit.images import read_all
-from plap_jax.audit.sources import open_source
 from plap_jax.data.duplicates import groups
 from plap_jax.diffusion import Diffusion
 from plap_jax.mitigation import Band, Guard, fewest_images, load_band
@@ -80,15 +78,11 @@ def _check(guard: Guard, diffusion: Diffusion, prompted: bool) -> None:
 
 def _copies(config: Any, maker: Maker, images: np.ndarray) -> np.ndarray:
     """Which generations are copies: of training images where these are given, and of each other."""
-    given, shape = config.band, maker.subject.model.image_shape
+    given = config.band
     first = groups(images, given.duplicate_distance)
     copies = np.bincount(first, minlength=len(images))[first] > 1
     if given.training is None:
         log.warning("  band.training=null: copies that were generated once stay in the band, and raise its limits")
         return copies
-    training, _, skipped = read_all(open_source("band.training", given.training, shape, "center-crop", None))
-    why = "".join(f" ({name}: {reason})" for name, reason in skipped[:1])
-    require(len(training) >= 2, "band.training", given.training, f"must hold at least two images that fit{why}")
-    training = training[np.unique(groups(training, given.duplicate_distance))]
-    found = given.labels.find(images, training)
+    found = maker.copies(images)
     return copies | found.by_ratio | found.by_distance

@@ -14,12 +14,20 @@ import plap_jax
 from experiments.core.cache import Cache, code_tag
 from experiments.core.report import Report
 from experiments.shared.networks import named_key
+from plap_jax.audit.denoising import Denoising, denoising
+from plap_jax.audit.images import Memory, Pictures, read_all
 from plap_jax.audit.prompts import is_file, listed_prompts, read_prompts
+from plap_jax.audit.settings import AuditSettings
+from plap_jax.audit.sources import open_source
+from plap_jax.audit.store import Surroundings
 from plap_jax.audit.subject import Subject
+from plap_jax.data.duplicates import groups
 from plap_jax.diffusion import Diffusion
+from plap_jax.labels import Copies
 from plap_jax.metrics import proportion_interval
 from plap_jax.mitigation import Mitigation, generate
 from plap_jax.sampling import guided
+from plap_jax.typing import require
 
 NOTE = "note_"
 MANY_LEFT = 0.1  # of the images
@@ -48,19 +56,23 @@ class Made:
         """Of the method."""
         return {name.removeprefix(NOTE): a for name, a in self.arrays.items() if name.startswith(NOTE)}
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self, copied: Copies | None = None) -> dict[str, Any]:
         """Numbers over all images."""
         n, notes = len(self.arrays["images"]), self.notes
         found: dict[str, Any] = {"images": n, "nfe": float(self.arrays["nfe"].mean())}
+        if copied is not None:
+            found["copies"] = proportion_interval(int(copied.by_ratio.sum()), n)
         if "renoised" in notes:
             found["renoised"] = proportion_interval(int((notes["renoised"] > 0).sum()), n)
             found["left_outside"] = proportion_interval(int(notes["outside"].sum()), n)
         return found
 
-    def lines(self) -> list[str]:
+    def lines(self, copied: Copies | None = None) -> list[str]:
         """For the terminal."""
         n, notes = len(self.arrays["images"]), self.notes
         told = [f"{self.arrays['nfe'].mean():.1f} evaluations of the network for an image"]
+        if copied is not None:
+            told.append(f"{int(copied.by_ratio.sum())} of {n} are copies of training images")
         if "renoised" in notes:
             again, left = int((notes["renoised"] > 0).sum()), int(notes["outside"].sum())
             told.append(f"{again} of {n} were noised again, {left} are outside of the band even so")
@@ -106,6 +118,33 @@ class Maker:
         """What tells the generations of this model, sampler and guidance from others, beside prompts and seed."""
         return self.subject.key
 
+    @cached_property
+    def training(self) -> np.ndarray | None:
+        """The distinct training images of the config; None where none are given.
+
+        Raises:
+            ValueError: fewer than two that fit the model.
+        """
+        given, shape = self.config.band, self.subject.model.image_shape
+        if given.training is None:
+            return None
+        found, _, skipped = read_all(open_source("band.training", given.training, shape, "center-crop", None))
+        why = "".join(f" ({name}: {reason})" for name, reason in skipped[:1])
+        require(len(found) >= 2, "band.training", given.training, f"must hold at least two images that fit{why}")
+        return found[np.unique(groups(found, given.duplicate_distance))]
+
+    @property
+    def denoising(self) -> Denoising | None:
+        """Whether the model denoises the training images; None where none are given, or it takes prompts alone."""
+        if self.training is None:
+            return None
+        pictures, key = Pictures(Memory(self.training)), named_key(self.config.seed, "denoising")
+        return denoising(self.subject, pictures, AuditSettings(), key, Surroundings())
+
+    def copies(self, images: np.ndarray) -> Copies | None:
+        """Which of these images are copies of training images; None where none are given."""
+        return None if self.training is None else self.config.band.labels.find(images, self.training)
+
     def make(self, name: str, n: int, method: Mitigation, given: str | int | None) -> Made:
         """n images by a method, in chunks; with the name as the randomness."""
         prompts = self.prompts(given, n)
@@ -146,14 +185,16 @@ class Maker:
         return Made({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, prompts)
 
 
-def table_of(made: Made) -> list[dict[str, Any]]:
-    """A row for each image: its file, its prompt, evaluations, and what was done."""
+def table_of(made: Made, copied: Copies | None = None) -> list[dict[str, Any]]:
+    """A row for each image: its file, its prompt, evaluations, what was done, and whether it is a copy."""
     rows = []
     for i in range(len(made.arrays["images"])):
         row: dict[str, Any] = {"file": file_name(i)}
         if made.prompts is not None:
             row["prompt"] = made.prompts[i]
         row["nfe"] = int(made.arrays["nfe"][i])
+        if copied is not None:
+            row |= {"copy": int(copied.by_ratio[i]), "copy_ratio": _plain(copied.ratio[i])}
         for name, values in made.notes.items():
             value = values[i]
             if value.ndim:

@@ -42,7 +42,7 @@ COMPILER_OPTIONS = {"xla_backend_optimization_level": 1}
 class Critical(Section):
     """Part 1."""
 
-    enabled: bool
+    enabled: bool = Field(description="whether this part is run")
     t: int | float | None = Field(description="time of the network, on which the mixture is noised alike")
     n_train: int = Field(ge=2, description="training points")
     n_repeats: int = Field(ge=2, description="independent repeats of every estimate")

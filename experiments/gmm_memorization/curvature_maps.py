@@ -24,9 +24,9 @@ from plap_jax.typing import Array, ScoreFn
 class Maps(Section):
     """Part 2."""
 
-    enabled: bool
+    enabled: bool = Field(description="whether this part is run")
     times: list[int | float] | None = Field(min_length=1, description="one map per noise level of these times")
-    p: list[Annotated[float, Field(ge=1)]] = Field(min_length=1)
+    p: list[Annotated[float, Field(ge=1)]] = Field(min_length=1, description="orders")
     n_grid: int = Field(ge=2, description="points per axis")
     n_points: int = Field(ge=2, description="points of the quadrature on each circle")
 

@@ -40,26 +40,26 @@ CACHED_NUMBERS = 2**21
 class Sample(Section):
     """One mixture and the sample drawn from it."""
 
-    dim: int = Field(ge=1)
-    n_components: int = Field(ge=1)
+    dim: int = Field(ge=1, description="dimension")
+    n_components: int = Field(ge=1, description="Gaussians of the mixture")
     spread: float = Field(ge=0, description="standard deviation of the means, per coordinate")
     variance: float = Field(gt=0, description="within a component, per coordinate")
     copies: int = Field(ge=2, description="how often a planted point stands in the training set")
-    n_planted: int = Field(ge=4)
-    n_single: int = Field(ge=4)
-    n_heldout: int = Field(ge=4)
+    n_planted: int = Field(ge=4, description="points that are duplicated")
+    n_single: int = Field(ge=4, description="points that occur once")
+    n_heldout: int = Field(ge=4, description="points that training never sees")
 
 
 class PlantedConfig(Section):
     """Part 3."""
 
-    enabled: bool
+    enabled: bool = Field(description="whether this part is run")
     sigmas: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="noise levels that are tried")
     model: Target = Field(description="of these networks: memorizing takes more room than the plane's needs")
-    train: Target
+    train: Target = Field(description="how its networks are trained")
     n_samples: int = Field(ge=2, description="directions per ball")
     memorizer_samples: int = Field(ge=2, description="directions per ball for the empirical score, the dearest of all")
-    samples: dict[str, Sample]
+    samples: dict[str, Sample] = Field(description="by name, what is planted")
 
 
 def run(config: RunConfig, *, report: Report, cache: Cache, tracker: Tracker) -> None:

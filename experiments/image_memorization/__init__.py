@@ -36,7 +36,9 @@ __all__ = ["Config", "run"]
 class Scoring(Section):
     """Noise levels and orders at which every image is scored."""
 
-    sigmas: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    sigmas: list[Annotated[float, Field(gt=0)]] = Field(
+        min_length=1, description="noise levels; validation chooses one"
+    )
     p: list[Annotated[float, Field(ge=1)]] = Field(min_length=1, description="1 is always among them")
 
 
@@ -51,7 +53,7 @@ class Config(RunConfig):
     audits: divisions.Audits
     noise_levels: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="that attacks try")
     attacks: dict[str, Method] = Field(description="on membership, each with what it tries on the validation half")
-    directions: list[Annotated[int, Field(ge=2)]] = Field(min_length=2, max_length=2)
+    directions: list[Annotated[int, Field(ge=2)]] = Field(min_length=2, max_length=2, description="that are compared")
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":

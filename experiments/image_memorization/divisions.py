@@ -40,8 +40,8 @@ class Audits(Section):
     """Audits whose power is measured."""
 
     heldout: int = Field(ge=1, description="held-out images among the audited ones")
-    fdr: float = Field(gt=0, lt=1)
-    kinds: list[Audit]
+    fdr: float = Field(gt=0, lt=1, description="false-discovery rate")
+    kinds: list[Audit] = Field(description="which audits are simulated")
 
 
 def run(config: RunConfig, study: Study, found: TrainImages, *, report: Report) -> None:

@@ -24,8 +24,8 @@ from plap_jax.metrics import auc, tpr_at_fpr
 class Samples(Section):
     """How images are generated."""
 
-    n: int = Field(ge=4)
-    sampler: Target
+    n: int = Field(ge=4, description="images to generate")
+    sampler: Target = Field(description="of generated images")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ __all__ = ["Config", "run"]
 class Mapping(Section):
     """Which maps are made, and what is tried on the validation half."""
 
-    names: list[MapName] = Field(min_length=1)
+    names: list[MapName] = Field(min_length=1, description="maps that are compared")
     main: MapName = Field(description="the one that rivals are compared with")
     evaluations: int = Field(ge=8, description="of networks for each map of an image")
     levels: list[Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)]] = Field(

@@ -25,7 +25,7 @@ class JudgeSettings(Section):
     """The classifier, a support vector machine on principal components."""
 
     data: Target | None = Field(description="images to train it on; null: half of the held-out ones")
-    n_components: int = Field(ge=1)
+    n_components: int = Field(ge=1, description="principal components that the classifier sees")
     penalty: float = Field(gt=0, description="C of the support vector machine")
     apart: float = Field(ge=0, description="√(mean (a − b)²) up to which an image is one of the network's")
 

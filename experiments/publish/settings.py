@@ -24,6 +24,8 @@ GROUPS = ("data", "model", "diffusion", "train", "sampler", "detector", "mitigat
 OF_THE_EXPERIMENT = ("name", "experiment", "objective", "headline", "figures", "scales")
 SHARED_NOTES = ("config.yaml", "trains/default.yaml", "flux/default.yaml")
 LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<rest>.*)")
+ARGUMENTS = re.compile(r"^(?:Args|Attributes):\n(?P<body>(?:(?: .*)?\n?)*)", re.MULTILINE)
+ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n     .*)*)", re.MULTILINE)
 CHOICES = re.compile(r"\S+ \| ")  # notes that only name what the schema names
 KINDS = {int: "whole number", float: "number", str: "text", bool: "true or false", NoneType: "null"}
 SIGNS = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
@@ -188,15 +190,16 @@ def _target(key: str, values: Sequence[Any], note: str, kind: str, choices: Mapp
     """The choice of a group, and what is set otherwise than in its file."""
     found = next((k for k in choices if (k.partition("@")[2] or k) == key), key.rpartition(".")[2])
     group, choice = found.partition("@")[0], choices.get(found)
-    yield Key(key, f"a choice of `{group}`" + (", or null" if "null" in kind else ""), note, (choice,) * len(values))
+    kind = f"a choice of [`{group}`](#{group})" + (", or null" if "null" in kind else "")
+    yield Key(key, kind, note, (choice,) * len(values))
     if choice is None:
         return
     plain = OmegaConf.to_container(_own_part(group, choice), resolve=False)
-    arguments = _arguments(plain)
+    arguments, told = _arguments(plain), meanings(plain)
     for name in arguments | dict.fromkeys(n for v in values if isinstance(v, Mapping) for n in v):
         inner = tuple(_at(value, name) for value in values)
         if name not in HYDRA_KEYS and any(value != plain.get(name, ABSENT) for value in inner):
-            yield Key(f"{key}.{name}", arguments.get(name, "value"), "", inner)
+            yield Key(f"{key}.{name}", arguments.get(name, "value"), told.get(name, ""), inner)
 
 
 def _own_part(group: str, choice: str) -> Any:
@@ -213,6 +216,18 @@ def _arguments(spec: Mapping[str, Any]) -> dict[str, str]:
     """Argument → what it takes, by the signature of ``_target_``."""
     parameters = parameters_of(pkgutil.resolve_name(spec["_target_"]))
     return {p.name: allowed(p.annotation) if _is_told(p.annotation) else "value" for p in parameters}
+
+
+def meanings(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Argument → the first sentence about it in the docstring of ``_target_``, or of what it is built on."""
+    target, found = pkgutil.resolve_name(spec["_target_"]), {}
+    for one in reversed(target.__mro__) if inspect.isclass(target) else [target]:
+        text = inspect.cleandoc(one.__doc__ or "")
+        for match in ARGUMENTS.finditer(text):
+            for names, told in ENTRY.findall(match["body"]):
+                sentence = re.split(r"\.\s(?=[A-Z])", " ".join(told.split()))[0].rstrip(".")
+                found |= dict.fromkeys(names.split(", "), sentence.replace("``", "`"))
+    return found
 
 
 def _is_told(annotation: Any) -> bool:
@@ -232,7 +247,8 @@ def _group(group: str) -> str:
         spec = spec.get(path.stem, spec)  # a detector stands under its name
         notes = {key.rpartition(".")[2]: note for key, note in _notes([f"{group}/{path.name}"]).items()}
         rows = _rows_in(spec.get("detector", spec), notes)
-        rows += [Key(f"grid.{key}", "list", "", (value,)) for key, value in spec.get("grid", {}).items()]
+        tried = "values that are tried on the validation half"
+        rows += [Key(f"grid.{key}", "list", tried, (value,)) for key, value in spec.get("grid", {}).items()]
         if rows:
             parts.append(_table(rows))
     return "\n".join(parts)
@@ -241,9 +257,9 @@ def _group(group: str) -> str:
 def _rows_in(spec: Mapping[str, Any], notes: Mapping[str, str]) -> list[Key]:
     if "_target_" not in spec:
         return []
-    takes = _arguments(spec)
+    takes, told = _arguments(spec), meanings(spec)
     return [
-        Key(key, takes.get(key, "value"), notes.get(key, ""), (value,))
+        Key(key, takes.get(key, "value"), notes.get(key) or told.get(key, ""), (value,))
         for key, value in spec.items()
         if key not in HYDRA_KEYS
     ]
@@ -279,7 +295,7 @@ def _notes(files: Sequence[str]) -> dict[str, str]:
 
 
 def _table(rows: Sequence[Key]) -> str:
-    lines = ["| key | default | takes | |", "|---|---|---|---|"]
+    lines = ["| key | default | takes | what it means |", "|---|---|---|---|"]
     for row in rows:
         cells = (f"`{row.key}`", row.default, row.allowed, row.note)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

@@ -100,7 +100,7 @@ class Request(Settings):
     generate: Annotated[int, Field(ge=2)] | None = Field(description="instead: so many images of the model's own")
     prompts: str | int | None = Field(description="one for all, or a CSV; with generate its prompts in turn")
     reference: str | None = Field(description="images known not to be in the training data, or: generated")
-    reference_prompts: str | int | None
+    reference_prompts: str | int | None = Field(description="those of the reference")
     training: str | None = Field(description="the training images, where they are at hand")
     baseline: Target | None = Field(None, description="a model of the same kind that has not seen the images")
     lora_base: bool = Field(True, description="of a model with LoRAs, the same without them is the baseline")

@@ -22,10 +22,10 @@ from plap_jax.typing import require
 class CaptionedPlanting(Section):
     """How many images stand behind a caption of their own, how often, and how many share captions."""
 
-    copies: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    copies: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="how often planted images occur")
     images: list[Annotated[int, Field(ge=4)]] = Field(min_length=1, description="images with that many copies each")
     n_grouped: int = Field(ge=0, description="images that share captions in groups")
-    group_size: int = Field(ge=2)
+    group_size: int = Field(ge=2, description="images that share a caption")
     n_class: int = Field(ge=0, description="images whose caption is their class")
 
     @model_validator(mode="after")
@@ -54,7 +54,7 @@ class CaptionedSamples(Section):
 
     guidance: list[Annotated[float, Field(ge=0)]] = Field(min_length=1, description="1: the network as it was trained")
     per_caption: dict[Kind, Annotated[int, Field(ge=1)]] = Field(description="images for each caption, by its kind")
-    sampler: Target
+    sampler: Target = Field(description="of generated images")
 
     @model_validator(mode="after")
     def _distinct(self) -> "CaptionedSamples":

@@ -22,7 +22,7 @@ class Generation(Section):
     """How images are generated."""
 
     n_reference: int = Field(ge=2, description="with reference=generated")
-    sampler: Target
+    sampler: Target = Field(description="of generated images")
     guidance: float = Field(ge=0, description="with prompts; 1 is the model as it was trained")
     batch_size: int = Field(ge=1, description="images at a time, which bounds the memory")
 

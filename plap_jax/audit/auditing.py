@@ -24,8 +24,9 @@ from plap_jax.audit.sources import open_source
 from plap_jax.audit.store import FolderStore, Surroundings
 from plap_jax.audit.subject import Held, Model, Takes
 from plap_jax.audit.training import Training
-from plap_jax.audit.verdict import too_small
+from plap_jax.audit.verdict import several_at_once, too_small
 from plap_jax.audit.words import where_from
+from plap_jax.calibration import fewest_discoveries
 from plap_jax.detectors import Detector
 from plap_jax.typing import PRNGKey, require, require_key
 
@@ -131,7 +132,10 @@ class Opened:
         """
         if self.asked.reference is not None:
             n, n_reference = (len(side.source.names) for side in (self.asked.audited, self.asked.reference))
-            if (line := too_small(n, n_reference, self.fdr)) is not None:
+            line = too_small(n, n_reference, self.fdr)
+            if line is None and 2 * fewest_discoveries(max(1, n), n_reference, self.fdr) > n:
+                line = several_at_once(n, n_reference, self.fdr)
+            if line is not None:
                 log.warning("  %s", line)
         for name, side in self.asked.sides.items():
             if (line := side.source.converted) is not None:

@@ -21,7 +21,7 @@ class Claims:
     Attributes:
         control: what bounds the errors, or that nothing does, or that nothing can be found, in a few words.
         proves, does_not: a sentence or two each.
-        is_controlled: whether errors are controlled, and something can be found.
+        is_controlled: whether errors are controlled, and what is found can be trusted.
     """
 
     control: str
@@ -39,6 +39,7 @@ def claims(
     training_set: bool = False,
     max_ratio: float = 1 / 3,
     can_flag: bool = True,
+    denoises: bool = True,
 ) -> Claims:
     """The sentences for an audit.
 
@@ -51,11 +52,14 @@ def claims(
         training_set: the training set was searched for the nearest image.
         max_ratio: below it, d₁/d₂ says copy.
         can_flag: the reference is large enough to flag anything.
+        denoises: the model is not known to fail at the noise in these images.
     """
     controlled = fdr is not None
     found = _with_error_control(fdr, n_reference, calibrated) if controlled else _without(n_reference, own_generations)
     if controlled and not can_flag:
         found = replace(found, control="Reference too small to flag anything", is_controlled=False)
+    if not denoises:
+        found = replace(found, control="The model does not denoise these images", is_controlled=False)
     if not training_set:
         return found
     proves, does_not = _of_the_training_set(max_ratio)

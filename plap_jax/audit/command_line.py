@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from plap_jax.audit.auditing import audit_images
 from plap_jax.audit.merging import merge_shards
@@ -36,6 +37,7 @@ from plap_jax.console import plain_console, raised_in, require_device
 from plap_jax.typing import require
 
 # The value within "name=value: what is allowed", as the library writes it: quoted, in brackets, cut off, or a word.
+NAMED = 5  # of the highest scores
 _VALUE = re.compile(r"('(?:[^'\\]|\\.)*'|\"[^\"]*\"|\([^)]*\)|.{77}\.\.\.|[^\s:]+): ")
 
 
@@ -191,15 +193,25 @@ def _model(option: str, given: str, **how: Any) -> Subject:
 def _tell(out: Path, result: AuditResult) -> None:
     for line in result.lines:
         print(line)
+    print(f"the highest: {_highest(result)}")
     skipped = result.skipped_rows()
     if skipped:
-        print(f"files skipped: {len(skipped)}, {out / SKIPPED} says why")
+        print(f"skipped: {len(skipped)}, {out / SKIPPED} says why")
         if broken := sum(row["reason"] == NOT_FINITE for row in skipped):
             print(f"of these {broken} because {NOT_FINITE}: a fault of the model, or of its schedule and units")
     if result.maps is not None:
         print(f"{out / MAPS} holds the curvature maps of {len(result.maps.rows)} flagged images")
     table = out / ALL
     print(f"{out / REPORT} shows them all, {table if table.exists() else out / TABLE} is the table")
+
+
+def _highest(result: AuditResult) -> str:
+    """Names and scores of flagged images, or of any where none is flagged."""
+    order = np.argsort(-result.score, kind="stable")
+    n_flagged = 0 if result.flagged is None else int(result.flagged.sum())
+    first = order[result.flagged[order]] if n_flagged else order
+    named = ", ".join(f"{result.names[i]} ({result.score[i]:.2f})" for i in first[:NAMED])
+    return named + f" and {n_flagged - NAMED} more" * (n_flagged > NAMED)
 
 
 def _tell_shards(out: Path) -> None:

@@ -63,7 +63,8 @@ def conclude(
         scored, compared, calibration = calibrate(scored, compared, frame.common, settings.duplicate_distance, salt)
         calibration = replace(calibration, not_reached=frame.not_reached)
         n, share = len(calibration.levels), 100 * calibration.explained
-        log.info("  %d noise levels together; difficulty explains %.0f %% of the evidence's spread", n, share)
+        levels = "1 noise level" if n == 1 else f"{n} noise levels together"
+        log.info("  %s; difficulty explains %.0f %% of the evidence's spread", levels, share)
     if compared is not None:
         _check_apart(scored, compared, asked.training, calibration)
     for side in (scored, compared):

@@ -32,7 +32,7 @@ def refuse_foreign(folder: Path) -> None:
     for name in NAMES:
         path = folder / name
         ours = not (path.exists() or path.is_symlink()) or (path.is_file() and _line(path) in written)
-        allowed = f"holds a {name} that plap-audit did not write, or that was changed since; move it, or name another"
+        allowed = f"holds {name}, which plap-audit did not write, or which was changed since; move it, or name another"
         require(ours, "out", str(folder), f"{allowed} folder")
 
 

@@ -165,6 +165,7 @@ class AuditResult:
         kind = {"own_generations": own, "calibrated": self.calibration is not None}
         n_tested = self.verdict.n_tested
         kind["can_flag"] = self.verdict.fewest is None or n_tested == 0 or self.verdict.fewest <= n_tested
+        kind["denoises"] = self.denoising is None or self.denoising.warning is None
         of_training = {"training_set": self.training is not None, "max_ratio": self.settings.max_ratio}
         return claims(self.verdict.fdr, n_reference, **kind, **of_training)
 

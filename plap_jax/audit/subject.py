@@ -246,7 +246,7 @@ def as_subject(model: Model | Subject, shape: Sequence[int] | None) -> Subject:
     """
     if isinstance(model, Subject):
         return model
-    kinds = "must be a Pretrained, a UserModel or a Diffusion"
+    kinds = "must be a Pretrained, a UserModel, a Diffusion, or a function that returns one of them"
     require(isinstance(model, Model), "model", type(model).__name__, kinds)
     if isinstance(model, UserModel):
         return Subject(as_pretrained(model), f"a function for images {tuple(model.shape)}")

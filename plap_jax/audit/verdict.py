@@ -105,10 +105,7 @@ class Verdict:
         if (line := too_small(n, n_ref, self.fdr)) is not None:
             lines.append(line)
         elif self.fewest > 1:
-            lines.append(
-                f"with {n_ref} reference images {self.fewest} or more of {n} can be flagged, and no fewer; "
-                f"a single one takes {self.needed} reference images"
-            )
+            lines.append(several_at_once(n, n_ref, self.fdr))
         return lines
 
     @property
@@ -128,6 +125,13 @@ def too_small(n: int, n_reference: int, fdr: float) -> str | None:
     at_all, needed = (smallest_reference(max(1, n), found, fdr) for found in (max(1, n), 1))
     found = f"the reference is too small to reject anything: it needs at least {at_all} images"
     return f"{found}, and {needed} to flag a single one"
+
+
+def several_at_once(n: int, n_reference: int, fdr: float) -> str:
+    """How many of n images have to stand out before any is flagged, in words."""
+    fewest, needed = fewest_discoveries(n, n_reference, fdr), smallest_reference(n, 1, fdr)
+    found = f"with {n_reference} reference images none is flagged unless at least {fewest} of {n} stand out"
+    return f"{found}; to flag a single one takes {needed} reference images"
 
 
 def judge(name: str, audited: Scored, reference: Scored | None, fdr: float | None) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -161,10 +162,15 @@ class DiscreteVP(Schedule):
         # accepts any sequence; a tuple is hashable
         object.__setattr__(self, "betas", tuple(betas.tolist()))
 
+    def __repr__(self) -> str:
+        betas = np.asarray(self.betas)
+        return f"DiscreteVP({len(betas)} betas, {betas[0]:g} to {betas[-1]:g}, CRC {zlib.crc32(betas.tobytes()):08x})"
+
     @classmethod
     def linear(cls, n_steps: int = 100, beta_start: float = 1e-4, beta_end: float = 0.02) -> DiscreteVP:
         """Linear table: β from ``beta_start`` to ``beta_end`` in ``n_steps`` equal steps; DDPM uses 1,000 steps."""
         require(n_steps >= 1, "n_steps", n_steps, "must be >= 1")
+        require(beta_start <= beta_end, "beta_start", beta_start, f"must not exceed beta_end={beta_end}")
         return cls(np.linspace(beta_start, beta_end, n_steps))
 
     @classmethod
@@ -173,6 +179,7 @@ class DiscreteVP(Schedule):
         require(n_steps >= 1, "n_steps", n_steps, "must be >= 1")
         require(beta_start > 0, "beta_start", beta_start, "must lie in (0, 1)")
         require(beta_end > 0, "beta_end", beta_end, "must lie in (0, 1)")
+        require(beta_start <= beta_end, "beta_start", beta_start, f"must not exceed beta_end={beta_end}")
         return cls(np.linspace(beta_start**0.5, beta_end**0.5, n_steps) ** 2)
 
     @classmethod

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Number
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +21,8 @@ from plap_jax.diffusion import Diffusion, Prediction, Schedule
 from plap_jax.pretrained.model import Pretrained
 from plap_jax.pretrained.units import Units
 from plap_jax.typing import require, shown
+
+STDLIB = Path(inspect.__file__).parent.name
 
 
 @dataclass(frozen=True)
@@ -56,18 +60,28 @@ def load_function(target: str) -> UserModel | Pretrained:
         target: ``package.module:factory``, a function without arguments.
 
     Raises:
-        ValueError: a target that cannot be imported, a result that is neither a ``UserModel`` nor what ``load_torch``
-            and its like return, or a function that JAX cannot trace or that returns another shape.
+        ValueError: a target that cannot be imported, a factory that raises, a result that is neither a ``UserModel``
+            nor what ``load_torch`` and its like return, or a function that JAX cannot trace or that returns another
+            shape.
     """
     allowed = "must be package.module:factory, a function without arguments"
     require(isinstance(target, str) and ":" in target, "target", target, allowed)
+    place, _, name = target.rpartition(":")
+    of_file = f"is a file of Python: name a function in it, as {Path(place).stem}:{name}, with its folder on PYTHONPATH"
+    require(not place.endswith(".py"), "target", target, of_file)
     try:
         factory = pkgutil.resolve_name(target)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:
         allowed += ", found from where Python is started or on PYTHONPATH"
-        raise ValueError(f"target={shown(target)}: cannot be imported ({error}); {allowed}") from error
+        why = error if isinstance(error, ImportError | AttributeError) else _told(error)
+        raise ValueError(f"target={shown(target)}: cannot be imported ({why}); {allowed}") from error
     require(callable(factory) and _takes_nothing(factory), "target", target, allowed)
-    made = factory()
+    try:
+        made = factory()
+    except Exception as error:
+        if isinstance(error, ValueError) and _is_ours(error):
+            raise ValueError(f"{target}: {error}") from error
+        raise ValueError(f"{target}: raised {_told(error)}") from error
     if isinstance(made, Pretrained):
         return made
     if not isinstance(made, UserModel):
@@ -84,6 +98,25 @@ def load_function(target: str) -> UserModel | Pretrained:
     require(good, f"{target}: n_conditions", known, "must be >= 1, or None")
     _try(target, made)
     return made
+
+
+def _is_ours(error: Exception) -> bool:
+    return raised_in(error).split(".")[0] == "plap_jax"
+
+
+def _told(error: Exception) -> str:
+    """Kind and first line of an error of someone's code, and where that code failed."""
+    line = " ".join(str(error).strip().partition("\n")[0].split())
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_theirs(frame.filename)]
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {line}{where}"
+
+
+def _is_theirs(file: str) -> bool:
+    """Whether a file is neither of this library nor of an installed package nor of Python itself."""
+    path = Path(file)
+    ours = path.is_relative_to(Path(__file__).parents[1])
+    return path.is_file() and not ours and not {"site-packages", "dist-packages", STDLIB} & set(path.parts)
 
 
 def _takes_nothing(factory: Callable[..., Any]) -> bool:
@@ -153,11 +186,10 @@ def _try(target: str, made: UserModel) -> None:
         x, t = jnp.zeros(tuple(made.shape)), jnp.asarray(made.schedule.t_max)
         for condition in (None,) if made.n_conditions is None else (None, jnp.asarray(0)):
             jax.eval_shape(model.score, x, t, condition)
-    except (TypeError, ValueError, jax.errors.JAXTypeError) as error:
-        own = isinstance(error, ValueError) and raised_in(error).split(".")[0] == "plap_jax"
-        if own:  # it says by itself what must be
+    except Exception as error:  # a function of anyone's may raise anything
+        if isinstance(error, ValueError) and _is_ours(error):  # it says by itself what must be
             raise ValueError(f"{target}: {error}") from error
-        reason = shown(str(error).partition("\n")[0])
+        reason = _told(error)
         allowed = f"must be a function of (x, t, condition) that JAX can trace, x one image {tuple(made.shape)}"
         allowed += ", where condition is None without a prompt" * (made.n_conditions is not None)
         raise ValueError(f"{target}: function: {allowed}: {reason}") from error

@@ -77,6 +77,9 @@ def test_a_guarded_model_does_not_copy(guarded, tmp_path):
     np.testing.assert_allclose(made["images"][stayed], without["images"][stayed], atol=1e-5)
     assert plain.metrics["generate/nfe"] == 12
     assert report.metrics["generate/renoised"]["value"] == pytest.approx((~stayed).mean())
+    written = [int(row["copy"]) for row in rows(directory / "out")]
+    assert report.metrics["generate/copies"]["value"] == np.mean(written) < 0.3 * before.mean()
+    assert "generate/copies" not in plain.metrics and "copy" not in rows(tmp_path / "out")[0]
     assert report.metrics["band/no_copies"] < report.metrics["band/generations"] == 128
 
 
@@ -146,11 +149,11 @@ def test_a_model_of_texts(tmp_path, monkeypatch):
     [
         (
             (*MODEL, "mitigation=late_guidance"),
-            "mitigation='LateGuidance': needs prompts, prompts=… this model has no prompts",
+            "mitigation='LateGuidance': needs prompts, and this model takes none",
         ),
         (
             (*PROMPTED, "mitigation=late_guidance"),
-            "mitigation='LateGuidance': needs prompts, prompts=… must be given",
+            "mitigation='LateGuidance': needs prompts, give prompts=…",
         ),
         ((*MODEL, "mitigation=none", "prompts=3"), "prompts=3: must not be given: this model has no prompts"),
         (

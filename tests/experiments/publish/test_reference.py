@@ -8,7 +8,7 @@ from pydantic import Field
 from experiments.core.catalogue import experiments
 from experiments.core.schema import Flux
 from experiments.publish.reference import BLOCK, DOCUMENTS, LISTS, filled
-from experiments.publish.settings import GROUPS, allowed
+from experiments.publish.settings import GROUPS, allowed, meanings
 
 
 def words(text):
@@ -59,3 +59,40 @@ def test_every_experiment_group_and_key_is_told():
 )
 def test_what_a_field_takes(annotation, said):
     assert allowed(annotation) == said
+
+
+class Base:
+    """What is built on.
+
+    Args:
+        n, m: numbers of this, at
+            least one. And more.
+        kind: one of ``a`` and ``b``, as in e.g. a table: for example.
+    """
+
+    def __init__(self, n, m, kind):
+        pass
+
+
+class Built(Base):
+    """Nothing but another word for one.
+
+    Attributes:
+        m: another number.
+
+    Raises:
+        kind: is not an argument here.
+    """
+
+
+def test_what_an_argument_means_is_the_first_sentence_of_its_docstring():
+    found = meanings({"_target_": f"{__name__}.Built"})
+    assert found == {"n": "numbers of this, at least one", "m": "another number"} | {"kind": found["kind"]}
+    assert found["kind"] == "one of `a` and `b`, as in e.g. a table: for example"
+    assert meanings({"_target_": "plap_jax.training.TrainConfig"})["n_steps"] == "optimizer steps, ≥ 1"
+
+
+def test_hardly_a_key_is_without_a_meaning():
+    rows = [line.split(" | ") for line in DOCUMENTS[0].read_text().splitlines() if line.startswith("| `")]
+    without = [row[0] for row in rows if row[-1].strip(" |") == ""]
+    assert len(rows) > 800 and len(without) < 0.02 * len(rows), without

@@ -113,7 +113,7 @@ def test_the_same_command_again_goes_on_and_tells_the_result(finished, monkeypat
     assert main(command) == 0
     told = capsys.readouterr()
     assert (out / "audit.csv").read_bytes() == before
-    assert "of 20 images flagged" in told.out and "files skipped: 1, " in told.out
+    assert "of 20 images flagged" in told.out and "\nskipped: 1, " in told.out
     assert f"{out}/report.html" in told.out and "21/21" in told.err  # the bar
 
 
@@ -122,7 +122,9 @@ def test_files_of_others_are_not_replaced(folder, tmp_path, name, capsys):
     command = (*MODEL, "--images", f"{folder}/others.npz", "--out", str(tmp_path))
     (tmp_path / name).write_text("mine")
     line = refused(capsys, *command)
-    assert line.startswith(f"--out {tmp_path}: holds a {name} that plap-audit did not write, or that was changed since")
+    assert line.startswith(
+        f"--out {tmp_path}: holds {name}, which plap-audit did not write, or which was changed since"
+    )
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
 
 
@@ -131,7 +133,7 @@ def test_a_table_that_was_changed_by_hand_is_not_replaced(finished, tmp_path, ca
     shutil.copytree(finished[1], out)
     with (out / "audit.csv").open("ab") as table:
         table.write(b"my note\n")
-    assert "holds a audit.csv" in refused(capsys, *command, str(out))
+    assert "holds audit.csv, which" in refused(capsys, *command, str(out))
     assert (out / "audit.csv").read_bytes().endswith(b"my note\n")
 
 
@@ -287,6 +289,63 @@ def test_a_module_and_paths_of_the_current_folder(tmp_path, monkeypatch, capsys)
     monkeypatch.setenv("JAX_PLATFORMS", "nowhere")
     line = refused(capsys, *command)
     assert line == "JAX_PLATFORMS=nowhere: cannot be used here (no such platform); cpu always works"
+
+
+RAISING = """
+from plap_jax import DiscreteVP, UserModel, VPLinear
+
+def missing():
+    return open("weights.pkl")
+
+def key():
+    return {}["weights"]
+
+def ours():
+    return DiscreteVP.linear(1000, 0.02, 1e-4)
+
+def nothing():
+    return UserModel(lambda x, t, condition: None, VPLinear(), (4, 4, 1))
+
+def inside():
+    def network(x, t, condition):
+        return x.no_such_thing
+
+    return UserModel(network, VPLinear(), (4, 4, 1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("missing", "raised FileNotFoundError: [Errno 2] No such file or directory: 'weights.pkl' (raising.py, "),
+        ("key", "raised KeyError: 'weights' (raising.py, line 8)"),
+        ("ours", "beta_start=0.02: must not exceed beta_end=0.0001"),
+        ("nothing", "AttributeError: 'NoneType' object has no attribute 'shape'"),
+        ("inside", "Tracer has no attribute no_such_thing (raising.py, line 18)"),
+    ],
+)
+def test_what_a_factory_raises_is_one_line_that_names_the_place(name, told, folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "raising.py").write_text(RAISING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "raising", raising=False)
+    line = refused(capsys, "--model", f"raising:{name}", "--images", f"{folder}/others.npz")
+    assert line.startswith(f"--model raising:{name}: ") and told in line
+
+
+def test_so_is_a_module_that_python_cannot_read(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken.py").write_text("def factory(:\n")
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, "--model", "broken:factory", "--images", f"{folder}/others.npz")
+    assert "SyntaxError: invalid syntax (broken.py, line 1)" in line
+
+
+def test_the_highest_are_named(finished, capsys):
+    assert main(finished[0]) == 0
+    told = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("the highest: "))
+    table = rows(finished[1] / "audit.csv")
+    named = [one.split(" (")[0] for one in told.removeprefix("the highest: ").split(", ")]
+    assert named == [row["file"] for row in table[:5]]
+    assert told.endswith(f" and {sum(row['flagged'] == '1' for row in table) - 5} more")
 
 
 @pytest.mark.slow

@@ -85,6 +85,8 @@ def test_claims_of_control_are_made_only_with_control(n_reference, own):
     assert any("below 0.01" in text for text in controlled.proves)  # 1/(99 + 1)
     too_few = claims(0.1, 2, can_flag=False)
     assert (too_few.control, too_few.is_controlled) == ("Reference too small to flag anything", False)
+    unfit = claims(0.05, 20, denoises=False)
+    assert (unfit.control, unfit.is_controlled) == ("The model does not denoise these images", False)
     with_training = claims(None, training_set=True, max_ratio=0.5)
     assert any("below 0.5" in text for text in with_training.proves)
 
