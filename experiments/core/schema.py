@@ -87,7 +87,7 @@ class BaseConfig(Section):
     objective: str = Field(description="the metric that a sweeper sees")
     headline: list[str] = Field(description="patterns of the metrics that are shown in the terminal and in sweeps")
     figures: str | None = Field(description="module under experiments.figures with draw, or null")
-    seed: int = Field(ge=0, lt=2**31, description="of all randomness")
+    seed: int = Field(ge=0, lt=2**31, description="seed of all randomness")
     scale: Scale = Field(description="size of the run: a trial, a processor, an accelerator")
     scales: dict[Scale, dict[str, Any]]
     cache_dir: str = Field(min_length=1, description="folder in which finished stages are kept")

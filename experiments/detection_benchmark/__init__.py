@@ -29,7 +29,7 @@ PROMPTS: tuple[Prompt, ...] = ("known", "unknown")
 class Config(CaptionedConfig):
     """The config of this experiment."""
 
-    noise_levels: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="of calibrated scores")
+    noise_levels: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="levels of calibrated scores")
     detectors: dict[str, Method] = Field(min_length=1, description="by name, with what each tries for validation")
     forms: list[Form] = Field(min_length=1, description="of each detector: raw, calibrated, baseline")
     reference: str = Field(description="the detector that the others are compared with")

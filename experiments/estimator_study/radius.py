@@ -20,7 +20,7 @@ from experiments.shared.networks import named_key
 class Radii(Section):
     """Balls about a point two standard deviations off a mean of the plane's mixture."""
 
-    radii: Distinct[Annotated[float, Field(gt=0)]] = Field(min_length=3, description="of the balls")
+    radii: Distinct[Annotated[float, Field(gt=0)]] = Field(min_length=3, description="radii of the balls")
     n_samples: int = Field(ge=2, description="directions per estimate")
     repeats: int = Field(ge=8, description="estimates for each radius")
 

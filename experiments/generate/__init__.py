@@ -36,7 +36,7 @@ class Limits(Section):
     release: float | None = Field(
         gt=0, lt=1, description="share of these that is above what a caught one must come below; null: 0.05, or level"
     )
-    training: str | None = Field(description="training images, to take copies out: a folder, an .npz or an .npy")
+    training: str | None = Field(description="training images, to leave copies out here and to count them in the end")
     prompts: str | int | None = Field(description="of these generations; null: those of the images")
     duplicate_distance: float = Field(ge=0, description="root mean square up to which two generations are one copy")
     n_checks: int | None = Field(ge=1, description="null: 3, or as many as there are steps for them")
@@ -77,8 +77,6 @@ def run(config: Config, *, report: Report, cache: Cache, tracker: Tracker) -> No
     with report.stage("model"):
         subject = load("model", config.model)
     maker = Maker(config, subject, report, cache)
-    if (denoised := maker.denoising) is not None and denoised.warning is not None:
-        log.warning("  %s", denoised.warning.replace("audited", "training"))
     method = _method(config, maker)
     if isinstance(method, Guard):
         report.arrays("band", **method.band.arrays())

@@ -1,5 +1,6 @@
 """Images in chunks, each kept when it is made, so that a run that was killed goes on."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from plap_jax.mitigation import Mitigation, generate
 from plap_jax.sampling import guided
 from plap_jax.typing import require
 
+log = logging.getLogger(__name__)
 NOTE = "note_"
 MANY_LEFT = 0.1  # of the images
 # The strength that a note is held against, and the steps that were taken for it.
@@ -62,6 +64,7 @@ class Made:
         found: dict[str, Any] = {"images": n, "nfe": float(self.arrays["nfe"].mean())}
         if copied is not None:
             found["copies"] = proportion_interval(int(copied.by_ratio.sum()), n)
+            found["copies_by_distance"] = proportion_interval(int(copied.by_distance.sum()), n)
         if "renoised" in notes:
             found["renoised"] = proportion_interval(int((notes["renoised"] > 0).sum()), n)
             found["left_outside"] = proportion_interval(int(notes["outside"].sum()), n)
@@ -72,7 +75,8 @@ class Made:
         n, notes = len(self.arrays["images"]), self.notes
         told = [f"{self.arrays['nfe'].mean():.1f} evaluations of the network for an image"]
         if copied is not None:
-            told.append(f"{int(copied.by_ratio.sum())} of {n} are copies of training images")
+            by_ratio, by_distance = int(copied.by_ratio.sum()), int(copied.by_distance.sum())
+            told.append(f"{by_ratio} of {n} are copies of training images by ratio, {by_distance} by distance")
         if "renoised" in notes:
             again, left = int((notes["renoised"] > 0).sum()), int(notes["outside"].sum())
             told.append(f"{again} of {n} were noised again, {left} are outside of the band even so")
@@ -133,7 +137,7 @@ class Maker:
         require(len(found) >= 2, "band.training", given.training, f"must hold at least two images that fit{why}")
         return found[np.unique(groups(found, given.duplicate_distance))]
 
-    @property
+    @cached_property
     def denoising(self) -> Denoising | None:
         """Whether the model denoises the training images; None where none are given, or it takes prompts alone."""
         if self.training is None:
@@ -141,12 +145,21 @@ class Maker:
         pictures, key = Pictures(Memory(self.training)), named_key(self.config.seed, "denoising")
         return denoising(self.subject, pictures, AuditSettings(), key, Surroundings())
 
+    def _warn(self) -> None:
+        """Once, before anything is generated, where the model fails at the training images."""
+        if self.config.band.training is not None and "denoising" not in vars(self):
+            with self.report.stage("denoising"):
+                found = self.denoising
+            if found is not None and found.warning is not None:
+                log.warning("  %s", found.warning.replace("audited", "training"))
+
     def copies(self, images: np.ndarray) -> Copies | None:
         """Which of these images are copies of training images; None where none are given."""
         return None if self.training is None else self.config.band.labels.find(images, self.training)
 
     def make(self, name: str, n: int, method: Mitigation, given: str | int | None) -> Made:
         """n images by a method, in chunks; with the name as the randomness."""
+        self._warn()
         prompts = self.prompts(given, n)
         model, conditions = self.subject.model, None
         if prompts is not None and self.subject.takes_text:

@@ -53,7 +53,7 @@ class Config(RunConfig):
     audits: divisions.Audits
     noise_levels: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="that attacks try")
     attacks: dict[str, Method] = Field(description="on membership, each with what it tries on the validation half")
-    directions: list[Annotated[int, Field(ge=2)]] = Field(min_length=2, max_length=2, description="that are compared")
+    directions: list[Annotated[int, Field(ge=2)]] = Field(min_length=2, max_length=2, description="compared numbers")
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":

@@ -24,7 +24,7 @@ class BandSettings(Section):
     """What the guard watches."""
 
     level: float = Field(gt=0, lt=1, description="share of generations that are no copies which each check may catch")
-    n_checks: int = Field(ge=1, description="of the guard")
+    n_checks: int = Field(ge=1, description="checks of the guard")
     first: float = Field(gt=0, lt=1, description="where the first check is, as a share of the steps")
     sigma: float = Field(gt=0, lt=1, description="noise level of κ₁, of a variance-preserving schedule")
     n_directions: int = Field(ge=2, description="of κ₁ at each check")

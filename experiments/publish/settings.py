@@ -21,6 +21,7 @@ from experiments.core.catalogue import CONF, experiments
 from experiments.core.schema import HYDRA_KEYS, PLAIN, BaseConfig, RunConfig, Scale, Section, Target, parameters_of
 
 GROUPS = ("data", "model", "diffusion", "train", "sampler", "detector", "mitigation", "captioned", "tracking")
+IN_LISTS = {"method": "mitigation"}  # group of a choice that stands in a list
 OF_THE_EXPERIMENT = ("name", "experiment", "objective", "headline", "figures", "scales")
 SHARED_NOTES = ("config.yaml", "trains/default.yaml", "flux/default.yaml")
 LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<rest>.*)")
@@ -188,9 +189,11 @@ def _is_target(annotation: Any) -> bool:
 
 def _target(key: str, values: Sequence[Any], note: str, kind: str, choices: Mapping[str, Any]) -> Iterator[Key]:
     """The choice of a group, and what is set otherwise than in its file."""
-    found = next((k for k in choices if (k.partition("@")[2] or k) == key), key.rpartition(".")[2])
+    last = key.rpartition(".")[2]
+    found = next((k for k in choices if (k.partition("@")[2] or k) == key), IN_LISTS.get(last, last))
     group, choice = found.partition("@")[0], choices.get(found)
-    kind = f"a choice of [`{group}`](#{group})" + (", or null" if "null" in kind else "")
+    shown = f"[`{group}`](#{group})" if group in GROUPS else f"`{group}`"
+    kind = f"a choice of {shown}" + (", or null" if "null" in kind else "")
     yield Key(key, kind, note, (choice,) * len(values))
     if choice is None:
         return

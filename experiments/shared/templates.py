@@ -16,7 +16,7 @@ class TemplatePlanting(Section):
 
     doses: list[Annotated[int, Field(ge=2)]] = Field(min_length=1, description="training images that share a region")
     regions: list[Annotated[int, Field(ge=2)]] = Field(min_length=1, description="how many regions each dose has")
-    kinds: list[Kind] = Field(min_length=1, description="of shared regions")
+    kinds: list[Kind] = Field(min_length=1, description="kinds of shared regions")
     least_detail: float = Field(ge=0, lt=1, description="share of a region's pixels that differ from a neighbour")
     copies: int = Field(ge=2, description="of images that are planted whole")
     n_copied: int = Field(ge=4, description="images that are planted whole")

@@ -126,10 +126,7 @@ class Opened:
     words: Mapping[str, str]
 
     def tell(self, sigma: float | None, detector: Detector | None) -> None:
-        """What is better known before anything is measured.
-
-        A reference too small to flag, files that are cut and averaged down, settings without effect.
-        """
+        """What is better known before anything is measured: a reference too small to flag, settings without effect."""
         if self.asked.reference is not None:
             n, n_reference = (len(side.source.names) for side in (self.asked.audited, self.asked.reference))
             line = too_small(n, n_reference, self.fdr)
@@ -137,9 +134,6 @@ class Opened:
                 line = several_at_once(n, n_reference, self.fdr)
             if line is not None:
                 log.warning("  %s", line)
-        for name, side in self.asked.sides.items():
-            if (line := side.source.converted) is not None:
-                log.info("  %s: %s", name, line)
         names = _OF_SIGMA if sigma is None and detector is None else _OF_LEVELS
         default = AuditSettings()
         if unused := [name for name in names if getattr(self.settings, name) != getattr(default, name)]:
@@ -213,6 +207,8 @@ def opened(key: str, images: Images, prompts: GivenPrompts, *, takes: Takes, set
         ValueError: they do not fit the model or each other.
     """
     source = _source(key, images, takes, settings)
+    if (line := source.converted) is not None:
+        log.warning("  %s: %s", key, line)
     prompts_key = "prompts" if key == "images" else f"{key}_prompts"
     if isinstance(prompts, str) and prompts == CAPTIONS:
         found = prompts_beside(prompts_key, getattr(source, "captions", None), takes)

@@ -8,6 +8,10 @@ OWN_IMAGES = (
     "familiar, so that a flag among them does not mean memorized"
 )
 
+UNFIT = (
+    "The model predicts the noise in these images badly. With another schedule, unit or kind of prediction than it was "
+    "trained with, scores say little about memorization, though the share of false flags is still held."
+)
 GUARDED = (
     "To generate images that do not repeat training images, use a guard, which notes what it changed: "
     "python -m experiments.run +exp=generate mitigation=guard (docs/mitigation.md)."
@@ -59,7 +63,9 @@ def claims(
     if controlled and not can_flag:
         found = replace(found, control="Reference too small to flag anything", is_controlled=False)
     if not denoises:
-        found = replace(found, control="The model does not denoise these images", is_controlled=False)
+        found = replace(found, does_not=(UNFIT, *found.does_not))
+        if found.is_controlled:
+            found = replace(found, control="The model may not denoise these images", is_controlled=False)
     if not training_set:
         return found
     proves, does_not = _of_the_training_set(max_ratio)

@@ -36,8 +36,8 @@ from plap_jax.audit.subject import Subject
 from plap_jax.console import plain_console, raised_in, require_device
 from plap_jax.typing import require
 
-# The value within "name=value: what is allowed", as the library writes it: quoted, in brackets, cut off, or a word.
 NAMED = 5  # of the highest scores
+# The value within "name=value: what is allowed", as the library writes it: quoted, in brackets, cut off, or a word.
 _VALUE = re.compile(r"('(?:[^'\\]|\\.)*'|\"[^\"]*\"|\([^)]*\)|.{77}\.\.\.|[^\s:]+): ")
 
 
@@ -193,7 +193,7 @@ def _model(option: str, given: str, **how: Any) -> Subject:
 def _tell(out: Path, result: AuditResult) -> None:
     for line in result.lines:
         print(line)
-    print(f"the highest: {_highest(result)}")
+    print(_highest(result))
     skipped = result.skipped_rows()
     if skipped:
         print(f"skipped: {len(skipped)}, {out / SKIPPED} says why")
@@ -210,8 +210,9 @@ def _highest(result: AuditResult) -> str:
     order = np.argsort(-result.score, kind="stable")
     n_flagged = 0 if result.flagged is None else int(result.flagged.sum())
     first = order[result.flagged[order]] if n_flagged else order
-    named = ", ".join(f"{result.names[i]} ({result.score[i]:.2f})" for i in first[:NAMED])
-    return named + f" and {n_flagged - NAMED} more" * (n_flagged > NAMED)
+    named = ", ".join(f"{' '.join(result.names[i].split())} ({result.score[i]:.2f})" for i in first[:NAMED])
+    more = f" and {n_flagged - NAMED} more" * (n_flagged > NAMED)
+    return f"{'flagged, ' * bool(n_flagged)}the highest: {named}{more}"
 
 
 def _tell_shards(out: Path) -> None:
@@ -252,5 +253,5 @@ def _allowed(line: str, given: Any) -> str:
 
 
 def _is_answer(error: Exception) -> bool:
-    """Whether this library refused: a ValueError of NumPy, or of someone's factory, is a bug."""
+    """Whether this library refused: a ValueError of NumPy is a bug."""
     return raised_in(error).split(".")[0] == "plap_jax"

@@ -161,14 +161,22 @@ class FolderSource(EncodedImages):
         """By the headers of at most 32 files, over the whole list."""
         some = np.unique(np.linspace(0, len(self._files) - 1, LOOKED_AT).astype(int)).tolist()
         forms = {self.names[index]: form_of(self._folder / self._files[index]) for index in some}
-        others = [(name, form) for name, form in forms.items() if form is not None and form != self._form]
+        others = [(name, form) for name, form in forms.items() if form is not None and self._converts(*form)]
         if not others:
             return None
         name, (width, height, mode) = others[0]
         return (
             f"{len(others)} of {len(some)} files looked at, such as {name} ({height}×{width}, {COLOURS[mode]}), are "
-            f"not as the model's images; {self.words}"
+            f"not as the model's images, and are converted; {self.words}"
         )
+
+    def _converts(self, width: int, height: int, mode: Mode) -> bool:
+        """Whether such a file is taken, and changed; others are skipped with a reason, or taken as they are."""
+        (*sides, own), (_, _, resize, crop) = self._form, self._how
+        if resize == "refuse":
+            return [width, height] == sides and mode != own
+        smallest = sides if crop is None else [crop * side // min(sides) for side in sides]
+        return width >= smallest[0] and height >= smallest[1] and (width, height, mode) != self._form
 
     def identity(self, indices: Sequence[int]) -> Any:
         """The folder, names, sizes and times of the last change: archives unpack with equal times."""

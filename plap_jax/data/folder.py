@@ -20,6 +20,7 @@ from plap_jax.typing import require
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")  # by content, not by name
+ORIENTATION, ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF
 GREY = ("1", "L", "LA", "I", "F", "I;16", "I;16B")
 
 
@@ -151,10 +152,11 @@ def decode(file: Path | BytesIO, size: Size, mode: Mode, resize: Resize, crop: i
 
 
 def form_of(file: Path) -> tuple[int, int, Mode] | None:
-    """Width, height and whether in colour, of one image file, without decoding it; None where it is none."""
+    """Width and height as seen upright, and whether in colour, without decoding it; None where it is no image file."""
     try:
         with _lenient, Image.open(file, formats=FORMATS) as image:
-            return image.width, image.height, "L" if image.mode in GREY else "RGB"
+            sides = image.size[::-1] if image.getexif().get(ORIENTATION) in ON_ITS_SIDE else image.size
+            return *sides, "L" if image.mode in GREY else "RGB"
     except Exception:  # decoders raise all kinds of errors on malformed bytes
         return None
 

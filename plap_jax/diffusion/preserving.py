@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -161,10 +160,6 @@ class DiscreteVP(Schedule):
         require(outside.size == 0, "betas", outside[:1], "every beta must lie in (0, 1)")
         # accepts any sequence; a tuple is hashable
         object.__setattr__(self, "betas", tuple(betas.tolist()))
-
-    def __repr__(self) -> str:
-        betas = np.asarray(self.betas)
-        return f"DiscreteVP({len(betas)} betas, {betas[0]:g} to {betas[-1]:g}, CRC {zlib.crc32(betas.tobytes()):08x})"
 
     @classmethod
     def linear(cls, n_steps: int = 100, beta_start: float = 1e-4, beta_end: float = 0.02) -> DiscreteVP:

@@ -23,6 +23,7 @@ from plap_jax.pretrained.units import Units
 from plap_jax.typing import require, shown
 
 STDLIB = Path(inspect.__file__).parent.name
+LONGEST = 300  # characters of someone's message
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def load_function(target: str) -> UserModel | Pretrained:
         factory = pkgutil.resolve_name(target)
     except Exception as error:
         allowed += ", found from where Python is started or on PYTHONPATH"
-        why = error if isinstance(error, ImportError | AttributeError) else _told(error)
+        missing = isinstance(error, ImportError) and getattr(error, "name", None) in _parts(place)
+        why = error if missing or (isinstance(error, AttributeError) and not _place(error)) else _told(error)
         raise ValueError(f"target={shown(target)}: cannot be imported ({why}); {allowed}") from error
     require(callable(factory) and _takes_nothing(factory), "target", target, allowed)
     try:
@@ -107,9 +109,20 @@ def _is_ours(error: Exception) -> bool:
 def _told(error: Exception) -> str:
     """Kind and first line of an error of someone's code, and where that code failed."""
     line = " ".join(str(error).strip().partition("\n")[0].split())
+    line = line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
+    return type(error).__name__ + f": {line}" * bool(line) + _place(error)
+
+
+def _place(error: Exception) -> str:
+    """Where someone's code failed, to stand behind a message; "" where none of it did."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_theirs(frame.filename)]
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {line}{where}"
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+
+
+def _parts(module: str) -> list[str]:
+    """A module and the packages that it is in."""
+    names = module.split(".")
+    return [".".join(names[: i + 1]) for i in range(len(names))]
 
 
 def _is_theirs(file: str) -> bool:

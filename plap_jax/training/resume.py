@@ -80,7 +80,8 @@ def identity(
     task: Task, weights: jax.Array, config: TrainConfig, row_of: np.ndarray | None, n_devices: int
 ) -> dict[str, Any]:
     """What a resumed run must have in common with the run that wrote the checkpoint, architecture first."""
-    static = describe_static(task.diffusion)
+    # The recipe has a schedule too, that of the learning rate.
+    static = {f"diffusion.{name}": value for name, value in describe_static(task.diffusion).items()}
     inputs = {
         "initial weights": weights,
         "data_std": task.diffusion.data_std,

@@ -65,7 +65,7 @@ def guarded(training, tmp_path_factory):
     return directory, run(directory, *MODEL, *GUARDED, f"band.training={training}", f"out={directory / 'out'}")
 
 
-def test_a_guarded_model_does_not_copy(guarded, tmp_path):
+def test_a_guarded_model_does_not_copy(guarded, training, tmp_path):
     directory, report = guarded
     made = np.load(directory / "arrays" / "generated.npz")
     plain = run(tmp_path, *MODEL, "mitigation=none", f"out={tmp_path / 'out'}", cache=directory / "cache")
@@ -80,6 +80,14 @@ def test_a_guarded_model_does_not_copy(guarded, tmp_path):
     written = [int(row["copy"]) for row in rows(directory / "out")]
     assert report.metrics["generate/copies"]["value"] == np.mean(written) < 0.3 * before.mean()
     assert "generate/copies" not in plain.metrics and "copy" not in rows(tmp_path / "out")[0]
+    how = (*MODEL, "mitigation=none", f"band.training={training}", f"out={tmp_path / 'told'}")
+    told = run(tmp_path / "told", *how, cache=directory / "cache")
+    known = np.load(training).reshape(-1, 16)
+    apart = np.sort(np.linalg.norm(without["images"].reshape(-1, 1, 16) - known, axis=2), axis=1)
+    by_ratio, by_distance = apart[:, 0] < apart[:, 1] / 3, apart[:, 0] / 4 < 0.1
+    assert [int(row["copy"]) for row in rows(tmp_path / "told")] == by_ratio.astype(int).tolist()
+    assert by_ratio[before].all() and told.metrics["generate/copies"]["value"] == by_ratio.mean()
+    assert told.metrics["generate/copies_by_distance"]["value"] == by_distance.mean() > 0.2
     assert report.metrics["band/no_copies"] < report.metrics["band/generations"] == 128
 
 
@@ -178,6 +186,19 @@ def test_bad_input_is_refused_in_one_line(words, line, tmp_path):
     with pytest.raises((ValueError, UserError)) as refused:
         run(tmp_path, *words)
     assert str(refused.value).startswith(line) and "\n" not in str(refused.value)
+
+
+def test_a_model_that_fails_at_the_training_images_is_told_once_before_anything_is_made(training, tmp_path, caplog):
+    mistaken = ("model=callable", "model.target=tests.helpers.memorizing_model:mistaken", "mitigation=none", "n=2")
+    run(tmp_path, *mistaken, f"band.training={training}", f"out={tmp_path / 'out'}")
+    told = [one.getMessage() for one in caplog.records if "worse than a Gaussian" in one.getMessage()]
+    assert len(told) == 1 and "the noise in the training images worse" in told[0]
+
+
+def test_a_mistake_is_told_before_training_images_are_read(tmp_path):
+    words = (*MODEL, "mitigation=late_guidance", f"band.training={tmp_path / 'gone'}", f"out={tmp_path / 'out'}")
+    with pytest.raises(ValueError, match=r"^mitigation='LateGuidance': needs prompts"):
+        run(tmp_path, *words)
 
 
 @pytest.mark.slow

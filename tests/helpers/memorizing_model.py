@@ -33,6 +33,11 @@ def factory():
     return UserModel(MixtureNetwork(mixture(), SCHEDULE, "eps"), SCHEDULE, SHAPE)
 
 
+def mistaken():
+    """The same, taken for a network of x₀."""
+    return UserModel(MixtureNetwork(mixture(), SCHEDULE, "eps"), SCHEDULE, SHAPE, "x0")
+
+
 def prompted():
     """Prompt k ≥ 1 stands for the memorized image k − 1, prompt 0 for the Gaussian."""
     return UserModel(MixtureNetwork(mixture(), SCHEDULE, "score"), SCHEDULE, SHAPE, "score", N_MEMORIZED + 1)

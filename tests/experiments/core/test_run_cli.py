@@ -154,7 +154,7 @@ def test_a_sweep_goes_on_after_a_failing_job(main):
 
 def test_a_process_ends_with_the_same_code_and_line(tmp_path):
     mistake = process(*TINY, "seed=x", cwd=tmp_path)
-    assert (mistake.returncode, mistake.stderr) == (2, "seed=x: must be an integer (of all randomness)\n")
+    assert (mistake.returncode, mistake.stderr) == (2, "seed=x: must be an integer (seed of all randomness)\n")
 
 
 @pytest.mark.slow

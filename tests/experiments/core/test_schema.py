@@ -187,4 +187,4 @@ def test_no_experiment_lists_them():
 def test_long_values_are_cut_in_messages():
     with pytest.raises(UserError) as caught:
         checked(f"seed={'x' * 200}")
-    assert str(caught.value) == f"seed={'x' * 77}...: must be an integer (of all randomness)"
+    assert str(caught.value) == f"seed={'x' * 77}...: must be an integer (seed of all randomness)"

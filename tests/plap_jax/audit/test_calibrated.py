@@ -217,6 +217,8 @@ def test_what_cannot_come_of_an_audit_is_told_before_it(caplog):
     assert "is left out" not in caplog.text
     audit_images(MODEL, images(20, 1), reference=images(30, 2), **QUICK)
     assert "with 30 reference images none is flagged unless at least 13 of 20 stand out" in caplog.text
+    audit_images(MODEL, images(20, 1), reference=images(60, 2), **QUICK)
+    assert "with 60 reference images" not in caplog.text, "7 of 20 are fewer than half"
 
 
 def test_too_few_images_end_in_one_line_and_constant_ones_in_a_result():

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -332,18 +333,38 @@ def test_what_a_factory_raises_is_one_line_that_names_the_place(name, told, fold
     assert line.startswith(f"--model raising:{name}: ") and told in line
 
 
-def test_so_is_a_module_that_python_cannot_read(folder, tmp_path, monkeypatch, capsys):
-    (tmp_path / "broken.py").write_text("def factory(:\n")
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("def factory(:\n", "(SyntaxError: invalid syntax (broken.py, line 1))"),
+        ("import numpy\n\nnumpy.float(3)\n", "(broken.py, line 3))"),
+        ("from os import nothing_here\n", "(broken.py, line 1))"),
+        ("import no_such_package\n", "(ModuleNotFoundError: No module named 'no_such_package' (broken.py, line 1))"),
+        ("assert False\n", "(AssertionError (broken.py, line 1))"),
+    ],
+)
+def test_so_is_a_module_that_cannot_be_imported(content, told, folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken.py").write_text(content)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
     line = refused(capsys, "--model", "broken:factory", "--images", f"{folder}/others.npz")
-    assert "SyntaxError: invalid syntax (broken.py, line 1)" in line
+    assert line.startswith("--model broken:factory: cannot be imported (") and told in line
+
+
+def test_of_flagged_images_the_highest_are_named_even_below_twins_that_are_not_tested():
+    names, scores = ["twin.png", "a\nb.png", "c.png", "d.png"], np.array([9.0, 4.0, 5.0, 1.0])
+    some = SimpleNamespace(names=names, score=scores, flagged=np.array([False, True, True, False]))
+    assert command_line._highest(some) == "flagged, the highest: c.png (5.00), a b.png (4.00)"
+    none = SimpleNamespace(names=names, score=scores, flagged=None)
+    assert command_line._highest(none).startswith("the highest: twin.png (9.00), c.png (5.00)")
 
 
 def test_the_highest_are_named(finished, capsys):
     assert main(finished[0]) == 0
-    told = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("the highest: "))
+    first = "flagged, the highest: "
+    told = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(first))
     table = rows(finished[1] / "audit.csv")
-    named = [one.split(" (")[0] for one in told.removeprefix("the highest: ").split(", ")]
+    named = [one.split(" (")[0] for one in told.removeprefix(first).split(", ")]
     assert named == [row["file"] for row in table[:5]]
     assert told.endswith(f" and {sum(row['flagged'] == '1' for row in table) - 5} more")
 

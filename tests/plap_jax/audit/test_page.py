@@ -85,8 +85,10 @@ def test_claims_of_control_are_made_only_with_control(n_reference, own):
     assert any("below 0.01" in text for text in controlled.proves)  # 1/(99 + 1)
     too_few = claims(0.1, 2, can_flag=False)
     assert (too_few.control, too_few.is_controlled) == ("Reference too small to flag anything", False)
+    assert claims(0.05, 2, can_flag=False, denoises=False).control == too_few.control
     unfit = claims(0.05, 20, denoises=False)
-    assert (unfit.control, unfit.is_controlled) == ("The model does not denoise these images", False)
+    assert unfit.does_not[0].startswith("The model predicts the noise in these images badly")
+    assert (unfit.control, unfit.is_controlled) == ("The model may not denoise these images", False)
     with_training = claims(None, training_set=True, max_ratio=0.5)
     assert any("below 0.5" in text for text in with_training.proves)
 

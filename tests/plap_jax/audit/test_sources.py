@@ -95,8 +95,8 @@ def test_files_of_another_size_or_colour_are_told_before_they_are_read(place, tm
         Image.new("RGB" if i == 2 else "L", size).save(tmp_path / f"{i}.png")
     (tmp_path / "3.png").write_text("no image")
     source = open_source("images", tmp_path, SHAPE, *HOW)
-    told = "2 of 4 files looked at, such as 1.png (9×6, grey), are not as the model's images; center-crop: largest "
-    assert source.converted == told + "central square, averaged down to 4×4, grey, turned upright"
+    told = "2 of 4 files looked at, such as 1.png (9×6, grey), are not as the model's images, and are converted; "
+    assert source.converted == told + "center-crop: largest central square, averaged down to 4×4, grey, turned upright"
     assert Subset(source, [1], ()).converted == source.converted
     many = tmp_path / "many"
     many.mkdir()
@@ -105,10 +105,39 @@ def test_files_of_another_size_or_colour_are_told_before_they_are_read(place, tm
     assert open_source("images", many, SHAPE, *HOW).converted.startswith(
         "32 of 32 files looked at, such as 000.png (4×4, RGB)"
     )
-    with caplog.at_level("INFO"):
+    with caplog.at_level("WARNING"):
         audit_images(MODEL, many, reference=place / "folder", key=jax.random.key(0), sigma=0.3, n_samples=8)
     told = [one.getMessage() for one in caplog.records if "looked at" in one.getMessage()]
     assert len(told) == 1 and told[0].startswith("  images: 32 of 32 files")
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "shape", "how", "is_told"),
+    [
+        ("L", (2, 2), (4, 4, 1), HOW, False),  # too small: skipped, with its reason
+        ("L", (5, 5), (4, 4, 1), ("center-crop", 8), False),
+        ("L", (8, 8), (4, 4, 1), ("center-crop", 8), True),
+        ("L", (9, 9), (4, 4, 1), ("refuse", None), False),
+        ("RGB", (4, 4), (4, 4, 1), ("refuse", None), True),
+        ("L", (4, 4), (4, 4, 3), HOW, True),
+        *[(mode, (4, 4), (4, 4, 1), HOW, False) for mode in ("1", "LA", "I;16")],
+        *[(mode, (4, 4), (4, 4, 3), HOW, False) for mode in ("P", "RGBA")],
+        ("L", (4, 6), (6, 4, 1), HOW, False),
+    ],
+)
+def test_only_files_that_are_taken_and_changed_are_told(mode, size, shape, how, is_told, tmp_path):
+    Image.new(mode, size).save(tmp_path / "one.png")
+    assert (open_source("images", tmp_path, shape, *how).converted is not None) == is_told
+
+
+def test_files_are_looked_at_upright(tmp_path):
+    about = Image.Exif()
+    about[0x0112] = 6
+    Image.new("L", (6, 4)).save(tmp_path / "one.jpg", exif=about)
+    assert open_source("images", tmp_path, (6, 4, 1), *HOW).converted is None
+    assert open_source("images", tmp_path, (4, 4, 1), *HOW).converted.startswith(
+        "1 of 1 files looked at, such as one.jpg (6×4"
+    )
 
 
 def test_tars_hold_the_images_of_a_folder(place):
