@@ -18,7 +18,7 @@ from flax import nnx
 
 from plap_jax import GaussianMixture
 from plap_jax.checkpoints import CheckpointError, load_tree, read_about, save_tree
-from plap_jax.diffusion import EDM, Diffusion, RectifiedFlow, VPLinear
+from plap_jax.diffusion import EDM, Diffusion, RectifiedFlow, VPCosine, VPLinear
 from plap_jax.networks import ResidualMLP
 from plap_jax.training import (
     NonFiniteLossError,
@@ -460,6 +460,7 @@ def test_checkpoints_of_other_runs_are_refused(trained):
     for start, points, message in (
         (network(12), data(), r"network\.blocks\.0\.inner\.bias\.value is float32\(8,\) there, float32\(12,\) is"),
         (network(prediction="v"), data(), "prediction is eps there, v is expected"),
+        (replace(network(), schedule=VPCosine()), data(), r"diffusion.schedule is VPLinear\(.* there, VPCosine\("),
         (network(seed=1), data(), "initial weights is .* there"),
         (network(), data() + 1, "data is .* there"),
     ):
