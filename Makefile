@@ -126,6 +126,7 @@ sweep: $(DEV) ## the main experiment over seeds and p, collected in one table
 
 figures: $(DEV) ## every figure, into figures/ with its pages; runs what is not there yet (hours at first; ARGS=NAME makes one)
 	$(PY) -m experiments.publish.gallery $(ARGS)
+	$(if $(ARGS),,$(PY) -m experiments.publish.tutorial_pictures)
 
 # One target for each experiment, none of which runs a seed again that lies there: make results SEEDS=1,2 goes on later.
 SEEDS ?= 1,2,3,4,5
