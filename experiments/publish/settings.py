@@ -19,14 +19,13 @@ from pydantic.fields import FieldInfo
 
 from experiments.core.catalogue import CONF, experiments
 from experiments.core.schema import HYDRA_KEYS, PLAIN, BaseConfig, RunConfig, Scale, Section, Target, parameters_of
+from experiments.publish.meanings import meanings
 
 GROUPS = ("data", "model", "diffusion", "train", "sampler", "detector", "mitigation", "captioned", "tracking")
 IN_LISTS = {"method": "mitigation"}  # group of a choice that stands in a list
 OF_THE_EXPERIMENT = ("name", "experiment", "objective", "headline", "figures", "scales")
 SHARED_NOTES = ("config.yaml", "trains/default.yaml", "flux/default.yaml")
 LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<rest>.*)")
-ARGUMENTS = re.compile(r"^(?:Args|Attributes):\n(?P<body>(?:(?: .*)?\n?)*)", re.MULTILINE)
-ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n     .*)*)", re.MULTILINE)
 CHOICES = re.compile(r"\S+ \| ")  # notes that only name what the schema names
 KINDS = {int: "whole number", float: "number", str: "text", bool: "true or false", NoneType: "null"}
 SIGNS = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
@@ -219,18 +218,6 @@ def _arguments(spec: Mapping[str, Any]) -> dict[str, str]:
     """Argument → what it takes, by the signature of ``_target_``."""
     parameters = parameters_of(pkgutil.resolve_name(spec["_target_"]))
     return {p.name: allowed(p.annotation) if _is_told(p.annotation) else "value" for p in parameters}
-
-
-def meanings(spec: Mapping[str, Any]) -> dict[str, str]:
-    """Argument → the first sentence about it in the docstring of ``_target_``, or of what it is built on."""
-    target, found = pkgutil.resolve_name(spec["_target_"]), {}
-    for one in reversed(target.__mro__) if inspect.isclass(target) else [target]:
-        text = inspect.cleandoc(one.__doc__ or "")
-        for match in ARGUMENTS.finditer(text):
-            for names, told in ENTRY.findall(match["body"]):
-                sentence = re.split(r"\.\s(?=[A-Z])", " ".join(told.split()))[0].rstrip(".")
-                found |= dict.fromkeys(names.split(", "), sentence.replace("``", "`"))
-    return found
 
 
 def _is_told(annotation: Any) -> bool:

@@ -10,7 +10,7 @@ OWN_IMAGES = (
 
 UNFIT = (
     "The model predicts the noise in these images badly. With another schedule, unit or kind of prediction than it was "
-    "trained with, scores say little about memorization, though the share of false flags is still held."
+    "trained with, scores say little about memorization."
 )
 GUARDED = (
     "To generate images that do not repeat training images, use a guard, which notes what it changed: "

@@ -7,8 +7,9 @@ from pydantic import Field
 
 from experiments.core.catalogue import experiments
 from experiments.core.schema import Flux
+from experiments.publish.meanings import meanings
 from experiments.publish.reference import BLOCK, DOCUMENTS, LISTS, filled
-from experiments.publish.settings import GROUPS, allowed, meanings
+from experiments.publish.settings import GROUPS, allowed
 
 
 def words(text):
