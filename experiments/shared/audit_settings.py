@@ -104,7 +104,7 @@ class Request(Settings):
     training: str | None = Field(description="the training images, where they are at hand")
     baseline: Target | None = Field(None, description="a model of the same kind that has not seen the images")
     lora_base: bool = Field(True, description="of a model with LoRAs, the same without them is the baseline")
-    resize: Resize
+    resize: Resize = Field(description="larger images: cropped to the middle and downscaled, or refused")
     crop: Annotated[int, Field(ge=1)] | None
     pixel_range: PixelRange | None
     maps: int = Field(N_MAP, ge=0, description="directions of the curvature map of each flagged image; 0: none")
