@@ -6,12 +6,14 @@ from functools import cached_property
 import numpy as np
 
 from plap_jax.bootstrap import cluster_weights, paired_percentile_interval, percentile_interval
+from plap_jax.bootstrap.intervals import unseen_rate
 from plap_jax.labels import Copies
 from plap_jax.metrics import Interval
 from plap_jax.neighbours import nearest
 
 RATES = ("copies", "copies_by_distance", "agreement")
 MEASURES = (*RATES, "diversity", "nfe")
+LEVEL = 0.95  # of intervals
 NEIGHBOURS = 5  # of a held-out image, within the furthest of which a generated one must lie to cover it
 SAME = 0.02  # √(mean (a − b)²) above which an image was changed: 1 % of the range of [−1, 1]
 
@@ -63,9 +65,8 @@ class Comparison:
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """``(n resamples, n)``; each row sums to 1."""
-        drawn = cluster_weights(self.baseline.prompts, seed=self.seed).astype(np.float64)
-        return drawn / drawn.sum(axis=1, keepdims=True)
+        """``(n resamples, n)``, how often each image is drawn."""
+        return cluster_weights(self.baseline.prompts, seed=self.seed).astype(np.float64)
 
     @property
     def n_captions(self) -> int:
@@ -78,10 +79,17 @@ class Comparison:
         return percentile_interval(found.mean(name), self._resampled(found, name), self.n_captions, trials=trials)
 
     def change(self, found: MeasuredImages, name: str) -> Interval:
-        """The mean by this method minus that without, the same captions drawn for both."""
+        """The mean by this method minus that without, the same captions drawn for both.
+
+        Where no image differs, no resample does. As for a share of 0, it may then still be off by what n captions
+        without a difference leave open.
+        """
         pairs = [(one.mean(name), self._resampled(one, name)) for one in (found, self.baseline)]
-        trials = self.n_captions if name in RATES else None
-        return paired_percentile_interval(*pairs[0], *pairs[1], self.n_captions, trials=trials)
+        n, is_rate = self.n_captions, name in RATES
+        if is_rate and np.array_equal(found.values[name], self.baseline.values[name]):
+            missed = unseen_rate(n, LEVEL)
+            return Interval(0.0, -missed, missed, n)
+        return paired_percentile_interval(*pairs[0], *pairs[1], n, LEVEL, trials=n if is_rate else None)
 
     def ratio(self, found: MeasuredImages, name: str) -> Interval:
         """The mean by this method over that without."""
@@ -93,11 +101,15 @@ class Comparison:
         """The share of images that are not what they are without the method."""
         apart = (found.images - self.baseline.images).reshape(len(found.images), -1)
         moved = np.sqrt(np.square(apart, dtype=np.float64).mean(axis=1)) > SAME
-        resampled = self.weights @ moved
+        resampled = self._means(moved)
         return percentile_interval(float(moved.mean()), resampled, self.n_captions, trials=self.n_captions)
 
     def _resampled(self, found: MeasuredImages, name: str) -> np.ndarray:
-        return self.weights @ found.values[name]
+        return self._means(found.values[name])
+
+    def _means(self, values: np.ndarray) -> np.ndarray:
+        """Of each resample, ``(n resamples,)``. Divided last: what is always 1 must be 1 to the last bit."""
+        return self.weights @ values / self.weights.sum(axis=1)
 
 
 def diversity(images: np.ndarray, prompts: np.ndarray) -> np.ndarray:

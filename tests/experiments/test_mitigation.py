@@ -12,7 +12,7 @@ from experiments.core.catalogue import CONF
 from experiments.core.errors import UserError
 from experiments.core.schema import check
 from experiments.figures.mitigation import front
-from experiments.mitigation.measuring import diversity
+from experiments.mitigation.measuring import Comparison, MeasuredImages, diversity
 from tests.helpers.fashion import needs_fashion_mnist
 from tests.helpers.left_behind import metrics
 from tests.helpers.places import ROOT
@@ -25,6 +25,25 @@ REST = ("prompt_embedding", "random_tokens", "sharp_noise", "gap_noise")
 def test_diversity_is_the_mean_distance_over_pairs_of_a_caption():
     images = np.array([0.0, 1.0, 3.0, 7.0]).reshape(4, 1, 1, 1)
     np.testing.assert_allclose(diversity(images, np.array([5, 5, 5, 2])), [2.0, 2.0, 2.0, 0.0])
+
+
+def of_captions(agrees, n=12):
+    """Images of six captions, n of each, of which those agree that are told."""
+    values = {"agreement": np.repeat(np.asarray(agrees, float), n)}
+    return MeasuredImages(np.repeat(np.arange(6), n), np.zeros((6 * n, 2, 2, 1)), values)
+
+
+def test_what_never_varies_is_still_uncertain():
+    """A share of 1 of six captions, and a change of none of them, are as open as a share of 0 is."""
+    always, sometimes = of_captions([1] * 6), of_captions([1, 1, 1, 0, 1, 1])
+    compare = Comparison(always, seed=0)
+    shown = compare.interval(always, "agreement")
+    assert (shown.value, shown.high) == (1, 1) and shown.low == pytest.approx(0.025 ** (1 / 6))
+    for baseline in (always, sometimes):
+        same = Comparison(baseline, seed=0).change(baseline, "agreement")
+        assert same.value == 0 and -same.low == same.high == pytest.approx(1 - 0.025 ** (1 / 6))
+    lost = compare.change(sometimes, "agreement")
+    assert lost.value == pytest.approx(-1 / 6) and lost.low < lost.value and lost.high == 0
 
 
 def test_a_line_is_drawn_through_what_nothing_is_better_than():
