@@ -140,6 +140,12 @@ ENTRIES = (
         "pareto",
     ),
     Entry(
+        "mitigation_dit",
+        "Generation that does not copy, with a transformer",
+        "The same of a transformer that was trained by flow matching, and copies every image that it was shown so often.",
+        "pareto",
+    ),
+    Entry(
         "estimator_study",
         "Estimators and their errors",
         "Errors against their bounds, as in the second version of the paper, for every estimator of the library.",
