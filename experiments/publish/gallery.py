@@ -142,7 +142,7 @@ ENTRIES = (
     Entry(
         "mitigation_dit",
         "Generation that does not copy, with a transformer",
-        "The same of a transformer that was trained by flow matching, and copies every image that it was shown so often.",
+        "The same of a transformer that was trained by flow matching. Without a method, all of its images are copies.",
         "pareto",
     ),
     Entry(
