@@ -162,7 +162,7 @@ results-local_dit: $(DEV)
 results-mitigation: $(DEV)
 	$(call OVER_SEEDS,mitigation,$(SEEDS),mitigation)
 results-mitigation_dit: $(DEV)
-	$(call OVER_SEEDS,mitigation_dit,$(SEEDS_DIT),mitigation_dit)
+	$(call OVER_SEEDS,mitigation_dit,$(SEEDS),mitigation_dit)
 results-mitigation_digits: $(DEV)
 	$(call OVER_SEEDS,mitigation_digits,$(SEEDS),mitigation_digits)
 

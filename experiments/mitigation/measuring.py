@@ -75,34 +75,36 @@ class Comparison:
 
     def interval(self, found: MeasuredImages, name: str) -> Interval:
         """The mean of a measure."""
-        trials = self.n_captions if name in RATES else None
-        return percentile_interval(found.mean(name), self._resampled(found, name), self.n_captions, trials=trials)
+        n, is_rate = self.n_captions, name in RATES
+        trials = n if is_rate else None
+        return percentile_interval(found.mean(name), self._resampled(found, name), n, LEVEL, trials=trials)
 
     def change(self, found: MeasuredImages, name: str) -> Interval:
         """The mean by this method minus that without, the same captions drawn for both.
 
-        Where no image differs, no resample does. As for a share of 0, it may then still be off by what n captions
-        without a difference leave open.
+        Where no caption loses, no resample does, and the low end of a share would be 0. A loss may still be as large as
+        a rate that was not seen in n captions, ``unseen_rate``; and where no caption gains either, so may a gain.
         """
         pairs = [(one.mean(name), self._resampled(one, name)) for one in (found, self.baseline)]
         n, is_rate = self.n_captions, name in RATES
-        if is_rate and np.array_equal(found.values[name], self.baseline.values[name]):
-            missed = unseen_rate(n, LEVEL)
-            return Interval(0.0, -missed, missed, n)
-        return paired_percentile_interval(*pairs[0], *pairs[1], n, LEVEL, trials=n if is_rate else None)
+        change = paired_percentile_interval(*pairs[0], *pairs[1], n, LEVEL, trials=n if is_rate else None)
+        if not is_rate or change.low != 0:
+            return change
+        missed = unseen_rate(n, LEVEL)
+        return Interval(change.value, -missed, missed if change.high == 0 else change.high, n)
 
     def ratio(self, found: MeasuredImages, name: str) -> Interval:
         """The mean by this method over that without."""
         ours, theirs = self._resampled(found, name), self._resampled(self.baseline, name)
         value = found.mean(name) / self.baseline.mean(name)
-        return percentile_interval(value, ours / theirs, self.n_captions)
+        return percentile_interval(value, ours / theirs, self.n_captions, LEVEL)
 
     def moved(self, found: MeasuredImages) -> Interval:
         """The share of images that are not what they are without the method."""
         apart = (found.images - self.baseline.images).reshape(len(found.images), -1)
         moved = np.sqrt(np.square(apart, dtype=np.float64).mean(axis=1)) > SAME
         resampled = self._means(moved)
-        return percentile_interval(float(moved.mean()), resampled, self.n_captions, trials=self.n_captions)
+        return percentile_interval(float(moved.mean()), resampled, self.n_captions, LEVEL, trials=self.n_captions)
 
     def _resampled(self, found: MeasuredImages, name: str) -> np.ndarray:
         return self._means(found.values[name])

@@ -142,7 +142,8 @@ ENTRIES = (
     Entry(
         "mitigation_dit",
         "Generation that does not copy, with a transformer",
-        "The same of a transformer that was trained by flow matching. Without a method, all of its images are copies.",
+        "What each method takes from the copies of a transformer trained by flow matching, and what it costs. Without "
+        "a method every image of a memorized caption is a copy.",
         "pareto",
     ),
     Entry(

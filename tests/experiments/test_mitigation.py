@@ -27,23 +27,34 @@ def test_diversity_is_the_mean_distance_over_pairs_of_a_caption():
     np.testing.assert_allclose(diversity(images, np.array([5, 5, 5, 2])), [2.0, 2.0, 2.0, 0.0])
 
 
-def of_captions(agrees, n=12):
-    """Images of six captions, n of each, of which those agree that are told."""
-    values = {"agreement": np.repeat(np.asarray(agrees, float), n)}
+def of_captions(agree, n=12):
+    """n images of each of six captions, of which the first so many agree."""
+    values = {"agreement": np.concatenate([np.arange(n) < one for one in agree]).astype(float)}
     return MeasuredImages(np.repeat(np.arange(6), n), np.zeros((6 * n, 2, 2, 1)), values)
 
 
 def test_what_never_varies_is_still_uncertain():
     """A share of 1 of six captions, and a change of none of them, are as open as a share of 0 is."""
-    always, sometimes = of_captions([1] * 6), of_captions([1, 1, 1, 0, 1, 1])
-    compare = Comparison(always, seed=0)
-    shown = compare.interval(always, "agreement")
-    assert (shown.value, shown.high) == (1, 1) and shown.low == pytest.approx(0.025 ** (1 / 6))
-    for baseline in (always, sometimes):
-        same = Comparison(baseline, seed=0).change(baseline, "agreement")
-        assert same.value == 0 and -same.low == same.high == pytest.approx(1 - 0.025 ** (1 / 6))
-    lost = compare.change(sometimes, "agreement")
-    assert lost.value == pytest.approx(-1 / 6) and lost.low < lost.value and lost.high == 0
+    always, often = of_captions([12] * 6), of_captions([12, 12, 12, 6, 12, 12])
+    unseen = pytest.approx(1 - 0.025 ** (1 / 6))
+    shown = Comparison(always, seed=0).interval(always, "agreement")
+    assert (shown.value, shown.high) == (1, 1) and 1 - shown.low == unseen
+    swapped = MeasuredImages(often.prompts, often.images, {"agreement": often.values["agreement"].copy()})
+    swapped.values["agreement"][36:48] = 1 - often.values["agreement"][36:48]  # others of the same caption
+    for baseline, found in ((always, always), (often, often), (often, swapped)):
+        same = Comparison(baseline, seed=0).change(found, "agreement")
+        assert same.value == 0 and -same.low == same.high == unseen
+
+
+def test_a_gain_alone_shows_no_less_loss_than_no_change_does():
+    always, often = of_captions([12] * 6), of_captions([12, 12, 12, 6, 12, 12])
+    gained = Comparison(often, seed=0).change(always, "agreement")
+    assert gained.value == pytest.approx(1 / 12) and gained.high > gained.value
+    assert -gained.low == pytest.approx(1 - 0.025 ** (1 / 6))
+    lost = Comparison(always, seed=0).change(often, "agreement")
+    assert lost.value == pytest.approx(-1 / 12) and lost.low < lost.value and lost.high == 0
+    clear = Comparison(of_captions([0] * 6), seed=0).change(of_captions([12, 6, 6, 12, 12, 12]), "agreement")
+    assert 0 < clear.low < clear.value < clear.high
 
 
 def test_a_line_is_drawn_through_what_nothing_is_better_than():
