@@ -14,7 +14,8 @@ from experiments.core.catalogue import CONF, experiments
 from experiments.core.files import write_text
 from experiments.core.revision import require_clean
 from experiments.publish import gallery
-from experiments.publish.gallery import ENTRIES, Entry, ensure, section
+from experiments.publish.exhibits import ENTRIES, Entry
+from experiments.publish.gallery import ensure, section
 from tests.helpers.places import ROOT
 
 WORDS = ["+exp=gmm_memorization", "seed=1"]
